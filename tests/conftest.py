@@ -1,0 +1,29 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Backend, echo
+
+
+@pytest.fixture
+def echo_backend() -> Iterator[Backend]:
+    """A backend that sends back what it gets."""
+    with Backend(echo) as backend:
+        yield backend
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip, and in CI fail, a test whose program is missing: ``@pytest.mark.program("nginx")``."""
+    for mark in item.iter_markers("program"):
+        (name,) = mark.args
+        if shutil.which(name) is None:
+            message = f"{name} is not on PATH; the Debian package of that name has it"
+            if os.environ.get("CI"):
+                pytest.fail(message)
+            pytest.skip(message)

@@ -1,0 +1,7 @@
+"""``python -m vaurien``."""
+
+import sys
+
+from vaurien.cli.main import main
+
+sys.exit(main())

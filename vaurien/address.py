@@ -1,0 +1,71 @@
+"""Addresses as users write them: ``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH``.
+
+Law: pure; nothing is resolved or bound here (see `vaurien.net`).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+
+from vaurien.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Address:
+    """A place to listen at or to connect to: a host and port, or the path of a unix socket."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix:{self.path}"
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def is_literal(self) -> bool:
+        """True when nothing has to be resolved: an IP address or a unix path."""
+        if self.path:
+            return True
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+
+def parse(text: str, where: str, *, port_zero: bool = True) -> Address:
+    """The address in `text`; UsageError naming `where` if it is none.
+
+    `port_zero` says whether port 0 (any free port) makes sense there.
+    """
+    text = text.strip()
+    if text.startswith("unix:"):
+        path = text[len("unix:") :]
+        if not path:
+            raise UsageError(f"{where}: {text!r} has no path; write unix:PATH")
+        if len(path.encode()) > 107:  # sockaddr_un.sun_path, unix(7)
+            raise UsageError(f"{where}: {text!r} is longer than the 107 bytes a socket path may be")
+        return Address(path=path)
+    if "://" in text:
+        raise UsageError(f"{where}: {text!r} is a URL; write HOST:PORT, [IPV6]:PORT or unix:PATH")
+    host, colon, port = text.rpartition(":")
+    if not colon or not host:
+        raise UsageError(f"{where}: {text!r} has no host and port; write HOST:PORT or unix:PATH")
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+        try:
+            ipaddress.IPv6Address(host)
+        except ValueError:
+            raise UsageError(f"{where}: {host!r} is no IPv6 address; write [::1]:PORT") from None
+    elif ":" in host:
+        raise UsageError(f"{where}: {text!r} is ambiguous; write an IPv6 address as [::1]:PORT")
+    elif any(c.isspace() or c in "[]/@,'\"" for c in host):
+        raise UsageError(f"{where}: {host!r} is no host name; write HOST:PORT or unix:PATH")
+    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise UsageError(f"{where}: {port!r} is no port; give a number from 0 to 65535")
+    if int(port) == 0 and not port_zero:
+        raise UsageError(f"{where}: {text!r} has port 0; a backend needs its real port")
+    return Address(host, int(port))

@@ -1,0 +1,248 @@
+"""``vaurien``: reads the command line, runs one proxy, ends it on a signal.
+
+Law: the one border where an error becomes a sentence and an exit code, and the only place that
+monkey-patches: here, and before anything else, so that a handler's ``time.sleep`` holds up nobody.
+"""
+
+from __future__ import annotations
+
+from gevent import monkey
+
+monkey.patch_all()
+
+# ruff: noqa: E402
+import argparse
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+import gevent
+from gevent.event import Event
+from gevent.hub import get_hub
+
+import vaurien
+from vaurien.errors import UsageError, VaurienError, nearest
+from vaurien.handlers import registry
+from vaurien.net.spin import Spin
+from vaurien.observe.log import log_fault, start
+from vaurien.observe.watchdog import Watchdog
+from vaurien.options import key, show
+from vaurien.proxy import Proxy
+from vaurien.settings import SETTINGS, Raw, Settings, resolve
+
+log = logging.getLogger("vaurien")
+
+_HANDLER_FLAG = "--handlers."
+
+EPILOG = """\
+Options of handlers are given as --handlers.NAME.OPTION VALUE; --list-handlers shows them. Every
+setting can stand in the [vaurien] section of the INI file, and in the environment, as
+VAURIEN_LOCAL and so on; the command line wins over the environment, that over the file.
+
+examples:
+  vaurien --local 127.0.0.1:8000 --distant 127.0.0.1:6379 --behavior 20:delay
+  vaurien --distant 127.0.0.1:6379 --behavior 10:delay,5:reset --handlers.delay.sleep 0.5
+  vaurien --config vaurien.ini --check
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are ours, with the nearest flag."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line, made from the declared settings."""
+    made = _Parser(
+        prog="vaurien",
+        description="A chaos TCP proxy: stands between an application and its backend and does"
+        " harm to a chosen share of the exchanges.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = made.add_argument
+    add("--config", metavar="FILE", help="An INI file with settings and handlers")
+    for option in SETTINGS:
+        default = "" if option.default is None else f" (default: {show(option.default)})"
+        choices = f": {', '.join(option.choices)}" if option.choices else ""
+        help_text = f"{option.description}{choices}{default}".replace("%", "%%")
+        metavar = option.name.rpartition("-")[2].upper()
+        add(f"--{option.name}", metavar=metavar, help=help_text, action=_Once)
+    add("--handlers.NAME.OPTION", metavar="VALUE", help="An option of a handler")
+    add("--check", action="store_true", help="Validate and print the settings, listen to nothing")
+    add("--list-handlers", action="store_true", help="Print all handlers with their options")
+    add("--demo", action="store_true", help="Show what it does, with a backend and client inside")
+    add("--version", action="version", version=f"vaurien {vaurien.__version__}")
+    return made
+
+
+class _Once(argparse.Action):
+    """Stores a value; a second one is refused rather than dropped."""
+
+    def __call__(self, parser, namespace, values, option_string=None):  # type: ignore[no-untyped-def]
+        if getattr(namespace, self.dest) is not None:
+            parser.error(f"{option_string} is given twice; give it once")
+        setattr(namespace, self.dest, values)
+
+
+def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
+    """The arguments without the handlers' options, each value joined to its flag, and those."""
+    takes_value = {f"--{option.name}" for option in SETTINGS} | {"--config"}
+    rest: list[str] = []
+    handlers: list[tuple[str, Raw]] = []
+    waiting = iter(arguments)
+    for argument in waiting:
+        flag, equals, value = argument.partition("=")
+        flag = "--" + key(flag[2:]) if flag.startswith("--") and "." not in flag else flag
+        wanted = flag in takes_value or flag.startswith(_HANDLER_FLAG)
+        if wanted and not equals:
+            try:
+                value = next(waiting)
+            except StopIteration:
+                raise UsageError(f"{flag} needs a value; write {flag} VALUE") from None
+        if flag.startswith(_HANDLER_FLAG):
+            path = flag[len(_HANDLER_FLAG) :]
+            if not all(path.rpartition(".")[::2]):
+                raise UsageError(f"{flag}: write --handlers.NAME.OPTION VALUE")
+            handlers.append((path, Raw(value, flag)))
+        else:
+            rest.append(f"{flag}={value}" if wanted else argument)
+    return rest, handlers
+
+
+def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings | None]:
+    """The command line's flags, and the settings unless something else is asked for."""
+    rest, handlers = split(arguments)
+    made = parser()
+    flags, unknown = made.parse_known_args(rest)
+    if unknown:
+        known = [name for action in made._actions for name in action.option_strings]
+        hint = nearest(unknown[0].partition("=")[0], known, "flags")
+        raise UsageError(f"unknown argument {unknown[0]!r}; {hint}")
+    if flags.list_handlers:
+        return flags, None
+    given = {
+        name: Raw(value, f"--{name}")
+        for name in ("config", *(option.key for option in SETTINGS))
+        if (value := getattr(flags, name.replace("-", "_"))) is not None
+    }
+    return flags, resolve(given, handlers)
+
+
+def handler_lines() -> list[str]:
+    """What ``--list-handlers`` prints."""
+    lines = []
+    for name in registry.known():
+        cls = registry.find(name, "--list-handlers")
+        lines.append(f"{name}: {registry.summary(cls)}")
+        for option in registry.options_of(cls).values():
+            choices = f", one of {', '.join(map(str, option.choices))}" if option.choices else ""
+            lines.append(
+                f"    {option.name} ({option.type_name}{choices}, default"
+                f" {show(option.default)}): {option.description}"
+            )
+    return lines
+
+
+def raise_file_limit() -> None:
+    """Allow as many open files as the system lets us."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):
+        log.debug("the limit of open files stays at %d", soft)
+
+
+def say(line: str) -> None:
+    """A line on standard output, at once; if nobody reads it, so be it."""
+    try:
+        print(line, flush=True)
+    except OSError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+
+
+def serve(settings: Settings) -> int:
+    """Run the proxy until a signal comes."""
+    observers = (log_fault,) if log.isEnabledFor(logging.INFO) else ()
+    proxy = Proxy(settings.plan, observers)
+    for warning in settings.warnings:
+        log.warning("%s", warning)
+    raise_file_limit()
+    stop = Event()
+
+    def signalled() -> None:
+        if stop.is_set():
+            os._exit(0)  # the second: at once
+        stop.set()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        gevent.signal_handler(number, signalled)
+    proxy.start()
+    watchdog = Watchdog()
+    watchdog.start()
+    spin = Spin(settings["spin"]) if settings["spin"] else None
+    if spin is not None:
+        spin.start()
+    plan = settings.plan
+    say(
+        f"{proxy.name} listening on {proxy.address}, backend {plan.distant}, seed {plan.seed}"
+    )
+    stop.wait()
+    log.info("%s: stopping: %d connections, %s", proxy.name, proxy.connections, proxy.counters)
+    cut = proxy.stop(settings["drain"])
+    if cut:
+        log.warning("%s: %d connections were ended after %g s", proxy.name, cut, settings["drain"])
+    if spin is not None:
+        spin.stop()
+    watchdog.stop()
+    return 0
+
+
+def _run(arguments: Sequence[str]) -> int:
+    flags, settings = read(arguments)
+    if settings is None:
+        print("\n".join(handler_lines()))
+        return 0
+    if flags.check:
+        Proxy(settings.plan)  # builds the handlers
+        for warning in settings.warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        print("\n".join(settings.lines()))
+        return 0
+    writer = start(settings["log-level"], settings["log-output"])
+    get_hub().exception_stream = None  # what gevent would print goes through the log
+    try:
+        if flags.demo:
+            from vaurien.cli import demo
+
+            return demo.run(settings)
+        return serve(settings)
+    finally:
+        writer.stop()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # for handlers by dotted path
+    try:
+        return _run(sys.argv[1:] if arguments is None else arguments)
+    except VaurienError as error:
+        print(f"vaurien: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:  # the reader of our output has gone, as in `vaurien --help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
+    except KeyboardInterrupt:  # before the signals were ours
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,48 @@
+"""The one tree of errors that Vaurien raises on purpose.
+
+Law: an error is raised where it is found and turned into an exit code or an HTTP status at one
+border each (`vaurien.cli` and, later, the control API); its text is one sentence that names the
+setting, the value and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class VaurienError(Exception):
+    """Anything that Vaurien refuses or fails to do, with a sentence for the user."""
+
+    exit_code = 1
+    http_status = 500
+
+
+class UsageError(VaurienError):
+    """A setting, option, behavior, address or file that is wrong; nothing was started."""
+
+    exit_code = 2
+    http_status = 400
+
+
+class ListenError(VaurienError):
+    """The local address could not be bound."""
+
+
+class HandlerDeadlock(VaurienError):
+    """Two calls of handlers on one connection wait for each other's side; the later claim raises."""
+
+
+def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
+    """The closing half of an error sentence: the nearest known word, or all of them.
+
+    >>> nearest("dleay", ["delay", "error"])
+    "did you mean 'delay'?"
+    >>> nearest("xyz", ["delay", "error"], "handlers")
+    'handlers: delay, error'
+    """
+    names = sorted(set(known))
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    return f"{what}: {', '.join(names)}" if names else f"there are no {what}"

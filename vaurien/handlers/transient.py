@@ -1,0 +1,26 @@
+"""The handler that fails first and then works."""
+
+from __future__ import annotations
+
+from vaurien.handlers.error import Error
+from vaurien.options import count
+
+
+class Transient(Error):
+    """Answers with random bytes for the first exchanges that it is picked for, then works.
+
+    With ``agitate`` 2, the first two exchanges get random bytes instead of their response, as
+    ``error`` does it, and all later ones pass.
+    """
+
+    name = "transient"
+    options = {
+        "agitate": ("Exchanges that get an error before all works", count, 1),
+        "scope": (
+            "What agitate counts: exchanges of each connection, or of the whole proxy",
+            str,
+            "connection",
+            ("connection", "proxy"),
+        ),
+    }
+    points = {"times": "agitate", "scope": "scope"}

@@ -1,0 +1,276 @@
+"""Connecting to the backend.
+
+Law: nothing here blocks the loop. A connect is non-blocking with a watcher; only the resolution of a
+name needs a thread, and it happens off the loop, once for all who wait for it.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+from gevent import socket as gsocket
+from gevent.hub import get_hub
+
+from vaurien.address import Address
+
+#: What the system says when it has no descriptor or memory left for another socket.
+EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
+RETRY = 0.05  # seconds until a dial tries again that found no descriptor, or a full unix backlog
+_WAITING = frozenset((errno.EINPROGRESS, errno.EALREADY))
+
+#: (family, sockaddr)
+Target = tuple[int, Any]
+#: Called once, with the connected socket or what went wrong.
+Done = Callable[["_socket.socket | None", "OSError | None"], None]
+
+
+def resolve(address: Address, *, passive: bool = False) -> list[Target]:
+    """All socket addresses of `address`, IPv4 first if `passive`; OSError if there are none.
+
+    Blocks the calling greenlet, not the loop.
+    """
+    if address.path:
+        return [(_socket.AF_UNIX, address.path)]
+    flags = _socket.AI_PASSIVE if passive else 0
+    found = gsocket.getaddrinfo(
+        address.host, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
+    )
+    targets: list[Target] = list(dict.fromkeys((int(entry[0]), entry[4]) for entry in found))
+    if passive:
+        targets.sort(key=lambda target: target[0] != _socket.AF_INET)
+    return targets
+
+
+def literal(address: Address) -> list[Target] | None:
+    """The socket address of one that needs no resolution, None for a name."""
+    if not address.is_literal:
+        return None
+    if address.path:
+        return [(_socket.AF_UNIX, address.path)]
+    if ":" in address.host:
+        return [(_socket.AF_INET6, (address.host, address.port, 0, 0))]
+    return [(_socket.AF_INET, (address.host, address.port))]
+
+
+class Dialer:
+    """Dials one backend: knows its socket addresses, the one that last worked first."""
+
+    def __init__(self, address: Address, timeout: float) -> None:
+        self.address, self.timeout = address, timeout
+        self.loop = get_hub().loop
+        self.targets: list[Target] = literal(address) or []
+        self._waiting: list[Callable[[OSError | None], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Dialer of {self.address}, {len(self.targets)} addresses>"
+
+    def lookup(self) -> OSError | None:
+        """Resolve the name now, if it is one, and say what went wrong."""
+        try:
+            self.targets = literal(self.address) or resolve(self.address)
+        except OSError as error:
+            return error
+        return None
+
+    def lookup_soon(self, done: Callable[[OSError | None], None]) -> None:
+        """Resolve off the loop; all who ask meanwhile share one resolution."""
+        self._waiting.append(done)
+        if len(self._waiting) == 1:
+            gevent.spawn(self._look_up)
+
+    def _look_up(self) -> None:
+        error = self.lookup()
+        waiting, self._waiting = self._waiting, []
+        for done in waiting:
+            done(error)
+
+    def worked(self, target: Target) -> None:
+        """Put `target` first, for the next to begin with it."""
+        if self.targets[0] is not target and target in self.targets:
+            self.targets.remove(target)
+            self.targets.insert(0, target)
+
+    def dial(self, done: Done) -> Dial:
+        """Connect to the backend; `done` may be called before this returns."""
+        dial = Dial(self, done)
+        dial.start()
+        return dial
+
+
+class Dial:
+    """One attempt to reach the backend, over each of its addresses in turn.
+
+    If all fail and the backend was given by name, the name is resolved again, and what is new is
+    tried too.
+    """
+
+    __slots__ = (
+        "_done",
+        "_fresh",
+        "_sock",
+        "_targets",
+        "_timer",
+        "_tried",
+        "_watcher",
+        "dialer",
+        "error",
+    )
+
+    def __init__(self, dialer: Dialer, done: Done) -> None:
+        self.dialer = dialer
+        self.error: OSError | None = None
+        self._done: Done | None = done
+        self._targets = list(dialer.targets)
+        self._tried = frozenset(self._targets)
+        self._fresh = dialer.address.is_literal  # nothing newer can be had
+        self._sock: _socket.socket | None = None
+        self._watcher: Any = None
+        self._timer: Any = None
+
+    def start(self) -> None:
+        self._next() if self._targets else self._look_up()
+
+    def cancel(self) -> None:
+        """Give up; `done` is not called."""
+        self._done = None
+        self._tidy()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+
+    def _next(self) -> None:
+        """Try the next address; when there is none left, resolve again or fail."""
+        while self._targets:
+            family, sockaddr = self._targets[0]
+            try:
+                # SOCK_NONBLOCK spares an ioctl; the descriptor is not inherited, by default
+                sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+            except OSError as error:
+                self.error = error
+                if error.errno in EXHAUSTED:
+                    return self._retry_later()
+                del self._targets[0]
+                continue
+            try:
+                if family != _socket.AF_UNIX:
+                    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+                code = sock.connect_ex(sockaddr)
+                if code == errno.EINPROGRESS:
+                    # On this host's own addresses the handshake is over when connect returns, and
+                    # asking again says so: it spares a turn of the loop.
+                    code = sock.connect_ex(sockaddr)
+            except OSError as error:
+                sock.close()
+                self.error = error
+                del self._targets[0]
+                continue
+            if code in (0, errno.EISCONN):
+                return self._connected(sock)
+            if code in _WAITING:
+                return self._wait(sock)
+            sock.close()
+            self.error = OSError(code, os.strerror(code))
+            if code == errno.EAGAIN:  # the backlog of a unix socket is full
+                return self._retry_later()
+            del self._targets[0]
+        if self._fresh:
+            self._failed()
+        else:
+            self._look_up()
+        return None
+
+    def _wait(self, sock: _socket.socket) -> None:
+        self._sock = sock
+        self._watcher = self.dialer.loop.io(sock.fileno(), 2)
+        self._watcher.start(self._writable)
+        self._start_timer()
+
+    def _start_timer(self) -> None:
+        if self._timer is None:
+            self._timer = self.dialer.loop.timer(self.dialer.timeout)
+            self._timer.start(self._timed_out)
+
+    def _writable(self) -> None:
+        sock = self._sock
+        assert sock is not None
+        self._tidy()
+        self._sock = None
+        code = sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+        if not code:
+            return self._connected(sock)
+        sock.close()
+        self.error = OSError(code, os.strerror(code))
+        del self._targets[0]
+        return self._next()
+
+    def _timed_out(self) -> None:
+        """This address, or the resolution, took too long."""
+        waited = self._sock is not None
+        self._tidy()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
+        exhausted = self.error is not None and self.error.errno in (*EXHAUSTED, errno.EAGAIN)
+        if not exhausted:
+            self.error = TimeoutError(
+                errno.ETIMEDOUT, f"no connection within {self.dialer.timeout:g} s"
+            )
+        if waited and len(self._targets) > 1:
+            del self._targets[0]
+            self.error = None
+            return self._next()
+        return self._failed()
+
+    def _retry_later(self) -> None:
+        self._start_timer()
+        self._watcher = self.dialer.loop.timer(RETRY)
+        self._watcher.start(self._retry)
+
+    def _retry(self) -> None:
+        self._watcher.close()
+        self._watcher = None
+        self._next()
+
+    def _look_up(self) -> None:
+        self._fresh = True
+        self._start_timer()
+
+        def resolved(error: OSError | None) -> None:
+            if self._done is None:  # cancelled, or out of time
+                return
+            self._tidy()
+            if error is not None:
+                self.error = error
+            else:
+                self._targets = [t for t in self.dialer.targets if t not in self._tried]
+            return self._next() if self._targets else self._failed()
+
+        self.dialer.lookup_soon(resolved)
+
+    def _tidy(self) -> None:
+        for watcher in (self._watcher, self._timer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        self._watcher = self._timer = None
+
+    def _connected(self, sock: _socket.socket) -> None:
+        self._tidy()
+        self.dialer.worked(self._targets[0])
+        self._finish(sock, None)
+
+    def _failed(self) -> None:
+        self._tidy()
+        self._finish(None, self.error)
+
+    def _finish(self, sock: _socket.socket | None, error: OSError | None) -> None:
+        done, self._done = self._done, None
+        if done is not None:
+            done(sock, error)
+        elif sock is not None:
+            sock.close()

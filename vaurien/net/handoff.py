@@ -1,0 +1,401 @@
+"""Hand-off: lending a connection's two sockets to a socket handler.
+
+Laws: the bytes that woke a call are its first `recv`. A call owns the reading of the side that woke
+it; the other flow goes on until the call reads that side too, which claims it for the rest of the
+call. If a running call owns it, the claim waits; a claim that would wait in a circle raises. What a
+handler sends goes through the flow, after what that flow holds. The end of a side is handed over
+once, as b''; then we half-close.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import socket
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gevent import Greenlet, getcurrent
+from gevent import socket as gsocket
+from gevent.event import Event
+
+from vaurien.behavior import Exchange
+from vaurien.errors import HandlerDeadlock
+from vaurien.net.linger import ABORT, close, reset
+
+if TYPE_CHECKING:
+    from vaurien.net.connection import Connection, Flow
+
+#: Seconds until a handler is called again that returned without reading what is there.
+UNREAD = 0.01
+
+_CALL = "vaurien.call"
+
+
+def hand_off(flow: Flow, data: bytes) -> None:
+    """Call the handler of `flow` in a greenlet, with `data` as its first recv."""
+    flow.reader.stop()
+    connection = flow.connection
+    if connection.client_sock is None:
+        _lend(connection)
+    _source(flow).pending += data
+    Call(flow).start()
+
+
+def _lend(connection: Connection) -> None:
+    """Make the two gevent sockets, by moving the descriptors."""
+    up, down = connection.up, connection.down
+    assert up is not None and down is not None and connection.backend is not None
+    client = HandlerSocket(connection.client, up, down)
+    backend = HandlerSocket(connection.backend, down, up)
+    connection.client_sock, connection.backend_sock = client, backend
+    connection.client, connection.backend = client._sock, backend._sock
+    up.rebind(client._sock, backend._sock)
+    down.rebind(backend._sock, client._sock)
+
+
+def _current_call(flow: Flow) -> Call:
+    """The call that the running greenlet belongs to, or one that it was spawned by."""
+    greenlet = getcurrent()
+    if isinstance(greenlet, Call):
+        return greenlet
+    call = (getattr(greenlet, "spawn_tree_locals", None) or {}).get(_CALL)
+    if call is None:
+        # A bare greenlet: it can only have come from a call that runs.
+        call = flow.owner or flow.peer.owner
+    if call is None:
+        raise OSError(errno.EBADF, "the handler's call has returned; its sockets are not lent")
+    return call  # type: ignore[no-any-return]
+
+
+def _source(flow: Flow) -> HandlerSocket:
+    connection = flow.connection
+    sock = connection.client_sock if flow.to_backend else connection.backend_sock
+    assert sock is not None
+    return sock
+
+
+class Call(Greenlet):  # type: ignore[misc]
+    """One call of a handler, and the flows whose sources it owns."""
+
+    def __init__(self, flow: Flow) -> None:
+        super().__init__()
+        self.flow, self.connection, self.handler = flow, flow.connection, flow.handler
+        self.owned = [flow]
+        self.begun = self.over = False
+        self.wants: Flow | None = None  # the flow it waits for
+        self.granted = Event()
+        self.read = False  # whether it has read anything
+        flow.owner = self
+        # Greenlets that the handler spawns inherit this.
+        self.spawn_tree_locals = {_CALL: self}
+
+    def __repr__(self) -> str:
+        name = self.handler.name if self.handler is not None else None
+        state = "over" if self.over else "running" if self.begun else "waiting"
+        return f"<Call of {name!r}, {state}, by {self.flow!r}>"
+
+    def _run(self) -> None:
+        connection = self.connection
+        if self.over or connection.closed:
+            return
+        self.begun = True
+        result: object = False
+        try:
+            result = self.handler.call(  # type: ignore[union-attr]
+                connection.client_sock, connection.backend_sock, self.flow.to_backend
+            )
+        except BaseException as error:  # an exception of any kind ends this connection only
+            if not connection.closed:
+                gone = connection.broken and isinstance(error, ConnectionError)
+                if not gone:
+                    connection.server.handler_raised(connection, self.handler, error)
+        finally:
+            self.over = True
+        try:
+            self._returned(result)
+        except Exception:
+            connection.crashed()
+
+    def _returned(self, result: object) -> None:
+        connection = self.connection
+        if connection.closed:
+            return
+        if result is False:
+            if connection.broken:
+                connection.reset()
+            else:
+                connection.end()
+            return
+        for flow in self.owned:
+            flow.owner = None
+        for flow in self.owned:
+            if not connection.closed:
+                _go_on(flow, self.read)
+
+    def cancel(self) -> None:
+        """End it, without waiting for that; called when its connection has ended."""
+        self.over = True
+        if self is not getcurrent():
+            self.kill(block=False)
+
+    def owns(self, flow: Flow) -> None:
+        """Read the source of `flow` from now on."""
+        flow.owner = self
+        flow.reader.stop()
+        self.owned.append(flow)
+
+
+def _go_on(flow: Flow, read: bool) -> None:
+    """A call that owned `flow` has returned: what is next for it?"""
+    waiter, flow.waiter = flow.waiter, None
+    if waiter is not None and not waiter.over:
+        waiter.owns(flow)
+        waiter.granted.set()
+        return
+    source = _source(flow)
+    if not source.pending:
+        if flow.ended:
+            flow.finish()
+        else:
+            flow.resume()
+    elif flow.handler is None:  # left unread, and the exchange now is another's
+        data, source.pending = source.pending, b""
+        if flow.held is not None:
+            flow.held = memoryview(bytes(flow.held) + data)
+        else:
+            flow.write(data)
+        if flow.held is None:
+            flow.finish() if flow.ended else flow.resume()
+    else:
+        Call(flow).start() if read else Call(flow).start_later(UNREAD)
+
+
+class HandlerSocket(gsocket.socket):  # type: ignore[misc]
+    """The socket of one side, as a handler sees it: a gevent socket whose reading and writing keep
+    the connection's laws.
+
+    `exchange` gives the draws of the present exchange; closing it ends the connection, with a RST
+    to this side if SO_LINGER is set to (1, 0).
+    """
+
+    __slots__ = ("_incoming", "_outgoing", "pending")
+
+    def __init__(self, raw: _socket.socket, incoming: Flow, outgoing: Flow) -> None:
+        family, kind, proto = raw.family, raw.type, raw.proto
+        super().__init__(family, kind, proto, raw.detach())
+        self.settimeout(None)
+        self._incoming, self._outgoing = incoming, outgoing
+        self.pending = b""  # read by the pump, not yet by the handler
+
+    @property
+    def exchange(self) -> Exchange:
+        """The present exchange: its number and its draws."""
+        connection = self._incoming.connection
+        if connection.exchange is None:
+            connection.exchange = Exchange(
+                connection.server.dice, connection.number, connection.framer.exchange
+            )
+        return connection.exchange
+
+    # Reading
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """At most `bufsize` bytes; b'' at the end of this side, a reset included."""
+        flow = self._claim()
+        if self.pending and bufsize:
+            data = self.pending[:bufsize]
+            if not flags & _socket.MSG_PEEK:
+                self.pending = self.pending[bufsize:]
+            return data
+        if flow.ended:
+            return b""
+        try:
+            data = super().recv(bufsize, flags)
+        except (ConnectionError, TimeoutError) as error:
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise  # the handler's own settimeout
+            flow.connection.broken = True
+            flow.ended = True
+            return b""
+        if flags & _socket.MSG_PEEK or not bufsize:
+            return data
+        if not data:
+            flow.ended = True
+        flow.passed += len(data)
+        if not flow.to_backend:
+            flow.framer.backend_bytes()
+        elif data:
+            flow.framer.client_bytes()
+        return data
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        with memoryview(buffer).cast("B") as view:
+            data = self.recv(nbytes or len(view), flags)
+            view[: len(data)] = data
+        return len(data)
+
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
+        return self.recv(bufsize, flags), None
+
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[bytes, list[Any], int, Any]:
+        return self.recv(bufsize, flags), [], 0, None
+
+    def recvmsg_into(
+        self, buffers: Any, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[int, list[Any], int, Any]:
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        data = self.recv(sum(map(len, views)), flags)
+        start = 0
+        for view in views:
+            part = data[start : start + len(view)]
+            view[: len(part)] = part
+            start += len(part)
+        return len(data), [], 0, None
+
+    def makefile(self, *args: Any, **kwargs: Any) -> Any:
+        self._claim()
+        return super().makefile(*args, **kwargs)
+
+    def fileno(self) -> int:
+        """The descriptor; claims the side, since whoever asks may read it."""
+        if not self._closed:
+            self._claim()
+        return int(super().fileno())
+
+    def detach(self) -> int:
+        """A descriptor for the handler to keep; for us the connection ends, silently on this side."""
+        self._claim()
+        if self.pending:
+            raise OSError(errno.EBUSY, "bytes were read ahead: recv() them before detach()")
+        descriptor = os.dup(self._sock.fileno())
+        self._end(close)
+        return descriptor
+
+    def _claim(self) -> Flow:
+        """Own the reading of this side until the call returns."""
+        flow = self._incoming
+        call = _current_call(flow)
+        while flow.owner is not call:
+            self._check_open(call)
+            other = flow.owner
+            if other is None:
+                call.owns(flow)
+            elif not other.begun:
+                other.over = True  # it was woken by bytes that are now ours
+                other.owned.clear()
+                call.owns(flow)
+            elif other.wants is not None and other.wants.owner is call:
+                raise HandlerDeadlock(
+                    f"handler {call.handler.name!r} reads the"  # type: ignore[union-attr]
+                    f" {'client' if flow.to_backend else 'backend'}, which a call owns that waits"
+                    " for this one: let one direction read both sides, not each the other's"
+                )
+            else:
+                self._wait_for(flow, call)
+        self._check_open(call)
+        call.read = True
+        return flow
+
+    def _wait_for(self, flow: Flow, call: Call) -> None:
+        call.wants, flow.waiter = flow, call
+        call.granted.clear()
+        try:
+            if not call.granted.wait(self.gettimeout()):
+                raise socket.timeout("timed out")
+        finally:
+            call.wants = None
+            if flow.waiter is call:
+                flow.waiter = None
+
+    def _check_open(self, call: Call | None = None) -> None:
+        if self._closed or self._incoming.connection.closed:
+            raise OSError(errno.EBADF, "the connection has ended")
+        if call is not None and call.over:
+            raise OSError(errno.EBADF, "the handler's call has returned; its sockets are no longer lent")
+
+    # Writing
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send all of `data`, after all that was sent before to this side."""
+        flow = self._outgoing
+        with memoryview(data).cast("B") as view:
+            self._wait_empty(flow)
+            if not view:
+                return
+            flow.write(view)
+            try:
+                self._wait_empty(flow, written=True)
+            except BaseException:  # a timeout or a kill: the memory is the caller's again
+                if flow.held is not None:
+                    flow.held = memoryview(bytes(flow.held))
+                raise
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As `sendall`, unless the socket does not block: then as much as fits now."""
+        with memoryview(data).cast("B") as view:
+            if self.gettimeout() == 0.0:
+                self._check_open()
+                if self._outgoing.held is not None:
+                    raise BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
+                return int(self._sock.send(view, flags))
+            self.sendall(view, flags)
+            return len(view)
+
+    def sendto(self, data: Any, *args: Any) -> int:
+        return self.send(data)
+
+    def sendmsg(
+        self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
+    ) -> int:
+        return self.send(b"".join(bytes(buffer) for buffer in buffers), flags)
+
+    def _wait_empty(self, flow: Flow, written: bool = False) -> None:
+        """Wait until `flow` holds nothing; raise if it can take nothing any more."""
+        self._check_open()
+        while flow.held is not None:
+            if flow.empty is None:
+                flow.empty = Event()
+            flow.empty.clear()
+            if not flow.empty.wait(self.gettimeout()):
+                raise socket.timeout("timed out")
+            self._check_open()
+        if flow.finished:
+            raise BrokenPipeError(errno.EPIPE, "this side takes nothing any more")
+
+    # Ending
+
+    def shutdown(self, how: int) -> None:
+        """Half-close; the end of reading only means that nothing more is read."""
+        self._check_open()
+        flow = self._outgoing
+        if how in (_socket.SHUT_WR, _socket.SHUT_RDWR) and not flow.finished:
+            self._wait_empty(flow)
+            flow.ended = True
+            flow.reader.stop()
+            flow.finish()
+        if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
+            self._claim().ended = True
+
+    def close(self) -> None:
+        """End the connection: politely, or with a RST to this side if SO_LINGER says so."""
+        if self._closed or self._incoming.connection.closed:
+            return
+        linger = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, len(ABORT))
+        self._end(reset if linger == ABORT else None)
+
+    def _end(self, how: Callable[[_socket.socket], None] | None) -> None:
+        """End this side in the way of `how`, the other politely."""
+        sides = (how, None) if self._incoming.to_backend else (None, how)
+        self._incoming.connection.finish(*sides)
+
+    def give_back(self) -> _socket.socket:
+        """The raw socket again, for the end of the connection."""
+        family, kind, proto = self._sock.family, self._sock.type, self._sock.proto
+        return _socket.socket(family, kind | _socket.SOCK_NONBLOCK, proto, super().detach())

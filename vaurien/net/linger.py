@@ -1,0 +1,143 @@
+"""The end of sockets: polite (FIN), or a reset (RST).
+
+Law: a polite end passes on what is still held, sends FIN, discards what still comes in until EOF or
+`LINGER` seconds, and only then closes: closing with unread bytes would be a reset.
+"""
+
+from __future__ import annotations
+
+import _socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from gevent.hub import get_hub
+
+LINGER = 1.0  # seconds
+READ, WRITE = 1, 2
+
+#: ``struct linger {1, 0}``: the next close sends RST and drops what was not yet sent, socket(7).
+ABORT = struct.pack("ii", 1, 0)
+
+
+def reset(sock: _socket.socket) -> None:
+    """Close with a RST; on a unix socket, which knows none, with a plain close."""
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, ABORT)
+    except OSError:
+        pass  # the peer has gone already
+    close(sock)
+
+
+def close(sock: _socket.socket) -> None:
+    """Close; what the system has to say about a peer that has gone is of no interest."""
+    try:
+        sock.close()
+    except OSError:
+        pass
+
+
+class Linger:
+    """A polite end of some sockets at once, each with what is still held for it.
+
+    `done` is called once all are closed. `view` is where discarded bytes go.
+    """
+
+    __slots__ = ("done", "timer", "view", "waiting")
+
+    def __init__(
+        self,
+        ends: list[tuple[_socket.socket, memoryview | None]],
+        view: memoryview,
+        done: Callable[[], None],
+    ) -> None:
+        self.view, self.done = view, done
+        loop = get_hub().loop
+        self.timer = loop.timer(LINGER)
+        self.timer.start(self.finish)
+        self.waiting = [_End(self, loop, sock, held) for sock, held in ends]
+        for end in list(self.waiting):
+            end.start()
+
+    def ended(self, end: _End) -> None:
+        """One of the sockets has come to its end."""
+        self.waiting.remove(end)
+        if not self.waiting:
+            self.finish()
+
+    def finish(self) -> None:
+        """Close all now."""
+        self.timer.stop()
+        self.timer.close()
+        for end in self.waiting:
+            end.close()
+        self.waiting = []
+        self.done()
+
+
+class _End:
+    """One socket on its way out."""
+
+    __slots__ = ("held", "linger", "reader", "sock", "writer")
+
+    def __init__(
+        self, linger: Linger, loop: Any, sock: _socket.socket, held: memoryview | None
+    ) -> None:
+        self.linger, self.sock, self.held = linger, sock, held
+        self.reader = loop.io(sock.fileno(), READ)
+        self.writer = loop.io(sock.fileno(), WRITE) if held is not None else None
+
+    def start(self) -> None:
+        self.reader.start(self.readable)
+        if self.writer is not None:
+            self.writer.start(self.writable)
+        else:
+            self.fin()
+
+    def readable(self) -> None:
+        """Discard; at EOF or an error this end has come."""
+        try:
+            if self.sock.recv_into(self.linger.view):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            self.held = None
+        self.reader.stop()
+        if self.held is None:
+            self.over()
+
+    def writable(self) -> None:
+        """Send what is held, then FIN."""
+        assert self.writer is not None and self.held is not None
+        try:
+            self.held = self.held[self.sock.send(self.held) :]
+        except BlockingIOError:
+            return
+        except OSError:
+            self.over()
+            return
+        if not self.held:
+            self.held = None
+            self.writer.stop()
+            self.fin()
+
+    def fin(self) -> None:
+        try:
+            self.sock.shutdown(_socket.SHUT_WR)
+        except OSError:  # it has gone already
+            self.reader.stop()
+        if not self.reader.active:
+            self.over()
+
+    def over(self) -> None:
+        self.close()
+        self.linger.ended(self)
+
+    def close(self) -> None:
+        self.reader.stop()
+        self.reader.close()
+        if self.writer is not None:
+            self.writer.stop()
+            self.writer.close()
+        close(self.sock)

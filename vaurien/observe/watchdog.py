@@ -1,0 +1,77 @@
+"""The watch on the loop: says who holds it.
+
+A timer of the loop beats; a native thread looks at the beat, and when it has stopped for `HELD`
+seconds reads the stack of the loop's thread, which names the handler (hub callbacks are seen too).
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from types import FrameType
+
+from gevent.hub import get_hub
+
+from vaurien.observe import native
+
+log = logging.getLogger("vaurien")
+
+BEAT = 0.1  # seconds between beats
+HELD = 0.5  # seconds without a beat that are worth a warning
+
+
+class Watchdog:
+    """Watches the loop of the thread that makes it."""
+
+    def __init__(self) -> None:
+        self._thread = native.get_ident()
+        self._beats = 0
+        self._stopped = False
+        self._timer = get_hub().loop.timer(BEAT, BEAT)
+
+    def start(self) -> None:
+        """Watch from now on."""
+        self._timer.start(self._beat)
+        native.start_thread(self._watch)
+
+    def stop(self) -> None:
+        """Watch no more."""
+        self._stopped = True
+        self._timer.stop()
+        self._timer.close()
+
+    def _beat(self) -> None:
+        self._beats += 1
+
+    def _watch(self) -> None:
+        last = self._beats
+        while not self._stopped:
+            native.sleep(HELD)
+            beats = self._beats
+            if beats == last and not self._stopped:
+                frame = sys._current_frames().get(self._thread)
+                log.warning("the loop is held for %g s and more: %s", HELD, _culprit(frame))
+                while beats == self._beats and not self._stopped:
+                    native.sleep(BEAT)
+            last = self._beats
+
+
+def _culprit(frame: FrameType | None) -> str:
+    """Where the loop's thread is, and in which handler."""
+    handler = None
+    place = "in an unknown place"
+    if frame is not None:
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+    while frame is not None:
+        if frame.f_code.co_name == "__call__":
+            owner = frame.f_locals.get("self")
+            name = getattr(owner, "name", None)
+            if isinstance(name, str) and hasattr(owner, "options"):
+                handler = name
+        frame = frame.f_back
+    if handler is None:
+        return f"at {place}"
+    return (
+        f"handler {handler!r} computes at {place};"
+        " let it call gevent.sleep(0) now and then, or compute in gevent's thread pool"
+    )

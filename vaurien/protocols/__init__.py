@@ -1,0 +1,1 @@
+"""Protocols: framers that tell where exchanges begin. One file each; pure."""

@@ -1,0 +1,306 @@
+"""Vaurien's settings: defaults < INI file < environment < command line, resolved once.
+
+Law: whatever is wrong is found here, before anything listens, and every value knows where it came
+from. Sources are compared with ``-`` and ``_`` the same.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from vaurien import address, behavior, ini
+from vaurien.behavior import DUMMY
+from vaurien.errors import UsageError, nearest
+from vaurien.handlers import registry
+from vaurien.observe.log import LEVELS, STDERR
+from vaurien.options import Bounded, Option, count, find, key, number, seconds, show, whole
+from vaurien.plan import Plan, Specification
+
+PREFIX = "VAURIEN_"
+_HANDLERS = "HANDLERS_"
+_FLAG = "--handlers."
+
+connect_seconds = Bounded(number, "seconds", 0.001, 1e6)
+backlog_count = Bounded(whole, "count", 1, 65535)
+
+SETTINGS: tuple[Option, ...] = (
+    Option("local", "Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH", str,
+           "localhost:8000"),
+    Option("distant", "The backend: HOST:PORT, [IPV6]:PORT or unix:PATH", str, "localhost:80"),
+    Option("behavior", "Which handlers deal with which share of the exchanges, in percent, such as"
+           " 20:delay,5:error; the rest is passed on", str, "100:dummy"),
+    Option("seed", "The seed of all random decisions; drawn and printed if not set", whole, None),
+    Option("timeout", "End a connection that is idle for so many seconds; 0 for never", seconds, 0),
+    Option("connect-timeout", "Give up an address of the backend after so many seconds",
+           connect_seconds, 10),
+    Option("max-connections", "Accept no more than so many connections at a time; 0 for any number",
+           count, 0),
+    Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
+    Option("spin", "Poll for so many microseconds after the last event before sleeping: less"
+           " latency for more computing time", count, 0),
+    Option("drain", "On SIGINT or SIGTERM, let connections end for so many seconds", seconds, 5),
+    Option("log-level", "How much is logged", str, "info", LEVELS),
+    Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),
+)  # fmt: skip
+
+
+class Raw(NamedTuple):
+    """A value as it was given, and where."""
+
+    value: str
+    where: str
+
+
+@dataclass
+class Settings:
+    """All settings, converted, each with where it came from."""
+
+    values: dict[str, Any]
+    sources: dict[str, str]
+    handlers: dict[str, Specification]  # all that are configured, used or not
+    handler_sources: dict[tuple[str, str], str]
+    warnings: list[str] = field(default_factory=list)
+    plan: Plan = field(init=False)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[key(name)]
+
+    def lines(self) -> Iterator[str]:
+        """What ``--check`` prints."""
+        rows = [
+            (name, show(value), self.sources[name]) for name, value in self.values.items()
+        ]
+        used = {spec.name for spec in self.plan.handlers.values()}
+        for spec in self.handlers.values():
+            sources = {name: self.handler_sources[spec.name, key(name)] for name in spec.options}
+            if spec.name in used or any(source != "default" for source in sources.values()):
+                rows.append((f"handler {spec.name}", _path(spec.cls), ""))
+                rows += [
+                    (f"  {name}", show(value), sources[name])
+                    for name, value in spec.options.items()
+                ]
+        left = max(len(row[0]) for row in rows)
+        middle = max(len(row[1]) for row in rows)
+        for name, value, source in rows:
+            yield f"{name:{left}}  {value:{middle}}  {source}".rstrip()
+
+
+def resolve(
+    arguments: Mapping[str, Raw],
+    handler_arguments: Sequence[tuple[str, Raw]],
+    environ: Mapping[str, str] = os.environ,
+) -> Settings:
+    """The settings in force, from what the command line gave and from `environ`.
+
+    `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``. UsageError for
+    anything wrong.
+    """
+    layers = _Layers(environ)
+    config = arguments.get("config") or layers.environment.pop("config", None)
+    sections = ini.read(config.value) if config is not None else {}
+    file = config.value if config is not None else ""
+
+    raws: dict[str, Raw] = {}
+    for name, value in sections.get("vaurien", {}).items():
+        where = f"{file}: [vaurien] {name}"
+        raws[find(SETTINGS, name, where, "setting").key] = Raw(value, where)
+    raws.update(layers.environment)
+    raws.update({name: raw for name, raw in arguments.items() if name != "config"})
+    values, sources = {}, {}
+    for option in SETTINGS:
+        raw = raws.get(option.key)
+        sources[option.key] = "default" if raw is None else raw.where
+        values[option.key] = (
+            option.get_default() if raw is None else option.convert(raw.value, raw.where)
+        )
+    if values["seed"] is None:
+        values["seed"], sources["seed"] = secrets.randbelow(2**32), "drawn"
+
+    def where(name: str) -> str:
+        return f"--{name}" if sources[name] == "default" else sources[name]
+
+    weighted = behavior.parse(values["behavior"], where("behavior"))
+    found = _Handlers(sections, file)
+    used = {name: found.get(name, where("behavior")) for name in weighted.names if name != DUMMY}
+    given = found.from_file()
+    given += layers.handlers(found.classes)
+    given += [(name, raw) for name, raw in handler_arguments]
+    specifications, handler_sources = _specify(found, given)
+    settings = Settings(values, sources, specifications, handler_sources, layers.warnings())
+    for name in sorted({name.rpartition(".")[0] for name, _ in handler_arguments}):
+        if found.canonical(name) not in used.values():
+            settings.warnings.append(f"{_FLAG}{name}.*: no behavior picks {name!r}")
+    settings.plan = Plan(
+        local=address.parse(values["local"], where("local")),
+        distant=address.parse(values["distant"], where("distant"), port_zero=False),
+        behavior=weighted,
+        handlers={name: specifications[used[name]] for name in used},
+        seed=values["seed"],
+        timeout=values["timeout"],
+        connect_timeout=values["connect-timeout"],
+        max_connections=values["max-connections"],
+        backlog=values["backlog"],
+        spin=values["spin"],
+    )
+    return settings
+
+
+class _Layers:
+    """The environment: settings, handlers' options, and what is neither."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        known = {option.key.replace("-", "_").upper(): option.key for option in SETTINGS}
+        known["CONFIG"] = "config"
+        self.environment: dict[str, Raw] = {}
+        self._handlers: dict[str, Raw] = {}
+        self._unknown: list[str] = []
+        for variable, value in sorted(environ.items()):
+            if not variable.startswith(PREFIX):
+                continue
+            name = variable[len(PREFIX) :]
+            if name in known:
+                self.environment[known[name]] = Raw(value, variable)
+            elif name.startswith(_HANDLERS):
+                self._handlers[name[len(_HANDLERS) :]] = Raw(value, variable)
+            else:
+                self._unknown.append(variable)
+        self._names = [PREFIX + name for name in known]
+
+    def handlers(self, classes: Mapping[str, type]) -> list[tuple[str, Raw]]:
+        """The handlers' options among the variables, as (NAME.OPTION, value)."""
+        names = {}
+        for handler, cls in classes.items():
+            for option in registry.options_of(cls).values():
+                words = f"{handler}_{option.name}".replace("-", "_").replace(".", "_").upper()
+                names[words] = f"{handler}.{option.name}"
+        result = []
+        for words, raw in self._handlers.items():
+            if words in names:
+                result.append((names[words], raw))
+            else:
+                self._unknown.append(raw.where)
+                self._names += [PREFIX + _HANDLERS + name for name in names]
+        return result
+
+    def warnings(self) -> list[str]:
+        """A sentence for each variable that means nothing (Kubernetes makes such)."""
+        return [
+            f"{variable} in the environment is no setting; {nearest(variable, self._names)}"
+            for variable in self._unknown
+        ]
+
+
+class _Handlers:
+    """The classes that names stand for: sections of the file, built-ins, dotted paths."""
+
+    def __init__(self, sections: Mapping[str, Mapping[str, str]], file: str) -> None:
+        self.classes: dict[str, type] = dict(registry.builtins())
+        self._wheres: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        self._file = file
+        self._options: list[tuple[str, Raw]] = []
+        for section, options in sections.items():
+            if section == "vaurien":
+                continue
+            kind, colon, name = section.partition(":")
+            name = name.strip()
+            where = f"{file}: [{section}]"
+            if kind.strip() != "handler" or not name:
+                hint = nearest(section, ["vaurien", "handler:NAME"], "sections")
+                raise UsageError(f"{where}: there is no such section; {hint}")
+            path = options.get("callable")
+            if path is not None:
+                self._add(name, registry.load(path, f"{where} callable"), where)
+            elif name not in self.classes:
+                if name not in registry.installed():
+                    raise UsageError(
+                        f"{where}: {name!r} is no built-in handler and the section has no callable;"
+                        f" {nearest(name, registry.known(), 'handlers')}"
+                    )
+                self._add(name, registry.find(name, where), where)
+            self._options += [
+                (f"{name}.{option}", Raw(value, f"{where} {option}"))
+                for option, value in options.items()
+                if option != "callable"
+            ]
+
+    def from_file(self) -> list[tuple[str, Raw]]:
+        """The options in the file's sections, as (NAME.OPTION, value)."""
+        return list(self._options)
+
+    def get(self, name: str, where: str) -> str:
+        """The name under which the handler that a behavior calls `name` is configured."""
+        if name in self._paths.values() and name not in self._paths:
+            self._refuse(name, registry.builtins().get(name, self.classes[name]), where)
+        if name in self.classes:
+            self._wheres.setdefault(name, where)
+            return name
+        known = [*self.classes, *registry.known()]
+        if "." not in name and name not in registry.installed():
+            raise UsageError(
+                f"{where}: there is no handler {name!r}; {nearest(name, known, 'handlers')}"
+            )
+        cls = registry.find(name, where)
+        own = name if name in registry.installed() else str(cls.name)  # type: ignore[attr-defined]
+        self._add(own, cls, f"{where} {name}")
+        self._paths[name] = own
+        return own
+
+    def canonical(self, name: str) -> str:
+        """The name under which `name` is configured."""
+        return self._paths.get(name, name)
+
+    def _add(self, name: str, cls: type, where: str) -> None:
+        if name in self._wheres:
+            self._refuse(name, cls, where)
+        self.classes[name] = cls
+        self._wheres[name] = where
+
+    def _refuse(self, name: str, cls: type, where: str) -> None:
+        """Refuse two different classes of one name in one plan."""
+        before = self.classes[name]
+        if before is not cls:
+            raise UsageError(
+                f"{where}: {_path(cls)} and {_path(before)} are both called {name!r};"
+                " give one of them another name in a [handler:NAME] section"
+            )
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _specify(
+    found: _Handlers, given: list[tuple[str, Raw]]
+) -> tuple[dict[str, Specification], dict[tuple[str, str], str]]:
+    """The specification of every handler, and where each option came from."""
+    chosen: dict[str, dict[str, Raw]] = {}
+    for path, raw in given:
+        name, _, option = path.rpartition(".")
+        name = found.canonical(name)
+        if name not in found.classes:
+            raise UsageError(
+                f"{raw.where}: there is no handler {name!r};"
+                f" {nearest(name, found.classes, 'handlers')}"
+            )
+        declared = registry.options_of(found.classes[name])
+        chosen.setdefault(name, {})[
+            find(declared, option, raw.where, f"option of {name}").key
+        ] = raw
+    specifications, sources = {}, {}
+    for name, cls in found.classes.items():
+        values = {}
+        for option_key, declared_option in registry.options_of(cls).items():
+            set_raw = chosen.get(name, {}).get(option_key)
+            sources[name, option_key] = "default" if set_raw is None else set_raw.where
+            values[declared_option.name] = (
+                declared_option.get_default()
+                if set_raw is None
+                else declared_option.convert(set_raw.value, set_raw.where)
+            )
+        specifications[name] = Specification(name, cls, values)
+    return specifications, sources
