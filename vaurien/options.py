@@ -90,7 +90,7 @@ _MISSING = object()
 class Option:
     """One option: its name (with ``-`` and ``_`` the same), description, type, default, choices.
 
-    `default` is converted like any other value; None stays None and means "not set".
+    `default` is what the option is if nobody sets it; it is not converted.
     """
 
     name: str
@@ -112,13 +112,7 @@ class Option:
         if not callable(type_):
             raise ValueError(f"option {name!r} has a type that cannot be called: {type_!r}")
         choices = tuple(declaration[3]) if len(declaration) == 4 else ()
-        option = cls(name, str(description), type_, default, choices)
-        if default is not None:
-            try:
-                option._value(default)
-            except Exception as error:
-                raise ValueError(f"option {name!r}: its default {default!r} {error}") from None
-        return option
+        return cls(name, str(description), type_, default, choices)
 
     @property
     def key(self) -> str:
@@ -143,10 +137,6 @@ class Option:
                 f"{where}: {value!r} {reason} ({self.description.rstrip('.')};"
                 f" default: {show(self.default)})"
             ) from None
-
-    def get_default(self) -> Any:
-        """The default, converted."""
-        return None if self.default is None else self._value(self.default)
 
     def _value(self, value: Any) -> Any:
         result = _CONVERTERS.get(self.type, self.type)(value)
@@ -182,6 +172,32 @@ def declared(options: Mapping[Any, Any]) -> dict[str, Option]:
             raise ValueError(f"option {name!r} is declared twice")
         result[option.key] = option
     return result
+
+
+class Values(dict[str, Any]):
+    """The converted values of all options of a class, by name; callable with a name."""
+
+    def __call__(self, name: str) -> Any:
+        """The value of the option `name`; KeyError naming the declared ones."""
+        try:
+            return self[name]
+        except KeyError:
+            known = ", ".join(sorted(self)) or "none"
+            raise KeyError(f"no option {name!r} is declared; declared: {known}") from None
+
+
+def fill(options: Mapping[Any, Any], given: Mapping[str, Any], owner: str) -> Values:
+    """The values of the declared `options` of `owner`: what is `given`, converted, or defaults.
+
+    UsageError for a name that is not declared or a value that does not convert.
+    """
+    table = declared(options)
+    values = Values({option.name: option.default for option in table.values()})
+    for name, value in given.items():
+        where = f"option {name!r} of {owner!r}"
+        option = find(table, name, where, "option")
+        values[option.name] = option.convert(value, where)
+    return values
 
 
 def find(

@@ -12,16 +12,25 @@ from typing import Any
 from vaurien import behavior as behavior_
 from vaurien.address import Address
 from vaurien.behavior import ALWAYS, Behavior, Points
-from vaurien.options import show
+from vaurien.options import Values, fill, show
 
 
 @dataclass(frozen=True)
 class Specification:
-    """One handler as configured: its name here, its class and its converted options."""
+    """One handler as configured: its name here, its class and its options.
+
+    A plain mapping of options is converted and completed with the defaults; UsageError if it has a
+    name that the class does not declare, or a value that does not convert.
+    """
 
     name: str
     cls: type
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.options, Values):
+            values = fill(self.cls.options, self.options, self.name)  # type: ignore[attr-defined]
+            object.__setattr__(self, "options", values)
 
     @property
     def points(self) -> Points:

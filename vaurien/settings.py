@@ -17,7 +17,7 @@ from vaurien.behavior import DUMMY
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
 from vaurien.observe.log import LEVELS, STDERR
-from vaurien.options import Bounded, Option, count, find, key, number, seconds, show, whole
+from vaurien.options import Bounded, Option, Values, count, find, key, number, seconds, show, whole
 from vaurien.plan import Plan, Specification
 
 PREFIX = "VAURIEN_"
@@ -115,7 +115,7 @@ def resolve(
         raw = raws.get(option.key)
         sources[option.key] = "default" if raw is None else raw.where
         values[option.key] = (
-            option.get_default() if raw is None else option.convert(raw.value, raw.where)
+            option.default if raw is None else option.convert(raw.value, raw.where)
         )
     if values["seed"] is None:
         values["seed"], sources["seed"] = secrets.randbelow(2**32), "drawn"
@@ -293,12 +293,12 @@ def _specify(
         ] = raw
     specifications, sources = {}, {}
     for name, cls in found.classes.items():
-        values = {}
+        values = Values()
         for option_key, declared_option in registry.options_of(cls).items():
             set_raw = chosen.get(name, {}).get(option_key)
             sources[name, option_key] = "default" if set_raw is None else set_raw.where
             values[declared_option.name] = (
-                declared_option.get_default()
+                declared_option.default
                 if set_raw is None
                 else declared_option.convert(set_raw.value, set_raw.where)
             )

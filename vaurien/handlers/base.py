@@ -12,23 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vaurien import options as options_
 from vaurien.behavior import Exchange
+from vaurien.options import Values
 
 if TYPE_CHECKING:
     from vaurien.proxy import Proxy
 
 CHUNK = 65536  # bytes; what the pump reads at most at a time
-
-
-class BoundOptions(dict[str, Any]):
-    """An instance's options: a mapping of name to converted value, and callable with a name."""
-
-    def __call__(self, name: str) -> Any:
-        """The converted value of the option `name`; KeyError naming the declared ones."""
-        try:
-            return self[name]
-        except KeyError:
-            known = ", ".join(sorted(self)) or "none"
-            raise KeyError(f"no option {name!r} is declared; declared: {known}") from None
 
 
 class BaseHandler:
@@ -55,16 +44,10 @@ class BaseHandler:
     def __new__(cls, settings: Any = None, proxy: Any = None, *_: Any, **__: Any) -> Any:
         # Here and not in __init__, which subclasses may leave uncalled.
         self = super().__new__(cls)
-        given = settings or {}
-        values = BoundOptions()
-        for option in options_.declared(cls.options).values():
-            raw = given.get(option.name, given.get(option.key))
-            where = f"option {option.name!r} of {cls.name!r}"
-            values[option.name] = (
-                option.get_default() if raw is None else option.convert(raw, where)
-            )
-        self.options = values
-        self.settings, self.proxy = given, proxy
+        given = {} if settings is None else settings
+        if not isinstance(given, Values):  # made by hand, as in a user's own test
+            given = options_.fill(cls.options, given, cls.name)
+        self.options, self.settings, self.proxy = given, given, proxy
         return self
 
     def __init__(self, settings: Any = None, proxy: Any = None) -> None:

@@ -28,6 +28,7 @@ from vaurien.net.connection import Connection
 from vaurien.net.dial import EXHAUSTED, Dialer, resolve
 from vaurien.net.linger import LINGER
 from vaurien.observe.events import Began, Event
+from vaurien.options import Values
 from vaurien.plan import Plan
 
 log = logging.getLogger("vaurien")
@@ -69,7 +70,7 @@ class Picks:
 
     def __init__(self, plan: Plan, dice: Dice, proxy: object) -> None:
         made = {
-            name: Picked(name, spec.cls(dict(spec.options), proxy), spec.points)
+            name: Picked(name, spec.cls(Values(spec.options), proxy), spec.points)
             for name, spec in plan.handlers.items()
         }
         self.choices = [spec and made[spec.name] for spec in plan.choices]
