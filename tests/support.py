@@ -51,7 +51,11 @@ def dial(address: Any, timeout: float = PATIENCE) -> socket.socket:
     if isinstance(target, str):
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(timeout)
-        sock.connect(target)
+        try:
+            sock.connect(target)
+        except OSError:
+            sock.close()
+            raise
         return sock
     return socket.create_connection(target, timeout=timeout)
 
@@ -252,7 +256,11 @@ class Program:
         return self.wait(patience)
 
     def __enter__(self) -> Program:
-        return self.start()
+        try:
+            return self.start()
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __exit__(self, *_: object) -> None:
         if self.process.poll() is None:

@@ -6,9 +6,15 @@ Law: pure; nothing is resolved or bound here (see `vaurien.net`).
 from __future__ import annotations
 
 import ipaddress
+import os
+import re
 from dataclasses import dataclass
 
 from vaurien.errors import UsageError
+
+
+#: A host name or IPv4 address: labels of 1 to 63 characters, RFC 1035 2.3.4.
+_HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?")
 
 
 @dataclass(frozen=True)
@@ -44,9 +50,9 @@ def parse(text: str, where: str, *, port_zero: bool = True) -> Address:
     text = text.strip()
     if text.startswith("unix:"):
         path = text[len("unix:") :]
-        if not path:
+        if not path or "\0" in path:
             raise UsageError(f"{where}: {text!r} has no path; write unix:PATH")
-        if len(path.encode()) > 107:  # sockaddr_un.sun_path, unix(7)
+        if len(os.fsencode(path)) > 107:  # sockaddr_un.sun_path, unix(7)
             raise UsageError(f"{where}: {text!r} is longer than the 107 bytes a socket path may be")
         return Address(path=path)
     if "://" in text:
@@ -62,9 +68,9 @@ def parse(text: str, where: str, *, port_zero: bool = True) -> Address:
             raise UsageError(f"{where}: {host!r} is no IPv6 address; write [::1]:PORT") from None
     elif ":" in host:
         raise UsageError(f"{where}: {text!r} is ambiguous; write an IPv6 address as [::1]:PORT")
-    elif any(c.isspace() or c in "[]/@,'\"" for c in host):
+    elif not _HOST.fullmatch(host):
         raise UsageError(f"{where}: {host!r} is no host name; write HOST:PORT or unix:PATH")
-    if not (port.isascii() and port.isdigit()) or int(port) > 65535:
+    if not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
         raise UsageError(f"{where}: {port!r} is no port; give a number from 0 to 65535")
     if int(port) == 0 and not port_zero:
         raise UsageError(f"{where}: {text!r} has port 0; a backend needs its real port")

@@ -20,7 +20,7 @@ from vaurien.errors import UsageError
 DUMMY = "dummy"
 _HUNDRED = 100
 _SPACE = 2**64  # draws are 64-bit
-_WEIGHT = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+", re.ASCII)
+_WEIGHT = re.compile(r"[0-9]{1,3}(\.[0-9]{0,15})?|\.[0-9]{1,15}", re.ASCII)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from vaurien.errors import UsageError, nearest
 
@@ -50,6 +50,13 @@ def number(value: object) -> float:
     if isinstance(value, bool) or not math.isfinite(result):
         raise ValueError("is not a finite number")
     return result
+
+
+class Raw(NamedTuple):
+    """A value as it was given, and where: ``--local``, ``VAURIEN_LOCAL``, a line of a file."""
+
+    value: str
+    where: str
 
 
 class Bounded:
@@ -111,8 +118,10 @@ class Option:
         description, type_, default = declaration[:3]
         if not callable(type_):
             raise ValueError(f"option {name!r} has a type that cannot be called: {type_!r}")
-        choices = tuple(declaration[3]) if len(declaration) == 4 else ()
-        return cls(name, str(description), type_, default, choices)
+        choices = declaration[3] if len(declaration) == 4 else ()
+        if not isinstance(choices, (tuple, list)):
+            raise ValueError(f"option {name!r} has choices that are no list: {choices!r}")
+        return cls(name, str(description), type_, default, tuple(choices))
 
     @property
     def key(self) -> str:

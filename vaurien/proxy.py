@@ -46,10 +46,6 @@ class Proxy:
         """How many connections there are now."""
         return len(self._server.connections)
 
-    def lookup(self) -> OSError | None:
-        """Resolve the backend's name ahead of the first client, and say what went wrong."""
-        return self._server.dialer.lookup()
-
     def start(self) -> None:
         """Listen; ListenError if the address cannot be had."""
         self._server.listen()

@@ -10,14 +10,14 @@ import os
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 from vaurien import address, behavior, ini
 from vaurien.behavior import DUMMY
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
 from vaurien.observe.log import LEVELS, STDERR
-from vaurien.options import Bounded, Option, Values, count, find, key, number, seconds, show, whole
+from vaurien.options import Bounded, Option, Raw, Values, count, find, key, number, seconds, show, whole
 from vaurien.plan import Plan, Specification
 
 PREFIX = "VAURIEN_"
@@ -46,13 +46,6 @@ SETTINGS: tuple[Option, ...] = (
     Option("log-level", "How much is logged", str, "info", LEVELS),
     Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),
 )  # fmt: skip
-
-
-class Raw(NamedTuple):
-    """A value as it was given, and where."""
-
-    value: str
-    where: str
 
 
 @dataclass
@@ -101,21 +94,22 @@ def resolve(
     """
     layers = _Layers(environ)
     config = arguments.get("config") or layers.environment.pop("config", None)
-    sections = ini.read(config.value) if config is not None else {}
-    file = config.value if config is not None else ""
+    sections = {} if config is None else ini.read(config.value, config.where)
 
     raws: dict[str, Raw] = {}
-    for name, value in sections.get("vaurien", {}).items():
-        where = f"{file}: [vaurien] {name}"
-        raws[find(SETTINGS, name, where, "setting").key] = Raw(value, where)
+    for name, raw in sections.get("vaurien", {}).items():
+        setting = find(SETTINGS, name, raw.where, "setting").key
+        if setting in raws:
+            raise UsageError(f"{raw.where}: {setting!r} is given twice; give it once")
+        raws[setting] = raw
     raws.update(layers.environment)
     raws.update({name: raw for name, raw in arguments.items() if name != "config"})
     values, sources = {}, {}
     for option in SETTINGS:
-        raw = raws.get(option.key)
-        sources[option.key] = "default" if raw is None else raw.where
+        given = raws.get(option.key)
+        sources[option.key] = "default" if given is None else given.where
         values[option.key] = (
-            option.default if raw is None else option.convert(raw.value, raw.where)
+            option.default if given is None else option.convert(given.value, given.where)
         )
     if values["seed"] is None:
         values["seed"], sources["seed"] = secrets.randbelow(2**32), "drawn"
@@ -124,12 +118,11 @@ def resolve(
         return f"--{name}" if sources[name] == "default" else sources[name]
 
     weighted = behavior.parse(values["behavior"], where("behavior"))
-    found = _Handlers(sections, file)
+    found = _Handlers(sections)
+    found.get(DUMMY, where("behavior"))  # always there: nothing else may be called so
     used = {name: found.get(name, where("behavior")) for name in weighted.names if name != DUMMY}
-    given = found.from_file()
-    given += layers.handlers(found.classes)
-    given += [(name, raw) for name, raw in handler_arguments]
-    specifications, handler_sources = _specify(found, given)
+    layered = (found.from_file(), layers.handlers(found.classes), handler_arguments)
+    specifications, handler_sources = _specify(found, layered)
     settings = Settings(values, sources, specifications, handler_sources, layers.warnings())
     for name in sorted({name.rpartition(".")[0] for name, _ in handler_arguments}):
         if found.canonical(name) not in used.values():
@@ -197,24 +190,24 @@ class _Layers:
 class _Handlers:
     """The classes that names stand for: sections of the file, built-ins, dotted paths."""
 
-    def __init__(self, sections: Mapping[str, Mapping[str, str]], file: str) -> None:
+    def __init__(self, sections: Mapping[str, Mapping[str, Raw]]) -> None:
         self.classes: dict[str, type] = dict(registry.builtins())
         self._wheres: dict[str, str] = {}
         self._paths: dict[str, str] = {}
-        self._file = file
         self._options: list[tuple[str, Raw]] = []
         for section, options in sections.items():
             if section == "vaurien":
                 continue
             kind, colon, name = section.partition(":")
             name = name.strip()
-            where = f"{file}: [{section}]"
+            where = f"[{section}]"
+            if options:
+                where = next(iter(options.values())).where.partition("]")[0] + "]"
             if kind.strip() != "handler" or not name:
                 hint = nearest(section, ["vaurien", "handler:NAME"], "sections")
                 raise UsageError(f"{where}: there is no such section; {hint}")
-            path = options.get("callable")
-            if path is not None:
-                self._add(name, registry.load(path, f"{where} callable"), where)
+            if (path := options.get("callable")) is not None:
+                self._add(name, registry.load(path.value, path.where), where)
             elif name not in self.classes:
                 if name not in registry.installed():
                     raise UsageError(
@@ -223,8 +216,8 @@ class _Handlers:
                     )
                 self._add(name, registry.find(name, where), where)
             self._options += [
-                (f"{name}.{option}", Raw(value, f"{where} {option}"))
-                for option, value in options.items()
+                (f"{name}.{option}", raw)
+                for option, raw in options.items()
                 if option != "callable"
             ]
 
@@ -275,11 +268,11 @@ def _path(cls: type) -> str:
 
 
 def _specify(
-    found: _Handlers, given: list[tuple[str, Raw]]
+    found: _Handlers, layers: Sequence[Sequence[tuple[str, Raw]]]
 ) -> tuple[dict[str, Specification], dict[tuple[str, str], str]]:
-    """The specification of every handler, and where each option came from."""
+    """The specification of every handler, and where each option came from; later layers win."""
     chosen: dict[str, dict[str, Raw]] = {}
-    for path, raw in given:
+    for path, raw in (item for layer in layers for item in layer):
         name, _, option = path.rpartition(".")
         name = found.canonical(name)
         if name not in found.classes:

@@ -12,6 +12,7 @@ monkey.patch_all()
 
 # ruff: noqa: E402
 import argparse
+import contextlib
 import logging
 import os
 import resource
@@ -30,9 +31,9 @@ from vaurien.handlers import registry
 from vaurien.net.spin import Spin
 from vaurien.observe.log import log_fault, start
 from vaurien.observe.watchdog import Watchdog
-from vaurien.options import key, show
+from vaurien.options import Raw, key, show
 from vaurien.proxy import Proxy
-from vaurien.settings import SETTINGS, Raw, Settings, resolve
+from vaurien.settings import SETTINGS, Settings, resolve
 
 log = logging.getLogger("vaurien")
 
@@ -68,7 +69,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--config", metavar="FILE", help="An INI file with settings and handlers")
+    add("--config", metavar="FILE", action=_Once, help="An INI file with settings and handlers")
     for option in SETTINGS:
         default = "" if option.default is None else f" (default: {show(option.default)})"
         choices = f": {', '.join(option.choices)}" if option.choices else ""
@@ -111,6 +112,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
             path = flag[len(_HANDLER_FLAG) :]
             if not all(path.rpartition(".")[::2]):
                 raise UsageError(f"{flag}: write --handlers.NAME.OPTION VALUE")
+            if any(key(path) == key(other) for other, _ in handlers):
+                raise UsageError(f"{flag} is given twice; give it once")
             handlers.append((path, Raw(value, flag)))
         else:
             rest.append(f"{flag}={value}" if wanted else argument)
@@ -140,7 +143,11 @@ def handler_lines() -> list[str]:
     """What ``--list-handlers`` prints."""
     lines = []
     for name in registry.known():
-        cls = registry.find(name, "--list-handlers")
+        try:
+            cls = registry.find(name, "--list-handlers")
+        except UsageError as error:  # another package's fault
+            lines.append(f"{name}: {error}")
+            continue
         lines.append(f"{name}: {registry.summary(cls)}")
         for option in registry.options_of(cls).values():
             choices = f", one of {', '.join(map(str, option.choices))}" if option.choices else ""
@@ -161,11 +168,8 @@ def raise_file_limit() -> None:
 
 
 def say(line: str) -> None:
-    """A line on standard output, at once; if nobody reads it, so be it."""
-    try:
-        print(line, flush=True)
-    except OSError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    """A line on standard output, at once; OSError if it cannot be written."""
+    os.write(1, (line + "\n").encode(errors="surrogateescape"))
 
 
 def serve(settings: Settings) -> int:
@@ -191,11 +195,10 @@ def serve(settings: Settings) -> int:
     if spin is not None:
         spin.start()
     plan = settings.plan
-    say(
-        f"{proxy.name} listening on {proxy.address}, backend {plan.distant}, seed {plan.seed}"
-    )
+    with contextlib.suppress(OSError):  # if nobody reads it, so be it
+        say(f"{proxy.name} listening on {proxy.address}, backend {plan.distant}, seed {plan.seed}")
     stop.wait()
-    log.info("%s: stopping: %d connections, %s", proxy.name, proxy.connections, proxy.counters)
+    log.info("%s: stopping, %d open of %s", proxy.name, proxy.connections, proxy.counters)
     cut = proxy.stop(settings["drain"])
     if cut:
         log.warning("%s: %d connections were ended after %g s", proxy.name, cut, settings["drain"])
@@ -205,19 +208,24 @@ def serve(settings: Settings) -> int:
     return 0
 
 
+def _log_exception(context: object, kind: object, value: BaseException, _: object) -> None:
+    """What a greenlet raised that nobody waits for, such as one that a handler spawned."""
+    log.error("%r raised %s", context, kind and type(value).__name__, exc_info=value)
+
+
 def _run(arguments: Sequence[str]) -> int:
     flags, settings = read(arguments)
     if settings is None:
-        print("\n".join(handler_lines()))
+        say("\n".join(handler_lines()))
         return 0
     if flags.check:
         Proxy(settings.plan)  # builds the handlers
         for warning in settings.warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        print("\n".join(settings.lines()))
+        say("\n".join(settings.lines()))
         return 0
     writer = start(settings["log-level"], settings["log-output"])
-    get_hub().exception_stream = None  # what gevent would print goes through the log
+    get_hub().print_exception = _log_exception  # not to standard error, which may block
     try:
         if flags.demo:
             from vaurien.cli import demo
@@ -240,6 +248,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has gone, as in `vaurien --help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 0
+    except OSError as error:  # a full disk behind our output
+        print(f"vaurien: cannot write the output: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:  # before the signals were ours
         return 0
 

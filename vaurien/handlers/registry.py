@@ -59,7 +59,7 @@ def find(name: str, where: str) -> type:
             return check(installed()[name].load(), where, name)
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(
                 f"{where}: the installed handler {name!r} does not load: {_said(error)}"
             ) from error
@@ -86,7 +86,7 @@ def load(path: str, where: str) -> type:
         raise UsageError(
             f"{where}: {path!r} does not import: no module {missing!r}; {hint}"
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{where}: {path!r} does not import: {_said(error)}") from error
     try:
         found = getattr(module, class_name)
@@ -111,9 +111,8 @@ def check(found: object, where: str, name: str) -> type:
         raise UsageError(
             f"{where}: {name!r} is no handler: give the class a mapping `options` (it may be empty)"
         )
-    if getattr(found, "__call__", None) is BaseHandler.__call__ or not _takes(
-        getattr(found, "__call__", None), 4
-    ):
+    call = inspect.getattr_static(found, "__call__", None)  # not the metaclass's
+    if call is BaseHandler.__call__ or not _takes(call, 4):
         raise UsageError(
             f"{where}: {name!r} is no handler:"
             " give the class __call__(self, client_sock, backend_sock, to_backend)"
@@ -152,6 +151,6 @@ def _takes(function: Any, n: int) -> bool:
     return True
 
 
-def _said(error: Exception) -> str:
+def _said(error: BaseException) -> str:
     text = str(error).partition("\n")[0]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

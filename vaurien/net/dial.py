@@ -37,9 +37,12 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
     if address.path:
         return [(_socket.AF_UNIX, address.path)]
     flags = _socket.AI_PASSIVE if passive else 0
-    found = gsocket.getaddrinfo(
-        address.host, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
-    )
+    try:
+        found = gsocket.getaddrinfo(
+            address.host, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
+        )
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"no host name: {error}") from error
     targets: list[Target] = list(dict.fromkeys((int(entry[0]), entry[4]) for entry in found))
     if passive:
         targets.sort(key=lambda target: target[0] != _socket.AF_INET)

@@ -22,14 +22,14 @@ from gevent.server import StreamServer
 
 from vaurien.address import Address
 from vaurien.behavior import DUMMY, Dice, Points
-from vaurien.errors import ListenError
+from vaurien.errors import ListenError, UsageError
 from vaurien.handlers.base import CHUNK
 from vaurien.net.connection import Connection
 from vaurien.net.dial import EXHAUSTED, Dialer, resolve
 from vaurien.net.linger import LINGER
 from vaurien.observe.events import Began, Event
 from vaurien.options import Values
-from vaurien.plan import Plan
+from vaurien.plan import Plan, Specification
 
 log = logging.getLogger("vaurien")
 
@@ -48,6 +48,14 @@ class Counters:
     handler_errors: int = 0
     crashes: int = 0
     accept_errors: int = 0
+
+    def __str__(self) -> str:
+        counted = [f"{self.connections} connections"]
+        counted += [f"{self.failed_dials} failed dials"] if self.failed_dials else []
+        counted += [f"{self.handler_errors} errors of handlers"] if self.handler_errors else []
+        counted += [f"{self.crashes} internal errors"] if self.crashes else []
+        counted += [f"{self.accept_errors} errors of accept"] if self.accept_errors else []
+        return ", ".join(counted)
 
 
 class Picked:
@@ -69,9 +77,9 @@ class Picks:
     __slots__ = ("choices", "cuts", "dice", "exchanges", "limited")
 
     def __init__(self, plan: Plan, dice: Dice, proxy: object) -> None:
+        specs = {spec.name: spec for spec in plan.handlers.values()}
         made = {
-            name: Picked(name, spec.cls(Values(spec.options), proxy), spec.points)
-            for name, spec in plan.handlers.items()
+            name: Picked(name, _build(spec, proxy), spec.points) for name, spec in specs.items()
         }
         self.choices = [spec and made[spec.name] for spec in plan.choices]
         self.cuts, self.dice = plan.cuts, dice
@@ -98,6 +106,16 @@ class Picks:
             harms[picked.name] = done + 1
         picked.harms += 1
         return picked
+
+
+def _build(spec: Specification, proxy: object) -> Any:
+    try:
+        return spec.cls(Values(spec.options), proxy)
+    except Exception as error:
+        raise UsageError(
+            f"handler {spec.name!r}: {spec.cls.__qualname__}(settings, proxy) raised"
+            f" {type(error).__name__}: {error}"
+        ) from error
 
 
 class Server(StreamServer):  # type: ignore[misc]
@@ -138,9 +156,20 @@ class Server(StreamServer):  # type: ignore[misc]
         self.socket, self.family = self._bound.sock, self._bound.sock.family
         self._nodelay = self.family != _socket.AF_UNIX
         super().start()
+        if not self.plan.distant.is_literal:
+            self.dialer.lookup_soon(self._looked_up)
         if self.plan.timeout:
             self._sweeper = self.loop.timer(0, min(self.plan.timeout / 4, 1.0))
             self._sweeper.start(self._sweep)
+
+    def _looked_up(self, error: OSError | None) -> None:
+        if error is not None:
+            log.warning(
+                "%s: backend %s does not resolve (%s); each new connection tries again",
+                self.name,
+                self.plan.distant,
+                error.strerror or error,
+            )
 
     @property
     def bound(self) -> Address:

@@ -67,7 +67,7 @@ class QueueWriter(logging.Handler):
         """The thread: until None comes, or the other end is gone."""
         try:
             while (record := self._queue.get()) is not None:
-                self._write(self.format(record))
+                self._write(self._text(record))
                 dropped = self.dropped
                 if dropped > self._told:
                     self._write(f"{dropped - self._told} lines of the log were dropped")
@@ -76,6 +76,12 @@ class QueueWriter(logging.Handler):
             self.limit = 0  # nobody reads any more: count what comes
         finally:
             self._done.release()
+
+    def _text(self, record: logging.LogRecord) -> str:
+        try:
+            return self.format(record)
+        except Exception as error:
+            return f"a line of the log could not be made of {record.msg!r}: {error!r}"
 
     def _write(self, line: str) -> None:
         data = (line + "\n").encode(errors="backslashreplace")
