@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from vaurien.errors import UsageError
 
-
 #: A host name or IPv4 address: labels of 1 to 63 characters, RFC 1035 2.3.4.
 _HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?")
 

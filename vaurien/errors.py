@@ -30,7 +30,7 @@ class ListenError(VaurienError):
 
 
 class HandlerDeadlock(VaurienError):
-    """Two calls of handlers on one connection wait for each other's side; the later claim raises."""
+    """Two calls on one connection would wait for each other's side; the later claim raises."""
 
 
 def nearest(word: str, known: Iterable[str], what: str = "known") -> str:

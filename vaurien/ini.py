@@ -38,7 +38,7 @@ class _Interpolation(ExtendedEnvironmentInterpolation):  # type: ignore[misc]
         text = configparser.ExtendedInterpolation.before_get(
             self, parser, section, option, value, known
         )
-        lines = [_unquoted(line.strip()) for line in text.splitlines()]
+        lines = [_unquoted(line.strip()) for line in text.split("\n")]
         return lines[0] if len(lines) == 1 else [line for line in lines if line]
 
 
@@ -92,6 +92,7 @@ class _Config(Config):  # type: ignore[misc]
                 continue
             if section != self.default_section and not self.has_section(section):
                 self.add_section(section)
+                self._origin[section, ""] = other.origin(section, "")
             own = self._own(section)
             if override or option not in own:
                 own[option] = raw.replace("${HERE}", here)
@@ -114,7 +115,7 @@ class _Config(Config):  # type: ignore[misc]
 
     def origin(self, section: str, option: str) -> str:
         """The file in which an option stands."""
-        return self._origin.get((section, option), self.filename)
+        return self._origin.get((section, option)) or str(self.filename)
 
     def value(self, section: str, option: str) -> Raw:
         """One value, a list joined by commas."""
@@ -126,7 +127,15 @@ class _Config(Config):  # type: ignore[misc]
         return Raw(",".join(value) if isinstance(value, list) else value, where)
 
 
-def read(path: str, where: str = "--config") -> dict[str, dict[str, Raw]]:
+class Section(dict[str, Raw]):
+    """A section's options: text, and the place where it stands. `where` is the section's place."""
+
+    def __init__(self, options: dict[str, Raw], where: str) -> None:
+        super().__init__(options)
+        self.where = where
+
+
+def read(path: str, where: str = "--config") -> dict[str, Section]:
     """The sections of the file at `path`: option to text, and the place where it stands.
 
     What stands in ``[DEFAULT]`` is there for ``${...}`` and does not show up in the sections.
@@ -140,7 +149,10 @@ def read(path: str, where: str = "--config") -> dict[str, dict[str, Raw]]:
                 f"{config.origin(config.default_section, name)}: [DEFAULT] {name}: {hint}"
             )
     return {
-        section: {option: config.value(section, option) for option in config._own(section)}
+        section: Section(
+            {option: config.value(section, option) for option in config._own(section)},
+            f"{config.origin(section, '')}: [{section}]",
+        )
         for section in config.sections()
     }
 

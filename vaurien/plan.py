@@ -79,9 +79,7 @@ class Plan:
     @property
     def is_quiet(self) -> bool:
         """True when nothing but dummy can ever be picked, so that no draw is needed."""
-        return not any(
-            weight and name in self.handlers for weight, name in self.behavior.parts
-        )
+        return not any(weight and name in self.handlers for weight, name in self.behavior.parts)
 
     @property
     def cuts(self) -> list[bytes]:

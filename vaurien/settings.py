@@ -17,7 +17,19 @@ from vaurien.behavior import DUMMY
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
 from vaurien.observe.log import LEVELS, STDERR
-from vaurien.options import Bounded, Option, Raw, Values, count, find, key, number, seconds, show, whole
+from vaurien.options import (
+    Bounded,
+    Option,
+    Raw,
+    Values,
+    count,
+    find,
+    key,
+    number,
+    seconds,
+    show,
+    whole,
+)
 from vaurien.plan import Plan, Specification
 
 PREFIX = "VAURIEN_"
@@ -64,9 +76,7 @@ class Settings:
 
     def lines(self) -> Iterator[str]:
         """What ``--check`` prints."""
-        rows = [
-            (name, show(value), self.sources[name]) for name, value in self.values.items()
-        ]
+        rows = [(name, show(value), self.sources[name]) for name, value in self.values.items()]
         used = {spec.name for spec in self.plan.handlers.values()}
         for spec in self.handlers.values():
             sources = {name: self.handler_sources[spec.name, key(name)] for name in spec.options}
@@ -97,7 +107,7 @@ def resolve(
     sections = {} if config is None else ini.read(config.value, config.where)
 
     raws: dict[str, Raw] = {}
-    for name, raw in sections.get("vaurien", {}).items():
+    for name, raw in (sections.get("vaurien") or {}).items():
         setting = find(SETTINGS, name, raw.where, "setting").key
         if setting in raws:
             raise UsageError(f"{raw.where}: {setting!r} is given twice; give it once")
@@ -190,7 +200,7 @@ class _Layers:
 class _Handlers:
     """The classes that names stand for: sections of the file, built-ins, dotted paths."""
 
-    def __init__(self, sections: Mapping[str, Mapping[str, Raw]]) -> None:
+    def __init__(self, sections: Mapping[str, ini.Section]) -> None:
         self.classes: dict[str, type] = dict(registry.builtins())
         self._wheres: dict[str, str] = {}
         self._paths: dict[str, str] = {}
@@ -198,11 +208,9 @@ class _Handlers:
         for section, options in sections.items():
             if section == "vaurien":
                 continue
-            kind, colon, name = section.partition(":")
+            kind, _, name = section.partition(":")
             name = name.strip()
-            where = f"[{section}]"
-            if options:
-                where = next(iter(options.values())).where.partition("]")[0] + "]"
+            where = options.where
             if kind.strip() != "handler" or not name:
                 hint = nearest(section, ["vaurien", "handler:NAME"], "sections")
                 raise UsageError(f"{where}: there is no such section; {hint}")
@@ -216,9 +224,7 @@ class _Handlers:
                     )
                 self._add(name, registry.find(name, where), where)
             self._options += [
-                (f"{name}.{option}", raw)
-                for option, raw in options.items()
-                if option != "callable"
+                (f"{name}.{option}", raw) for option, raw in options.items() if option != "callable"
             ]
 
     def from_file(self) -> list[tuple[str, Raw]]:
@@ -281,9 +287,9 @@ def _specify(
                 f" {nearest(name, found.classes, 'handlers')}"
             )
         declared = registry.options_of(found.classes[name])
-        chosen.setdefault(name, {})[
-            find(declared, option, raw.where, f"option of {name}").key
-        ] = raw
+        chosen.setdefault(name, {})[find(declared, option, raw.where, f"option of {name}").key] = (
+            raw
+        )
     specifications, sources = {}, {}
     for name, cls in found.classes.items():
         values = Values()

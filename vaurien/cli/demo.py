@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import comb
 from statistics import median
+from typing import cast
 
 from gevent.pywsgi import WSGIServer
 
@@ -64,11 +65,11 @@ def run(settings: Settings) -> int:
     ]
     if foreign:
         raise UsageError(f"{foreign[0]}: the demo has settings of its own; leave it away")
-    drawn = settings.sources["seed"] == "drawn"
+    seed = SEED if settings.sources["seed"] == "drawn" else settings["seed"]
     backend = WSGIServer(("127.0.0.1", 0), _application, log=None)
     backend.start()
     picked: list[Event] = []
-    plan = _plan(settings.plan, backend.server_port, SEED if drawn else settings["seed"])
+    plan = _plan(settings.plan, cast(int, backend.server_port), seed)
     proxy = Proxy(plan, (picked.append,))
     proxy.start()
     print(f"backend  http://127.0.0.1:{backend.server_port}/ (inside)")
@@ -185,9 +186,7 @@ def check(seen: list[Seen], expected: dict[str, Expected]) -> Iterator[str]:
 def table(seen: list[Seen], expected: dict[str, Expected]) -> Iterator[str]:
     """The table, line by line."""
     columns = "{:<8} {:>6} {:>10} {:>11}   {:<18} {:>9} {:>9}"
-    yield columns.format(
-        "handler", "asked", "exchanges", "allowed", "the client saw", "p50", "max"
-    )
+    yield columns.format("handler", "asked", "exchanges", "allowed", "the client saw", "p50", "max")
     for handler, wanted in expected.items():
         mine = [one for one in seen if one.handler == handler]
         low, high = bounds(len(seen), wanted.share)

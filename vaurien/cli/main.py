@@ -13,6 +13,7 @@ monkey.patch_all()
 # ruff: noqa: E402
 import argparse
 import contextlib
+import gc
 import logging
 import os
 import resource
@@ -28,6 +29,7 @@ from gevent.hub import get_hub
 import vaurien
 from vaurien.errors import UsageError, VaurienError, nearest
 from vaurien.handlers import registry
+from vaurien.net.handoff import report_exception
 from vaurien.net.spin import Spin
 from vaurien.observe.log import log_fault, start
 from vaurien.observe.watchdog import Watchdog
@@ -194,6 +196,8 @@ def serve(settings: Settings) -> int:
     spin = Spin(settings["spin"]) if settings["spin"] else None
     if spin is not None:
         spin.start()
+    gc.collect()
+    gc.freeze()  # what is there now stays: the collector need not look at it again
     plan = settings.plan
     with contextlib.suppress(OSError):  # if nobody reads it, so be it
         say(f"{proxy.name} listening on {proxy.address}, backend {plan.distant}, seed {plan.seed}")
@@ -208,11 +212,6 @@ def serve(settings: Settings) -> int:
     return 0
 
 
-def _log_exception(context: object, kind: object, value: BaseException, _: object) -> None:
-    """What a greenlet raised that nobody waits for, such as one that a handler spawned."""
-    log.error("%r raised %s", context, kind and type(value).__name__, exc_info=value)
-
-
 def _run(arguments: Sequence[str]) -> int:
     flags, settings = read(arguments)
     if settings is None:
@@ -225,7 +224,7 @@ def _run(arguments: Sequence[str]) -> int:
         say("\n".join(settings.lines()))
         return 0
     writer = start(settings["log-level"], settings["log-output"])
-    get_hub().print_exception = _log_exception  # not to standard error, which may block
+    get_hub().print_exception = report_exception  # type: ignore[assignment, method-assign]
     try:
         if flags.demo:
             from vaurien.cli import demo
@@ -238,6 +237,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: os._exit(0))  # until there is something to drain
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # for handlers by dotted path
     try:
@@ -251,8 +252,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # a full disk behind our output
         print(f"vaurien: cannot write the output: {error.strerror}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:  # before the signals were ours
-        return 0
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ class BaseHandler:
     def _get_data(
         self, client_sock: socket.socket, backend_sock: socket.socket, to_backend: bool
     ) -> bytes:
-        """What there is to read on the side that woke the handler, at most 64 KiB; b'' at its end."""
+        """What can be read on the side that woke the handler, at most 64 KiB; b'' at its end."""
         return (client_sock if to_backend else backend_sock).recv(CHUNK)
 
     def _pass(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import gevent
 
@@ -18,7 +19,7 @@ class Delay(BaseHandler):
     """
 
     name = "delay"
-    options = {
+    options: Any = {
         "sleep": ("Delay in seconds", seconds, 1),
         "before": ("If True adds before the backend is called. Otherwise after", bool, True),
     }

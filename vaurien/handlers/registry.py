@@ -111,7 +111,10 @@ def check(found: object, where: str, name: str) -> type:
         raise UsageError(
             f"{where}: {name!r} is no handler: give the class a mapping `options` (it may be empty)"
         )
-    call = inspect.getattr_static(found, "__call__", None)  # not the metaclass's
+    # not by getattr, which would find the metaclass's
+    call = next(
+        (vars(base)["__call__"] for base in found.__mro__ if "__call__" in vars(base)), None
+    )
     if call is BaseHandler.__call__ or not _takes(call, 4):
         raise UsageError(
             f"{where}: {name!r} is no handler:"

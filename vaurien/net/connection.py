@@ -18,12 +18,12 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
+from vaurien.net.dial import Dial
 from vaurien.net.handoff import HandlerSocket, hand_off
 from vaurien.net.linger import LINGER, READ, WRITE, Linger, close, reset
 from vaurien.protocols.tcp import Tcp
 
 if TYPE_CHECKING:
-    from vaurien.net.dial import Dial
     from vaurien.net.handoff import Call
     from vaurien.net.server import Picked, Server
 
@@ -103,7 +103,6 @@ class Flow:
                 return self.source_ended()
             self.passed += n
             if self.framer.answered:
-                self.framer.client_bytes()
                 self.connection.begin()
             if self.handler is not None:
                 return hand_off(self, bytes(self.view[:n]))
@@ -218,10 +217,10 @@ class Flow:
     def finish(self) -> None:
         """Tell the sink that nothing more will come; nothing may be held."""
         connection = self.connection
+        if connection.closed or self.held is not None or self.finished:
+            return None
         if connection.broken:
             return connection.reset()
-        if self.held is not None or self.finished:
-            return None
         self.finished = True
         if self.peer.finished:
             return connection.close()
@@ -263,6 +262,8 @@ class Flow:
         self.reader.close()
         if self.writer is not None:
             self.writer.close()
+        # Without the circles they are gone at once, and the garbage collector has nothing to do.
+        del self.callback, self.peer
 
 
 class Connection:
@@ -318,10 +319,8 @@ class Connection:
 
     def open(self) -> None:
         """Dial the backend."""
-        self.dial = None
-        dial = self.server.dialer.dial(self.dialled)
-        if self.up is None and not self.closed:
-            self.dial = dial
+        self.dial = Dial(self.server.dialer, self.dialled)
+        self.dial.start()
 
     def dialled(self, backend: _socket.socket | None, error: OSError | None) -> None:
         """The backend answered, or could not be reached."""
@@ -341,13 +340,12 @@ class Connection:
         return None
 
     def begin(self) -> None:
-        """An exchange begins: pick who deals with it."""
+        """Client bytes were read that begin an exchange: pick who deals with it."""
+        self.framer.client_bytes()
         picks = self.server.picks
-        if picks is None:
-            return
-        self.exchange = None
-        picked = picks.pick(self)
-        self.up.handler = self.down.handler = picked  # type: ignore[union-attr]
+        if picks is not None:
+            self.exchange = None
+            self.up.handler = self.down.handler = picks.pick(self)  # type: ignore[union-attr]
 
     @property
     def moved(self) -> int:
@@ -408,7 +406,7 @@ class Connection:
             self.timer.stop()
             self.timer.close()
         up, down = self.up, self.down
-        held = {True: up and up.held, False: down and down.held}
+        held = {flow.to_backend: flow.held for flow in (up, down) if flow is not None}
         for flow in (up, down):
             if flow is not None:
                 owner, flow.owner = flow.owner, None
@@ -424,9 +422,10 @@ class Connection:
             if raw is None:
                 continue
             if how is None:
-                polite.append((raw, held[to_backend]))
+                polite.append((raw, held.get(to_backend)))
             else:
                 how(raw)
+        self.up = self.down = None
         if polite:
             Linger(polite, self.server.view, self._gone)
         else:

@@ -1,7 +1,7 @@
 """Connecting to the backend.
 
-Law: nothing here blocks the loop. A connect is non-blocking with a watcher; only the resolution of a
-name needs a thread, and it happens off the loop, once for all who wait for it.
+Law: nothing here blocks the loop. A connect is non-blocking with a watcher; only resolving a name
+needs a thread, and it happens off the loop, once for all who wait for it.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Dialer:
     def __init__(self, address: Address, timeout: float) -> None:
         self.address, self.timeout = address, timeout
         self.loop = get_hub().loop
-        self.targets: list[Target] = literal(address) or []
+        self.targets: tuple[Target, ...] = tuple(literal(address) or ())
         self._waiting: list[Callable[[OSError | None], None]] = []
 
     def __repr__(self) -> str:
@@ -75,7 +75,7 @@ class Dialer:
     def lookup(self) -> OSError | None:
         """Resolve the name now, if it is one, and say what went wrong."""
         try:
-            self.targets = literal(self.address) or resolve(self.address)
+            self.targets = tuple(literal(self.address) or resolve(self.address))
         except OSError as error:
             return error
         return None
@@ -94,15 +94,8 @@ class Dialer:
 
     def worked(self, target: Target) -> None:
         """Put `target` first, for the next to begin with it."""
-        if self.targets[0] is not target and target in self.targets:
-            self.targets.remove(target)
-            self.targets.insert(0, target)
-
-    def dial(self, done: Done) -> Dial:
-        """Connect to the backend; `done` may be called before this returns."""
-        dial = Dial(self, done)
-        dial.start()
-        return dial
+        if target is not self.targets[0] and target in self.targets:
+            self.targets = (target, *(other for other in self.targets if other is not target))
 
 
 class Dial:
@@ -115,8 +108,8 @@ class Dial:
     __slots__ = (
         "_done",
         "_fresh",
+        "_left",
         "_sock",
-        "_targets",
         "_timer",
         "_tried",
         "_watcher",
@@ -128,15 +121,14 @@ class Dial:
         self.dialer = dialer
         self.error: OSError | None = None
         self._done: Done | None = done
-        self._targets = list(dialer.targets)
-        self._tried = frozenset(self._targets)
+        self._tried = self._left = dialer.targets
         self._fresh = dialer.address.is_literal  # nothing newer can be had
         self._sock: _socket.socket | None = None
         self._watcher: Any = None
         self._timer: Any = None
 
     def start(self) -> None:
-        self._next() if self._targets else self._look_up()
+        self._next() if self._left else self._look_up()
 
     def cancel(self) -> None:
         """Give up; `done` is not called."""
@@ -148,8 +140,8 @@ class Dial:
 
     def _next(self) -> None:
         """Try the next address; when there is none left, resolve again or fail."""
-        while self._targets:
-            family, sockaddr = self._targets[0]
+        while self._left:
+            family, sockaddr = self._left[0]
             try:
                 # SOCK_NONBLOCK spares an ioctl; the descriptor is not inherited, by default
                 sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
@@ -157,7 +149,7 @@ class Dial:
                 self.error = error
                 if error.errno in EXHAUSTED:
                     return self._retry_later()
-                del self._targets[0]
+                self._left = self._left[1:]
                 continue
             try:
                 if family != _socket.AF_UNIX:
@@ -170,7 +162,7 @@ class Dial:
             except OSError as error:
                 sock.close()
                 self.error = error
-                del self._targets[0]
+                self._left = self._left[1:]
                 continue
             if code in (0, errno.EISCONN):
                 return self._connected(sock)
@@ -180,7 +172,7 @@ class Dial:
             self.error = OSError(code, os.strerror(code))
             if code == errno.EAGAIN:  # the backlog of a unix socket is full
                 return self._retry_later()
-            del self._targets[0]
+            self._left = self._left[1:]
         if self._fresh:
             self._failed()
         else:
@@ -208,7 +200,7 @@ class Dial:
             return self._connected(sock)
         sock.close()
         self.error = OSError(code, os.strerror(code))
-        del self._targets[0]
+        self._left = self._left[1:]
         return self._next()
 
     def _timed_out(self) -> None:
@@ -223,8 +215,8 @@ class Dial:
             self.error = TimeoutError(
                 errno.ETIMEDOUT, f"no connection within {self.dialer.timeout:g} s"
             )
-        if waited and len(self._targets) > 1:
-            del self._targets[0]
+        if waited and len(self._left) > 1:
+            self._left = self._left[1:]
             self.error = None
             return self._next()
         return self._failed()
@@ -250,8 +242,8 @@ class Dial:
             if error is not None:
                 self.error = error
             else:
-                self._targets = [t for t in self.dialer.targets if t not in self._tried]
-            return self._next() if self._targets else self._failed()
+                self._left = tuple(t for t in self.dialer.targets if t not in self._tried)
+            return self._next() if self._left else self._failed()
 
         self.dialer.lookup_soon(resolved)
 
@@ -264,7 +256,7 @@ class Dial:
 
     def _connected(self, sock: _socket.socket) -> None:
         self._tidy()
-        self.dialer.worked(self._targets[0])
+        self.dialer.worked(self._left[0])
         self._finish(sock, None)
 
     def _failed(self) -> None:

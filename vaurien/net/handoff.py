@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import _socket
 import errno
+import logging
 import os
-import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ from gevent.event import Event
 from vaurien.behavior import Exchange
 from vaurien.errors import HandlerDeadlock
 from vaurien.net.linger import ABORT, close, reset
+
+log = logging.getLogger("vaurien")
 
 if TYPE_CHECKING:
     from vaurien.net.connection import Connection, Flow
@@ -55,6 +57,21 @@ def _lend(connection: Connection) -> None:
     down.rebind(backend._sock, client._sock)
 
 
+def report_exception(
+    context: object, kind: type[BaseException], value: BaseException, _traceback: object
+) -> None:
+    """In place of a hub's ``print_exception``, which would write to standard error, and block.
+
+    It gets what a greenlet raised, such as one that a handler spawned and does not wait for.
+    """
+    call = (getattr(context, "spawn_tree_locals", None) or {}).get(_CALL)
+    if call is not None:
+        if call.connection.closed and isinstance(value, OSError):
+            return  # it found the sockets gone, as it should
+        call.reported = value
+    log.error("%r raised %s", context, kind.__name__, exc_info=value)
+
+
 def _current_call(flow: Flow) -> Call:
     """The call that the running greenlet belongs to, or one that it was spawned by."""
     greenlet = getcurrent()
@@ -66,7 +83,7 @@ def _current_call(flow: Flow) -> Call:
         call = flow.owner or flow.peer.owner
     if call is None:
         raise OSError(errno.EBADF, "the handler's call has returned; its sockets are not lent")
-    return call  # type: ignore[no-any-return]
+    return call
 
 
 def _source(flow: Flow) -> HandlerSocket:
@@ -76,7 +93,7 @@ def _source(flow: Flow) -> HandlerSocket:
     return sock
 
 
-class Call(Greenlet):  # type: ignore[misc]
+class Call(Greenlet):  # type: ignore[type-arg]
     """One call of a handler, and the flows whose sources it owns."""
 
     def __init__(self, flow: Flow) -> None:
@@ -87,6 +104,7 @@ class Call(Greenlet):  # type: ignore[misc]
         self.wants: Flow | None = None  # the flow it waits for
         self.granted = Event()
         self.read = False  # whether it has read anything
+        self.reported: BaseException | None = None  # raised in a greenlet of its, logged already
         flow.owner = self
         # Greenlets that the handler spawns inherit this.
         self.spawn_tree_locals = {_CALL: self}
@@ -110,7 +128,8 @@ class Call(Greenlet):  # type: ignore[misc]
             if not connection.closed:
                 gone = connection.broken and isinstance(error, ConnectionError)
                 if not gone:
-                    connection.server.handler_raised(connection, self.handler, error)
+                    logged = error is self.reported
+                    connection.server.handler_raised(connection, self.handler, error, logged)
         finally:
             self.over = True
         try:
@@ -172,7 +191,7 @@ def _go_on(flow: Flow, read: bool) -> None:
         Call(flow).start() if read else Call(flow).start_later(UNREAD)
 
 
-class HandlerSocket(gsocket.socket):  # type: ignore[misc]
+class HandlerSocket(gsocket.socket):
     """The socket of one side, as a handler sees it: a gevent socket whose reading and writing keep
     the connection's laws.
 
@@ -181,6 +200,10 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
     """
 
     __slots__ = ("_incoming", "_outgoing", "pending")
+
+    # gevent's own, which its stubs leave out
+    _closed: bool
+    _sock: _socket.socket
 
     def __init__(self, raw: _socket.socket, incoming: Flow, outgoing: Flow) -> None:
         family, kind, proto = raw.family, raw.type, raw.proto
@@ -270,7 +293,7 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
         return int(super().fileno())
 
     def detach(self) -> int:
-        """A descriptor for the handler to keep; for us the connection ends, silently on this side."""
+        """A descriptor for the handler to keep; for us the connection ends, without a FIN here."""
         self._claim()
         if self.pending:
             raise OSError(errno.EBUSY, "bytes were read ahead: recv() them before detach()")
@@ -280,6 +303,7 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
 
     def _claim(self) -> Flow:
         """Own the reading of this side until the call returns."""
+        self._check_open()
         flow = self._incoming
         call = _current_call(flow)
         while flow.owner is not call:
@@ -308,7 +332,7 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
         call.granted.clear()
         try:
             if not call.granted.wait(self.gettimeout()):
-                raise socket.timeout("timed out")
+                raise TimeoutError("timed out")
         finally:
             call.wants = None
             if flow.waiter is call:
@@ -318,12 +342,14 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
         if self._closed or self._incoming.connection.closed:
             raise OSError(errno.EBADF, "the connection has ended")
         if call is not None and call.over:
-            raise OSError(errno.EBADF, "the handler's call has returned; its sockets are no longer lent")
+            raise OSError(
+                errno.EBADF, "the handler's call has returned; its sockets are no longer lent"
+            )
 
     # Writing
 
     def sendall(self, data: Any, flags: int = 0) -> None:
-        """Send all of `data`, after all that was sent before to this side."""
+        """Send all of `data`, after all that was sent before to this side; flags do not count."""
         flow = self._outgoing
         with memoryview(data).cast("B") as view:
             self._wait_empty(flow)
@@ -331,7 +357,7 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
                 return
             flow.write(view)
             try:
-                self._wait_empty(flow, written=True)
+                self._wait_empty(flow)
             except BaseException:  # a timeout or a kill: the memory is the caller's again
                 if flow.held is not None:
                     flow.held = memoryview(bytes(flow.held))
@@ -351,12 +377,10 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
     def sendto(self, data: Any, *args: Any) -> int:
         return self.send(data)
 
-    def sendmsg(
-        self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None
-    ) -> int:
+    def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None) -> int:
         return self.send(b"".join(bytes(buffer) for buffer in buffers), flags)
 
-    def _wait_empty(self, flow: Flow, written: bool = False) -> None:
+    def _wait_empty(self, flow: Flow) -> None:
         """Wait until `flow` holds nothing; raise if it can take nothing any more."""
         self._check_open()
         while flow.held is not None:
@@ -364,7 +388,7 @@ class HandlerSocket(gsocket.socket):  # type: ignore[misc]
                 flow.empty = Event()
             flow.empty.clear()
             if not flow.empty.wait(self.gettimeout()):
-                raise socket.timeout("timed out")
+                raise TimeoutError("timed out")
             self._check_open()
         if flow.finished:
             raise BrokenPipeError(errno.EPIPE, "this side takes nothing any more")

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import Any, cast
 
 import gevent
 from gevent import socket as gsocket
@@ -25,7 +25,7 @@ from vaurien.behavior import DUMMY, Dice, Points
 from vaurien.errors import ListenError, UsageError
 from vaurien.handlers.base import CHUNK
 from vaurien.net.connection import Connection
-from vaurien.net.dial import EXHAUSTED, Dialer, resolve
+from vaurien.net.dial import Dialer, resolve
 from vaurien.net.linger import LINGER
 from vaurien.observe.events import Began, Event
 from vaurien.options import Values
@@ -81,7 +81,7 @@ class Picks:
         made = {
             name: Picked(name, _build(spec, proxy), spec.points) for name, spec in specs.items()
         }
-        self.choices = [spec and made[spec.name] for spec in plan.choices]
+        self.choices = [made[spec.name] if spec else None for spec in plan.choices]
         self.cuts, self.dice = plan.cuts, dice
         self.exchanges = 0  # begun in the whole proxy
 
@@ -118,10 +118,18 @@ def _build(spec: Specification, proxy: object) -> Any:
         ) from error
 
 
-class Server(StreamServer):  # type: ignore[misc]
+class Server(StreamServer):
     """Accepts the clients of one plan and carries their connections."""
 
     handle: Any = None  # gevent wants one; `do_handle` is ours
+
+    # gevent's own, which its stubs leave out
+    _watcher: Any
+    _timer: Any
+    _do_read: Callable[[], None]
+    _start_accepting_if_started: Callable[[], None]
+    address: Any
+    socket: Any
 
     def __init__(
         self,
@@ -140,7 +148,7 @@ class Server(StreamServer):  # type: ignore[misc]
         self.connections: dict[int, Connection] = {}
         self._bound: _Bound | None = None
         self._sweeper: Any = None
-        super().__init__((), spawn=None)
+        super().__init__(cast(Any, None), spawn=None)
 
     def __repr__(self) -> str:
         return (
@@ -154,7 +162,6 @@ class Server(StreamServer):  # type: ignore[misc]
         """Bind and listen, so that a connect succeeds from now on; ListenError if it can't be."""
         self._bound = _Bound(self.plan.local, self.plan.backlog)
         self.socket, self.family = self._bound.sock, self._bound.sock.family
-        self._nodelay = self.family != _socket.AF_UNIX
         super().start()
         if not self.plan.distant.is_literal:
             self.dialer.lookup_soon(self._looked_up)
@@ -188,10 +195,11 @@ class Server(StreamServer):  # type: ignore[misc]
         limit = self.plan.max_connections
         return bool(limit) and len(self.connections) >= limit
 
-    def do_read(self) -> tuple[int, Any] | None:
+    def do_read(self) -> tuple[int, Any] | None:  # type: ignore[override]
         """Accept one client; None when there is none, or when the system has run out."""
         try:
-            return self.socket._accept()  # type: ignore[no-any-return]
+            accepted: tuple[int, Any] = self.socket._accept()
+            return accepted
         except BlockingIOError:
             return None
         except OSError as error:
@@ -201,15 +209,13 @@ class Server(StreamServer):  # type: ignore[misc]
                 self.pause(error)
             return None
 
-    def do_handle(self, descriptor: int, address: Any) -> None:
+    def do_handle(self, descriptor: int, address: Any) -> None:  # type: ignore[override]
         """Open the connection of one accepted client."""
         number = self.counters.connections = self.counters.connections + 1
         client = _socket.socket(self.family, _socket.SOCK_STREAM, 0, descriptor)
         client.setblocking(False)
         connection = self.connections[number] = Connection(self, number, client, address)
         try:
-            if self._nodelay:
-                client.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
             connection.open()
         except Exception:
             connection.crashed()
@@ -217,7 +223,7 @@ class Server(StreamServer):  # type: ignore[misc]
     def pause(self, error: OSError) -> None:
         """Stop accepting for a moment."""
         self.stop_accepting()
-        self._timer = self.loop.timer(PAUSE)
+        self._timer = cast(Any, self.loop.timer(PAUSE))
         self._timer.start(self._start_accepting_if_started)
         log.warning(
             "%s: accepting pauses for %g s: %s (%d connections are open; raise the limit of open"
@@ -258,9 +264,9 @@ class Server(StreamServer):  # type: ignore[misc]
         )
 
     def handler_raised(
-        self, connection: Connection, picked: Picked | None, error: BaseException
+        self, connection: Connection, picked: Picked | None, error: BaseException, logged: bool
     ) -> None:
-        """A handler raised: logged once with its traceback, and counted."""
+        """A handler raised: counted, and logged once, with its traceback unless it was `logged`."""
         self.counters.handler_errors += 1
         log.error(
             "%s: connection %d, exchange %d: handler %r raised %s; the connection ends",
@@ -269,7 +275,7 @@ class Server(StreamServer):  # type: ignore[misc]
             connection.framer.exchange,
             picked and picked.name,
             type(error).__name__,
-            exc_info=error,
+            exc_info=None if logged else error,
         )
 
     def crashed(self, connection: Connection) -> None:
@@ -350,6 +356,8 @@ class _Bound:
         try:
             if not local.path:
                 self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+                # on Linux accepted sockets inherit it: one call for all of them
+                self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
             self.sock.bind(sockaddr)
             self.sock.listen(backlog)
         except OSError as error:

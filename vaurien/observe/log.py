@@ -49,7 +49,7 @@ class QueueWriter(logging.Handler):
         self._done.acquire()
         native.start_thread(self._write_all)
 
-    def createLock(self) -> None:
+    def createLock(self) -> None:  # noqa: N802
         self.lock: Any = _NoLock()
 
     def emit(self, record: logging.LogRecord) -> None:
