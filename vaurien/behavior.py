@@ -131,11 +131,12 @@ class Dice:
 class Exchange:
     """The random numbers of one exchange, for the handler that deals with it."""
 
-    __slots__ = ("_dice", "_streams", "connection", "number")
+    __slots__ = ("_dice", "_noise", "_streams", "connection", "number")
 
     def __init__(self, dice: Dice, connection: int, number: int) -> None:
         self._dice, self.connection, self.number = dice, connection, number
         self._streams: dict[str, random.Random] = {}
+        self._noise = b""
 
     def __repr__(self) -> str:
         return f"<Exchange {self.number} of connection {self.connection} of {self._dice.name!r}>"
@@ -151,6 +152,17 @@ class Exchange:
         except KeyError:
             made = self._dice.stream(self.connection, self.number, purpose)
             return self._streams.setdefault(purpose, made)
+
+    def noise(self, n: int) -> bytes:
+        """The next `n` random bytes; how a response is cut into pieces does not change them."""
+        blocks = [self._noise]
+        missing = n - len(self._noise)
+        while missing > 0:
+            blocks.append(self.stream("noise").randbytes(1024))
+            missing -= 1024
+        data = b"".join(blocks)
+        self._noise = data[n:]
+        return data[:n]
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ SETTINGS: tuple[Option, ...] = (
            count, 0),
     Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
     Option("spin", "Poll for so many microseconds after the last event before sleeping: less"
-           " latency for more computing time", count, 0),
+           " latency for more computing time; 0 for never", count, 50),
     Option("drain", "On SIGINT or SIGTERM, let connections end for so many seconds", seconds, 5),
     Option("log-level", "How much is logged", str, "info", LEVELS),
     Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),

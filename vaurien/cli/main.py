@@ -24,12 +24,11 @@ from typing import NoReturn
 
 import gevent
 from gevent.event import Event
-from gevent.hub import get_hub
 
 import vaurien
 from vaurien.errors import UsageError, VaurienError, nearest
 from vaurien.handlers import registry
-from vaurien.net.handoff import report_exception
+from vaurien.net.handoff import report_exceptions
 from vaurien.net.spin import Spin
 from vaurien.observe.log import log_fault, start
 from vaurien.observe.watchdog import Watchdog
@@ -224,7 +223,7 @@ def _run(arguments: Sequence[str]) -> int:
         say("\n".join(settings.lines()))
         return 0
     writer = start(settings["log-level"], settings["log-output"])
-    get_hub().print_exception = report_exception  # type: ignore[assignment, method-assign]
+    report_exceptions()
     try:
         if flags.demo:
             from vaurien.cli import demo

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import socket
 from typing import Any
 
+from vaurien.behavior import Exchange
 from vaurien.handlers.base import BaseHandler
 from vaurien.options import count
 
@@ -40,11 +40,11 @@ class Error(BaseHandler):
             return self._pass(client_sock, backend_sock, to_backend)
         data = self._get_data(client_sock, backend_sock, to_backend)
         if data:
-            client_sock.sendall(self._spoil(data, self.exchange(client_sock).stream("error")))
+            client_sock.sendall(self._spoil(data, self.exchange(client_sock)))
         return None
 
-    def _spoil(self, data: bytes, stream: random.Random) -> bytes:
+    def _spoil(self, data: bytes, exchange: Exchange) -> bytes:
         if not self.options.get("inject"):
-            return stream.randbytes(len(data))
+            return exchange.noise(len(data))
         middle = len(data) // 2
-        return data[:middle] + stream.randbytes(INJECTED) + data[middle:]
+        return data[:middle] + exchange.noise(INJECTED) + data[middle:]

@@ -197,7 +197,7 @@ class Flow:
 
     def resume(self) -> None:
         """Read the source again, unless something stands against it."""
-        if self.held is None and self.owner is None and not self.ended:
+        if self.held is None and self.owner is None and not (self.ended or self.finished):
             self.reader.start(self.callback)
 
     def source_ended(self) -> None:
@@ -222,8 +222,8 @@ class Flow:
         if connection.broken:
             return connection.reset()
         self.finished = True
-        if self.peer.finished:
-            return connection.close()
+        if connection.done():
+            return None
         try:
             self.sink.shutdown(_socket.SHUT_WR)
         except OSError:
@@ -347,6 +347,12 @@ class Connection:
             self.exchange = None
             self.up.handler = self.down.handler = picks.pick(self)  # type: ignore[union-attr]
 
+    def exchange_now(self) -> Exchange:
+        """The present exchange: its number and its draws."""
+        if self.exchange is None:
+            self.exchange = Exchange(self.server.dice, self.number, self.framer.exchange)
+        return self.exchange
+
     @property
     def moved(self) -> int:
         """Bytes read so far, on both sides."""
@@ -370,6 +376,19 @@ class Connection:
         """Called in an ``except``: log the error and end this connection, and no other."""
         self.server.crashed(self)
         self.end()
+
+    def done(self) -> bool:
+        """Close if both sides were told that nothing more will come, and no handler runs."""
+        up, down = self.up, self.down
+        if up is None or down is None:
+            return True
+        if not (up.finished and down.finished) or up.owner is not None or down.owner is not None:
+            return False
+        if up.ended and down.ended:
+            self.close()
+        else:  # a handler has shut down a side whose peer may still be sending
+            self.end()
+        return True
 
     # The ways to end. Each leaves the connection closed and its sockets in other hands.
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gevent import Greenlet, getcurrent
 from gevent import socket as gsocket
 from gevent.event import Event
+from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
 from vaurien.errors import HandlerDeadlock
@@ -57,13 +58,17 @@ def _lend(connection: Connection) -> None:
     down.rebind(backend._sock, client._sock)
 
 
-def report_exception(
+def report_exceptions() -> None:
+    """Log what greenlets raise that nobody waits for, such as those that a handler spawns.
+
+    The hub's own way is to print it to standard error, which may block.
+    """
+    get_hub().print_exception = _report  # type: ignore[assignment, method-assign]
+
+
+def _report(
     context: object, kind: type[BaseException], value: BaseException, _traceback: object
 ) -> None:
-    """In place of a hub's ``print_exception``, which would write to standard error, and block.
-
-    It gets what a greenlet raised, such as one that a handler spawned and does not wait for.
-    """
     call = (getattr(context, "spawn_tree_locals", None) or {}).get(_CALL)
     if call is not None:
         if call.connection.closed and isinstance(value, OSError):
@@ -99,6 +104,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow, self.connection, self.handler = flow, flow.connection, flow.handler
+        self.exchange = flow.connection.exchange_now()
         self.owned = [flow]
         self.begun = self.over = False
         self.wants: Flow | None = None  # the flow it waits for
@@ -152,6 +158,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         for flow in self.owned:
             if not connection.closed:
                 _go_on(flow, self.read)
+        connection.done()
 
     def cancel(self) -> None:
         """End it, without waiting for that; called when its connection has ended."""
@@ -214,13 +221,8 @@ class HandlerSocket(gsocket.socket):
 
     @property
     def exchange(self) -> Exchange:
-        """The present exchange: its number and its draws."""
-        connection = self._incoming.connection
-        if connection.exchange is None:
-            connection.exchange = Exchange(
-                connection.server.dice, connection.number, connection.framer.exchange
-            )
-        return connection.exchange
+        """The exchange that the call deals with: its number and its draws."""
+        return _current_call(self._incoming).exchange
 
     # Reading
 
@@ -401,7 +403,6 @@ class HandlerSocket(gsocket.socket):
         flow = self._outgoing
         if how in (_socket.SHUT_WR, _socket.SHUT_RDWR) and not flow.finished:
             self._wait_empty(flow)
-            flow.ended = True
             flow.reader.stop()
             flow.finish()
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):

@@ -7,6 +7,7 @@ next wakes, starts it again.
 
 from __future__ import annotations
 
+from os import sched_yield
 from time import perf_counter
 
 from gevent.hub import get_hub
@@ -48,4 +49,6 @@ class Spin:
         elif now > self._until:
             self._idle.stop()
             self._check.start(self._wake)
+        else:
+            sched_yield()  # whoever is to answer may have been woken on this very core
         self._iteration = iteration

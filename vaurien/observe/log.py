@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from traceback import TracebackException
 from typing import Any
 
 from vaurien.behavior import DUMMY
@@ -21,6 +22,8 @@ FORMAT = "%(asctime)s %(levelname)s %(message)s"
 STDERR = "-"
 
 log = logging.getLogger("vaurien")
+
+_Waiting = tuple[logging.LogRecord, TracebackException | None]
 
 
 class _NoLock:
@@ -44,7 +47,7 @@ class QueueWriter(logging.Handler):
         self.descriptor, self.limit = descriptor, limit
         self.dropped = 0  # in all
         self._told = 0
-        self._queue: native.Queue[logging.LogRecord | None] = native.Queue()
+        self._queue: native.Queue[_Waiting | None] = native.Queue()
         self._done = native.lock()
         self._done.acquire()
         native.start_thread(self._write_all)
@@ -53,10 +56,21 @@ class QueueWriter(logging.Handler):
         self.lock: Any = _NoLock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._queue.qsize() < self.limit:
-            self._queue.put(record)
-        else:
+        if self._queue.qsize() >= self.limit:
             self.dropped += 1
+            return
+        # What waits must not keep frames and what is in them. The lines of the traceback's files
+        # are read by the thread.
+        trace = None
+        if record.exc_info and record.exc_info[1] is not None:
+            trace = TracebackException.from_exception(record.exc_info[1], lookup_lines=False)
+            record.exc_info = None
+        try:
+            record.msg = record.getMessage()
+        except Exception as error:
+            record.msg = f"a line of the log could not be made of {record.msg!r}: {error!r}"
+        record.args = None
+        self._queue.put((record, trace))
 
     def stop(self, limit: float = 1.0) -> None:
         """Write what is waiting, for `limit` seconds at most."""
@@ -66,8 +80,8 @@ class QueueWriter(logging.Handler):
     def _write_all(self) -> None:
         """The thread: until None comes, or the other end is gone."""
         try:
-            while (record := self._queue.get()) is not None:
-                self._write(self._text(record))
+            while (waiting := self._queue.get()) is not None:
+                self._write(self._text(*waiting))
                 dropped = self.dropped
                 if dropped > self._told:
                     self._write(f"{dropped - self._told} lines of the log were dropped")
@@ -77,11 +91,10 @@ class QueueWriter(logging.Handler):
         finally:
             self._done.release()
 
-    def _text(self, record: logging.LogRecord) -> str:
-        try:
-            return self.format(record)
-        except Exception as error:
-            return f"a line of the log could not be made of {record.msg!r}: {error!r}"
+    def _text(self, record: logging.LogRecord, trace: TracebackException | None) -> str:
+        if trace is not None:
+            record.exc_text = "".join(trace.format()).rstrip()
+        return self.format(record)
 
     def _write(self, line: str) -> None:
         data = (line + "\n").encode(errors="backslashreplace")

@@ -1,6 +1,6 @@
 """The watch on the loop: says who holds it.
 
-A timer of the loop beats; a native thread looks at the beat, and when it has stopped for `HELD`
+A greenlet beats; a native thread looks at the beat, and when it has stopped for `HELD`
 seconds reads the stack of the loop's thread, which names the handler (hub callbacks are seen too).
 """
 
@@ -10,7 +10,7 @@ import logging
 import sys
 from types import FrameType
 
-from gevent.hub import get_hub
+import gevent
 
 from vaurien.observe import native
 
@@ -27,21 +27,20 @@ class Watchdog:
         self._thread = native.get_ident()
         self._beats = 0
         self._stopped = False
-        self._timer = get_hub().loop.timer(BEAT, BEAT)
 
     def start(self) -> None:
         """Watch from now on."""
-        self._timer.start(self._beat)
+        gevent.spawn(self._beat)
         native.start_thread(self._watch)
 
     def stop(self) -> None:
         """Watch no more."""
         self._stopped = True
-        self._timer.stop()
-        self._timer.close()
 
     def _beat(self) -> None:
-        self._beats += 1
+        while not self._stopped:
+            self._beats += 1
+            gevent.sleep(BEAT)
 
     def _watch(self) -> None:
         last = self._beats
