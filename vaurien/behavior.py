@@ -88,31 +88,30 @@ def cuts(behavior: Behavior) -> list[bytes]:
     return result
 
 
+_numbers = Struct(">QQ").pack
+
+
 class Dice:
     """The draws of one proxy: a keyed hash of (connection, exchange, purpose), BLAKE2s of 64 bits.
 
-    Cheap enough to make one for each exchange (0.8 µs), where a ``random.Random`` costs 6.
+    Cheap enough to make one for each exchange (0.4 µs, a ``random.Random`` costs 6).
     """
 
-    __slots__ = ("_key", "name", "seed")
+    __slots__ = ("_copy", "name", "seed")
 
     def __init__(self, seed: int, name: str) -> None:
         self.seed, self.name = seed, name
-        self._key = blake2s(f"{seed}\0{name}".encode(), digest_size=32).digest()
+        key = blake2s(f"{seed}\0{name}".encode(), digest_size=32).digest()
+        self._copy = blake2s(digest_size=8, key=key).copy  # the key is taken in once
 
     def __repr__(self) -> str:
         return f"<Dice of {self.name!r}, seed {self.seed}>"
 
-    def bits(
-        self,
-        connection: int,
-        exchange: int,
-        purpose: bytes,
-        _pack: object = Struct(">QQ").pack,
-    ) -> bytes:
+    def bits(self, connection: int, exchange: int, purpose: bytes) -> bytes:
         """64 random bits, as 8 bytes, big-endian: compares like the number that it is."""
-        message = _pack(connection, exchange) + purpose  # type: ignore[operator]
-        return blake2s(message, digest_size=8, key=self._key).digest()
+        hasher = self._copy()
+        hasher.update(_numbers(connection, exchange) + purpose)
+        return hasher.digest()
 
     def draw(self, connection: int, exchange: int, purpose: str) -> float:
         """A number from 0 to 1, 1 excluded."""

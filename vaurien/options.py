@@ -97,7 +97,7 @@ _MISSING = object()
 class Option:
     """One option: its name (with ``-`` and ``_`` the same), description, type, default, choices.
 
-    `default` is what the option is if nobody sets it; it is not converted.
+    `default` is what the option is if nobody sets it; None stays None and means "not set".
     """
 
     name: str
@@ -121,7 +121,12 @@ class Option:
         choices = declaration[3] if len(declaration) == 4 else ()
         if not isinstance(choices, (tuple, list)):
             raise ValueError(f"option {name!r} has choices that are no list: {choices!r}")
-        return cls(name, str(description), type_, default, tuple(choices))
+        option = cls(name, str(description), type_, default, tuple(choices))
+        try:
+            option.get_default()
+        except Exception as error:
+            raise ValueError(f"option {name!r}: its default {default!r} {error}") from None
+        return option
 
     @property
     def key(self) -> str:
@@ -146,6 +151,13 @@ class Option:
                 f"{where}: {value!r} {reason} ({self.description.rstrip('.')};"
                 f" default: {show(self.default)})"
             ) from None
+
+    def get_default(self) -> Any:
+        """The default, converted; a type of the class's own converts text only."""
+        ours = isinstance(self.type, Bounded) or self.type in _CONVERTERS
+        if self.default is None or not (ours or isinstance(self.default, str)):
+            return self.default
+        return self._value(self.default)
 
     def _value(self, value: Any) -> Any:
         result = _CONVERTERS.get(self.type, self.type)(value)
@@ -201,7 +213,7 @@ def fill(options: Mapping[Any, Any], given: Mapping[str, Any], owner: str) -> Va
     UsageError for a name that is not declared or a value that does not convert.
     """
     table = declared(options)
-    values = Values({option.name: option.default for option in table.values()})
+    values = Values({option.name: option.get_default() for option in table.values()})
     for name, value in given.items():
         where = f"option {name!r} of {owner!r}"
         option = find(table, name, where, "option")

@@ -119,7 +119,7 @@ def resolve(
         given = raws.get(option.key)
         sources[option.key] = "default" if given is None else given.where
         values[option.key] = (
-            option.default if given is None else option.convert(given.value, given.where)
+            option.get_default() if given is None else option.convert(given.value, given.where)
         )
     if values["seed"] is None:
         values["seed"], sources["seed"] = secrets.randbelow(2**32), "drawn"
@@ -297,7 +297,7 @@ def _specify(
             set_raw = chosen.get(name, {}).get(option_key)
             sources[name, option_key] = "default" if set_raw is None else set_raw.where
             values[declared_option.name] = (
-                declared_option.default
+                declared_option.get_default()
                 if set_raw is None
                 else declared_option.convert(set_raw.value, set_raw.where)
             )

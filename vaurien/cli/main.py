@@ -175,7 +175,8 @@ def say(line: str) -> None:
 
 def serve(settings: Settings) -> int:
     """Run the proxy until a signal comes."""
-    observers = (log_fault,) if log.isEnabledFor(logging.INFO) else ()
+    told = log.isEnabledFor(logging.INFO) and not settings.plan.is_quiet
+    observers = (log_fault,) if told else ()
     proxy = Proxy(settings.plan, observers)
     for warning in settings.warnings:
         log.warning("%s", warning)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import _socket
 import errno
+import logging
 import os
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,9 @@ from gevent import socket as gsocket
 from gevent.hub import get_hub
 
 from vaurien.address import Address
+from vaurien.net.guard import guarded
+
+log = logging.getLogger("vaurien")
 
 #: What the system says when it has no descriptor or memory left for another socket.
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
@@ -138,6 +142,12 @@ class Dial:
             self._sock.close()
             self._sock = None
 
+    def crashed(self) -> None:
+        """Called in an ``except``: an error of ours, which costs this dial only."""
+        log.exception("dialling %s: internal error", self.dialer.address)
+        self.error = OSError(errno.EIO, "internal error")
+        self._failed()
+
     def _next(self) -> None:
         """Try the next address; when there is none left, resolve again or fail."""
         while self._left:
@@ -190,6 +200,7 @@ class Dial:
             self._timer = self.dialer.loop.timer(self.dialer.timeout)
             self._timer.start(self._timed_out)
 
+    @guarded
     def _writable(self) -> None:
         sock = self._sock
         assert sock is not None
@@ -203,6 +214,7 @@ class Dial:
         self._left = self._left[1:]
         return self._next()
 
+    @guarded
     def _timed_out(self) -> None:
         """This address, or the resolution, took too long."""
         waited = self._sock is not None
@@ -226,6 +238,7 @@ class Dial:
         self._watcher = self.dialer.loop.timer(RETRY)
         self._watcher.start(self._retry)
 
+    @guarded
     def _retry(self) -> None:
         self._watcher.close()
         self._watcher = None

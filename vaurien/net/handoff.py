@@ -101,6 +101,8 @@ def _source(flow: Flow) -> HandlerSocket:
 class Call(Greenlet):  # type: ignore[type-arg]
     """One call of a handler, and the flows whose sources it owns."""
 
+    spawning_stack_limit = 0  # where it was made is always the same: spare the looking
+
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow, self.connection, self.handler = flow, flow.connection, flow.handler
@@ -108,7 +110,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.owned = [flow]
         self.begun = self.over = False
         self.wants: Flow | None = None  # the flow it waits for
-        self.granted = Event()
+        self.granted: Event | None = None  # set when it may have it
         self.read = False  # whether it has read anything
         self.reported: BaseException | None = None  # raised in a greenlet of its, logged already
         flow.owner = self
@@ -178,7 +180,8 @@ def _go_on(flow: Flow, read: bool) -> None:
     waiter, flow.waiter = flow.waiter, None
     if waiter is not None and not waiter.over:
         waiter.owns(flow)
-        waiter.granted.set()
+        if waiter.granted is not None:
+            waiter.granted.set()
         return
     source = _source(flow)
     if not source.pending:
@@ -331,9 +334,9 @@ class HandlerSocket(gsocket.socket):
 
     def _wait_for(self, flow: Flow, call: Call) -> None:
         call.wants, flow.waiter = flow, call
-        call.granted.clear()
+        granted = call.granted = Event()
         try:
-            if not call.granted.wait(self.gettimeout()):
+            if not granted.wait(self.gettimeout()):
                 raise TimeoutError("timed out")
         finally:
             call.wants = None

@@ -7,11 +7,16 @@ Law: a polite end passes on what is still held, sends FIN, discards what still c
 from __future__ import annotations
 
 import _socket
+import logging
 import struct
 from collections.abc import Callable
 from typing import Any
 
 from gevent.hub import get_hub
+
+from vaurien.net.guard import guarded
+
+log = logging.getLogger("vaurien")
 
 LINGER = 1.0  # seconds
 READ, WRITE = 1, 2
@@ -61,7 +66,8 @@ class Linger:
 
     def ended(self, end: _End) -> None:
         """One of the sockets has come to its end."""
-        self.waiting.remove(end)
+        if end in self.waiting:
+            self.waiting.remove(end)
         if not self.waiting:
             self.finish()
 
@@ -94,6 +100,7 @@ class _End:
         else:
             self.fin()
 
+    @guarded
     def readable(self) -> None:
         """Discard; at EOF or an error this end has come."""
         try:
@@ -107,6 +114,7 @@ class _End:
         if self.held is None:
             self.over()
 
+    @guarded
     def writable(self) -> None:
         """Send what is held, then FIN."""
         assert self.writer is not None and self.held is not None
@@ -121,6 +129,11 @@ class _End:
             self.held = None
             self.writer.stop()
             self.fin()
+
+    def crashed(self) -> None:
+        """Called in an ``except``: an error of ours ends this end at once."""
+        log.exception("ending a connection: internal error")
+        self.over()
 
     def fin(self) -> None:
         try:

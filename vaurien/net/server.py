@@ -140,8 +140,10 @@ class Server(StreamServer):
         self.plan, self.name, self.observers = plan, plan.name, observers
         self.dice = Dice(plan.seed, plan.name)
         self._picks = Picks(plan, self.dice, proxy)
-        #: None while nothing can be picked and nobody looks: then an exchange costs nothing.
-        self.picks = None if plan.is_quiet and not observers else self
+        #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
+        self.picks: Server | Picks | None = self if observers else self._picks
+        if plan.is_quiet and not observers:
+            self.picks = None
         self.dialer = Dialer(plan.distant, plan.connect_timeout)
         self.view = memoryview(bytearray(CHUNK))
         self.counters = Counters()
