@@ -181,6 +181,8 @@ def show(value: object) -> str:
     """A value as a user would write it on the command line."""
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
     return "not set" if value is None else str(value)
 
 

@@ -137,9 +137,16 @@ def resolve(
     for name in sorted({name.rpartition(".")[0] for name, _ in handler_arguments}):
         if found.canonical(name) not in used.values():
             settings.warnings.append(f"{_FLAG}{name}.*: no behavior picks {name!r}")
+    local = address.parse(values["local"], where("local"))
+    distant = address.parse(values["distant"], where("distant"), port_zero=False)
+    if local == distant:
+        raise UsageError(
+            f"{where('distant')}: {values['distant']!r} is where Vaurien listens itself;"
+            " give the address of the backend"
+        )
     settings.plan = Plan(
-        local=address.parse(values["local"], where("local")),
-        distant=address.parse(values["distant"], where("distant"), port_zero=False),
+        local=local,
+        distant=distant,
         behavior=weighted,
         handlers={name: specifications[used[name]] for name in used},
         seed=values["seed"],

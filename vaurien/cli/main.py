@@ -19,7 +19,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 import gevent
@@ -33,6 +33,7 @@ from vaurien.net.spin import Spin
 from vaurien.observe.log import log_fault, start
 from vaurien.observe.watchdog import Watchdog
 from vaurien.options import Raw, key, show
+from vaurien.plan import Specification
 from vaurien.proxy import Proxy
 from vaurien.settings import SETTINGS, Settings, resolve
 
@@ -121,8 +122,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
     return rest, handlers
 
 
-def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings | None]:
-    """The command line's flags, and the settings unless something else is asked for."""
+def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
+    """The command line's flags, and the settings in force."""
     rest, handlers = split(arguments)
     made = parser()
     flags, unknown = made.parse_known_args(rest)
@@ -130,8 +131,10 @@ def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings | None]
         known = [name for action in made._actions for name in action.option_strings]
         hint = nearest(unknown[0].partition("=")[0], known, "flags")
         raise UsageError(f"unknown argument {unknown[0]!r}; {hint}")
-    if flags.list_handlers:
-        return flags, None
+    modes = ("check", "list_handlers", "demo")
+    chosen = [f"--{key(mode)}" for mode in modes if getattr(flags, mode)]
+    if len(chosen) > 1:
+        raise UsageError(f"{chosen[0]} and {chosen[1]} exclude each other; leave one of them away")
     given = {
         name: Raw(value, f"--{name}")
         for name in ("config", *(option.key for option in SETTINGS))
@@ -140,12 +143,13 @@ def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings | None]
     return flags, resolve(given, handlers)
 
 
-def handler_lines() -> list[str]:
-    """What ``--list-handlers`` prints."""
+def handler_lines(configured: Mapping[str, Specification]) -> list[str]:
+    """What ``--list-handlers`` prints: built-in, installed and configured ones."""
     lines = []
-    for name in registry.known():
+    for name in sorted({*registry.known(), *configured}):
         try:
-            cls = registry.find(name, "--list-handlers")
+            spec = configured.get(name)
+            cls = spec.cls if spec is not None else registry.find(name, "--list-handlers")
         except UsageError as error:  # another package's fault
             lines.append(f"{name}: {error}")
             continue
@@ -214,8 +218,8 @@ def serve(settings: Settings) -> int:
 
 def _run(arguments: Sequence[str]) -> int:
     flags, settings = read(arguments)
-    if settings is None:
-        say("\n".join(handler_lines()))
+    if flags.list_handlers:
+        say("\n".join(handler_lines(settings.handlers)))
         return 0
     if flags.check:
         Proxy(settings.plan)  # builds the handlers

@@ -362,10 +362,10 @@ class Connection:
     def is_idle(self) -> bool:
         """Nothing is under way: nothing held, no handler runs, the backend spoke last."""
         up, down = self.up, self.down
+        if up is None or down is None:
+            return True  # it still dials: nothing has passed
         return (
-            up is not None
-            and down is not None
-            and self.framer.answered
+            self.framer.answered
             and up.held is None
             and down.held is None
             and up.owner is None

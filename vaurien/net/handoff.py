@@ -42,7 +42,8 @@ def hand_off(flow: Flow, data: bytes) -> None:
     connection = flow.connection
     if connection.client_sock is None:
         _lend(connection)
-    _source(flow).pending += data
+    source = _source(flow)
+    source.pending = memoryview(bytes(source.pending) + data if source.pending else data)
     Call(flow).start()
 
 
@@ -78,17 +79,20 @@ def _report(
 
 
 def _current_call(flow: Flow) -> Call:
-    """The call that the running greenlet belongs to, or one that it was spawned by."""
+    """The call that the running greenlet works for; OSError if none runs on this connection."""
     greenlet = getcurrent()
     if isinstance(greenlet, Call):
-        return greenlet
-    call = (getattr(greenlet, "spawn_tree_locals", None) or {}).get(_CALL)
-    if call is None:
-        # A bare greenlet: it can only have come from a call that runs.
-        call = flow.owner or flow.peer.owner
-    if call is None:
-        raise OSError(errno.EBADF, "the handler's call has returned; its sockets are not lent")
-    return call
+        candidates: tuple[Call | None, ...] = (greenlet,)
+    else:
+        # It was spawned by a call; or it is a worker made elsewhere that serves one which runs now.
+        spawner = (getattr(greenlet, "spawn_tree_locals", None) or {}).get(_CALL)
+        candidates = (spawner, flow.owner, flow.peer.owner)
+    for call in candidates:
+        if call is not None and call.begun and not call.over and call.connection is flow.connection:
+            return call
+    raise OSError(
+        errno.EBADF, "no call of the handler runs on this connection: sockets are lent for one call"
+    )
 
 
 def _source(flow: Flow) -> HandlerSocket:
@@ -157,6 +161,9 @@ class Call(Greenlet):  # type: ignore[type-arg]
             return
         for flow in self.owned:
             flow.owner = None
+        if self.flow.owner is None and self.flow.peer.owner is None:
+            for sock in (connection.client_sock, connection.backend_sock):
+                sock.settimeout(None)  # type: ignore[union-attr]
         for flow in self.owned:
             if not connection.closed:
                 _go_on(flow, self.read)
@@ -190,7 +197,7 @@ def _go_on(flow: Flow, read: bool) -> None:
         else:
             flow.resume()
     elif flow.handler is None:  # left unread, and the exchange now is another's
-        data, source.pending = source.pending, b""
+        data, source.pending = source.pending, memoryview(b"")
         if flow.held is not None:
             flow.held = memoryview(bytes(flow.held) + data)
         else:
@@ -220,7 +227,7 @@ class HandlerSocket(gsocket.socket):
         super().__init__(family, kind, proto, raw.detach())
         self.settimeout(None)
         self._incoming, self._outgoing = incoming, outgoing
-        self.pending = b""  # read by the pump, not yet by the handler
+        self.pending = memoryview(b"")  # read by the pump, not yet by the handler
 
     @property
     def exchange(self) -> Exchange:
@@ -233,7 +240,7 @@ class HandlerSocket(gsocket.socket):
         """At most `bufsize` bytes; b'' at the end of this side, a reset included."""
         flow = self._claim()
         if self.pending and bufsize:
-            data = self.pending[:bufsize]
+            data = bytes(self.pending[:bufsize])
             if not flags & _socket.MSG_PEEK:
                 self.pending = self.pending[bufsize:]
             return data
@@ -292,27 +299,25 @@ class HandlerSocket(gsocket.socket):
         return super().makefile(*args, **kwargs)
 
     def fileno(self) -> int:
-        """The descriptor; claims the side, since whoever asks may read it."""
+        """The descriptor; claims the side, since whoever asks may read it.
+
+        OSError while bytes that were read ahead wait for `recv`: the descriptor does not have them.
+        """
         if not self._closed:
-            self._claim()
+            self._claim_all("fileno()")
         return int(super().fileno())
 
     def detach(self) -> int:
         """A descriptor for the handler to keep; for us the connection ends, without a FIN here."""
-        self._claim()
-        if self.pending:
-            raise OSError(errno.EBUSY, "bytes were read ahead: recv() them before detach()")
+        self._claim_all("detach()")
         descriptor = os.dup(self._sock.fileno())
         self._end(close)
         return descriptor
 
     def _claim(self) -> Flow:
         """Own the reading of this side until the call returns."""
-        self._check_open()
-        flow = self._incoming
-        call = _current_call(flow)
+        flow, call = self._incoming, self._call()
         while flow.owner is not call:
-            self._check_open(call)
             other = flow.owner
             if other is None:
                 call.owns(flow)
@@ -328,9 +333,15 @@ class HandlerSocket(gsocket.socket):
                 )
             else:
                 self._wait_for(flow, call)
-        self._check_open(call)
+                self._call()
         call.read = True
         return flow
+
+    def _claim_all(self, use: str) -> None:
+        """Claim this side for somebody who will read the descriptor itself."""
+        self._claim()
+        if self.pending:
+            raise OSError(errno.EBUSY, f"bytes were read ahead: recv() them before {use}")
 
     def _wait_for(self, flow: Flow, call: Call) -> None:
         call.wants, flow.waiter = flow, call
@@ -343,13 +354,11 @@ class HandlerSocket(gsocket.socket):
             if flow.waiter is call:
                 flow.waiter = None
 
-    def _check_open(self, call: Call | None = None) -> None:
+    def _call(self) -> Call:
+        """The call that the running greenlet works for; OSError if it or the connection is over."""
         if self._closed or self._incoming.connection.closed:
             raise OSError(errno.EBADF, "the connection has ended")
-        if call is not None and call.over:
-            raise OSError(
-                errno.EBADF, "the handler's call has returned; its sockets are no longer lent"
-            )
+        return _current_call(self._incoming)
 
     # Writing
 
@@ -372,7 +381,7 @@ class HandlerSocket(gsocket.socket):
         """As `sendall`, unless the socket does not block: then as much as fits now."""
         with memoryview(data).cast("B") as view:
             if self.gettimeout() == 0.0:
-                self._check_open()
+                self._call()
                 if self._outgoing.held is not None:
                     raise BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
                 return int(self._sock.send(view, flags))
@@ -387,14 +396,14 @@ class HandlerSocket(gsocket.socket):
 
     def _wait_empty(self, flow: Flow) -> None:
         """Wait until `flow` holds nothing; raise if it can take nothing any more."""
-        self._check_open()
+        self._call()
         while flow.held is not None:
             if flow.empty is None:
                 flow.empty = Event()
             flow.empty.clear()
             if not flow.empty.wait(self.gettimeout()):
                 raise TimeoutError("timed out")
-            self._check_open()
+            self._call()
         if flow.finished:
             raise BrokenPipeError(errno.EPIPE, "this side takes nothing any more")
 
@@ -402,7 +411,7 @@ class HandlerSocket(gsocket.socket):
 
     def shutdown(self, how: int) -> None:
         """Half-close; the end of reading only means that nothing more is read."""
-        self._check_open()
+        self._call()
         flow = self._outgoing
         if how in (_socket.SHUT_WR, _socket.SHUT_RDWR) and not flow.finished:
             self._wait_empty(flow)
@@ -410,6 +419,7 @@ class HandlerSocket(gsocket.socket):
             flow.finish()
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
             self._claim().ended = True
+            self.pending = memoryview(b"")  # as the system does: what was not read is gone
 
     def close(self) -> None:
         """End the connection: politely, or with a RST to this side if SO_LINGER says so."""

@@ -99,7 +99,10 @@ class QueueWriter(logging.Handler):
     def _write(self, line: str) -> None:
         data = (line + "\n").encode(errors="backslashreplace")
         while data:
-            data = data[os.write(self.descriptor, data) :]
+            try:
+                data = data[os.write(self.descriptor, data) :]
+            except BlockingIOError:  # a pipe that somebody made non-blocking is full
+                native.sleep(0.05)
 
 
 def start(level: str, output: str) -> QueueWriter:
