@@ -1,0 +1,209 @@
+"""The log: who logs never waits; what nobody reads is dropped, counted and told."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import select
+import time
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import pytest
+
+from tests.support import Backend, exchange, proxy, wait_for
+from vaurien.observe.log import QueueWriter
+
+F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
+
+
+class Pipe(NamedTuple):
+    """A pipe of the smallest size."""
+
+    reader: int
+    writer: int
+
+    def fill(self) -> None:
+        """Leave no room in it."""
+        os.set_blocking(self.writer, False)
+        try:
+            while True:
+                os.write(self.writer, b"\n")
+        except BlockingIOError:
+            pass
+        os.set_blocking(self.writer, True)
+
+    def read(self) -> str:
+        """What there is to read within a moment."""
+        data = b""
+        while select.select([self.reader], [], [], 0.5)[0] and (
+            chunk := os.read(self.reader, 1 << 20)
+        ):
+            data += chunk
+        return data.decode()
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    made = Pipe(*os.pipe())
+    fcntl.fcntl(made.writer, F_SETPIPE_SZ, 4096)
+    yield made
+    for descriptor in made:
+        try:
+            os.close(descriptor)
+        except OSError:
+            pass  # closed by the test
+
+
+def record(text: str, *arguments: object) -> logging.LogRecord:
+    return logging.LogRecord("vaurien", logging.INFO, __file__, 1, text, arguments, None)
+
+
+# The queue
+
+
+def test_lines_come_out_in_order_and_formatted(pipe: Pipe) -> None:
+    writer = QueueWriter(pipe.writer)
+    for number in range(10):
+        writer.handle(record("line %d", number))
+    writer.stop()
+    lines = pipe.read().splitlines()
+    assert [line.partition("INFO ")[2] for line in lines] == [f"line {n}" for n in range(10)]
+
+
+def test_who_logs_never_waits_and_what_is_dropped_is_counted(pipe: Pipe) -> None:
+    pipe.fill()
+    writer = QueueWriter(pipe.writer, limit=100)
+    start = time.monotonic()
+    for number in range(10_000):
+        writer.handle(record("line %d", number))
+    assert time.monotonic() - start < 5
+    assert 9_800 < writer.dropped <= 9_900
+    pipe.read()
+    writer.stop()
+
+
+def test_what_was_dropped_is_told_once_somebody_reads(pipe: Pipe) -> None:
+    pipe.fill()
+    writer = QueueWriter(pipe.writer, limit=100)
+    for number in range(1000):
+        writer.handle(record("line %d", number))
+    text = pipe.read()
+    writer.stop()
+    text += pipe.read()
+    assert f"{writer.dropped} lines of the log were dropped" in text
+    assert text.count("dropped") == 1
+    assert text.count("line ") == 1000 - writer.dropped
+
+
+def test_stopping_writes_what_is_waiting(pipe: Pipe) -> None:
+    writer = QueueWriter(pipe.writer)
+    for number in range(30):
+        writer.handle(record("line %d", number))
+    writer.stop()
+    os.close(pipe.writer)
+    assert pipe.read().count("line ") == 30
+
+
+def test_stopping_takes_no_longer_than_its_limit(pipe: Pipe) -> None:
+    pipe.fill()
+    writer = QueueWriter(pipe.writer)
+    writer.handle(record("line"))
+    start = time.monotonic()
+    writer.stop(0.3)
+    assert 0.2 < time.monotonic() - start < 3
+    pipe.read()
+
+
+def test_a_reader_that_has_gone_does_no_harm(pipe: Pipe) -> None:
+    os.close(pipe.reader)
+    writer = QueueWriter(pipe.writer)
+    start = time.monotonic()
+    for number in range(1000):
+        writer.handle(record("line %d", number))
+    writer.stop()
+    writer.handle(record("late"))
+    assert time.monotonic() - start < 5
+
+
+def test_a_line_that_cannot_be_formatted_does_not_end_the_log(pipe: Pipe) -> None:
+    writer = QueueWriter(pipe.writer)
+    writer.handle(record("%d lines", "many"))
+    writer.handle(record("after"))
+    writer.stop()
+    assert "after" in pipe.read()
+
+
+def test_what_is_no_utf8_is_written_too(pipe: Pipe) -> None:
+    writer = QueueWriter(pipe.writer)
+    writer.handle(record("path %s", os.fsdecode(b"/\xff")))
+    writer.stop()
+    assert "path /" in pipe.read()
+
+
+# The program
+
+
+def test_bytes_pass_though_nobody_reads_standard_error(pipe: Pipe, echo_backend: Backend) -> None:
+    pipe.fill()
+    arguments = (
+        *("--log-level", "debug", "--behavior", "100:delay", "--handlers.delay.sleep", "0"),
+    )
+    with proxy(echo_backend, *arguments, stderr=pipe.writer) as program:
+        for _ in range(20):
+            with program.dial() as client:
+                for _ in range(20):
+                    assert exchange(client, b"hello") == b"hello"
+        start = time.monotonic()
+        assert program.stop() == 0
+        assert time.monotonic() - start < 6
+
+
+def test_it_ends_though_nobody_reads_a_long_log(pipe: Pipe, echo_backend: Backend) -> None:
+    # The warnings at start alone are more than the pipe holds.
+    env = {f"VAURIEN_{'X' * 200}_{number}": "1" for number in range(100)}
+    with proxy(echo_backend, env=env, stderr=pipe.writer) as program:
+        with program.dial() as client:
+            assert exchange(client, b"hello") == b"hello"
+        assert program.stop() == 0
+
+
+def test_bytes_pass_though_the_reader_of_standard_error_has_gone(
+    pipe: Pipe, echo_backend: Backend
+) -> None:
+    os.close(pipe.reader)
+    arguments = ("--behavior", "100:delay", "--handlers.delay.sleep", "0")
+    with proxy(echo_backend, *arguments, stderr=pipe.writer) as program:
+        for _ in range(3):
+            with program.dial() as client:
+                assert exchange(client, b"hello") == b"hello"
+        assert program.stop() == 0
+
+
+def test_memory_stays_bounded_though_nobody_reads_standard_error(
+    pipe: Pipe, echo_backend: Backend
+) -> None:
+    from tests.support import resident
+
+    pipe.fill()
+    arguments = (
+        *("--behavior", "100:delay", "--handlers.delay.sleep", "0", "--log-level", "debug"),
+    )
+    with proxy(echo_backend, *arguments, stderr=pipe.writer) as program, program.dial() as client:
+        for _ in range(100):
+            exchange(client, b"hello")
+        before = resident(program.pid)
+        for _ in range(3000):
+            exchange(client, b"hello")
+        assert resident(program.pid) - before < 20e6
+
+
+def test_what_the_program_logs_is_complete_at_its_end(echo_backend: Backend) -> None:
+    arguments = ("--behavior", "100:delay", "--handlers.delay.sleep", "0")
+    with proxy(echo_backend, *arguments) as program:
+        with program.dial() as client:
+            for _ in range(200):
+                assert exchange(client, b"hello") == b"hello"
+        assert program.stop() == 0
+        wait_for(lambda: program.text.count(": delay") == 200, "all lines")
