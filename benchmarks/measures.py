@@ -1,0 +1,290 @@
+"""What is measured, and how: each measure is given a running peer and returns numbers.
+
+Where the ports go. A closed connection keeps its client's port for 60 s (TIME_WAIT, on both hops of
+a proxy), and Linux takes one half of the 28,000 ports first; after some 14,000 connections to one
+address the rate halves, and the kernel's search for ports is what is measured. So the runs are
+short (5,000 connections), a peer is started anew, on a fresh port, for each measure, and the
+backends take turns with their addresses (see `backends.py`).
+"""
+
+from __future__ import annotations
+
+import csv
+import gc
+import json
+import math
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from statistics import median
+
+from .peers import Subject
+from .processes import Address, RunError, cpu_seconds, memory, run
+
+Values = dict[str, float]
+"""Key of a metric -> value, in the metric's unit."""
+
+Round = dict[str, Values]
+"""Spec of a peer -> its values in one round."""
+
+PING = b"*1\r\n$4\r\nPING\r\n"
+PONG = b"+PONG\r\n"
+
+LOAD_TIMEOUT = 60.0
+"""Seconds after which a load generator is given up."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is done for a number: seconds of load and of bulk, round trips, idle connections."""
+
+    seconds: float = 1.0
+    bulk_seconds: int = 2
+    trips: int = 3000
+    idle: int = 2000
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One row of the table. `higher` says whether more is better."""
+
+    key: str
+    title: str
+    unit: str
+    higher: bool
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One thing that is done to a peer, and the metrics that come of it.
+
+    `compare` adds values that need those of all peers of a round. `optional` measures are made when
+    asked for.
+    """
+
+    name: str
+    backend: str
+    take: Callable[[Subject, Effort], Values]
+    metrics: tuple[Metric, ...]
+    compare: Callable[[Round], None] | None = None
+    optional: bool = False
+
+
+def load(
+    key: str, options: Sequence[str], warm_up: int, limit: float, subject: Subject, effort: Effort
+) -> Values:
+    """Operations/s with redis-benchmark, and microseconds of the peer's CPU time for each.
+
+    `warm_up` operations go first; their rate tells how many to make for `effort.seconds`, `limit`
+    at most.
+    """
+    expected = redis_benchmark(subject.address, options, warm_up) * effort.seconds
+    count = int(max(warm_up, min(limit, expected)))
+    before = cpu_seconds(subject.pid) if subject.pid else 0.0
+    values = {key: redis_benchmark(subject.address, options, count)}
+    if subject.pid:
+        values[f"{key}-cpu"] = (cpu_seconds(subject.pid) - before) / count * 1e6
+    return values
+
+
+def redis_benchmark(address: Address, options: Sequence[str], count: int) -> float:
+    """PINGs/s over `count` of them."""
+    where = ["-h", address.host, "-p", str(address.port)]
+    what = ["-t", "ping_mbulk", "--csv", "-n", str(count)]
+    said = run(["redis-benchmark", *where, *what, *options], LOAD_TIMEOUT)
+    try:
+        [row] = csv.DictReader(said.splitlines())
+        return float(row["rps"])
+    except (ValueError, KeyError):
+        raise RunError(f"redis-benchmark said {said!r}") from None
+
+
+def bulk(subject: Subject, effort: Effort) -> Values:
+    """MB/s (10**6 bytes) of one TCP stream, as received, to the backend and then from it.
+
+    64 MB go before each, to warm up.
+    """
+    values = {}
+    for key, options in (("bulk-to", []), ("bulk-from", ["-R"])):
+        stream(subject.address, "-n", "64M", *options)
+        values[key] = stream(subject.address, "-t", str(effort.bulk_seconds), *options)
+    return values
+
+
+def stream(address: Address, *options: str) -> float:
+    """MB/s of one run of iperf3.
+
+    Its server takes one test at a time, and may learn of the end of the one before a little later
+    than we do: behind a proxy the connections end one after the other.
+    """
+    argv = ["iperf3", "-J", "-c", address.host, "-p", str(address.port), *options]
+    for _ in range(20):
+        said = json.loads(run(argv, LOAD_TIMEOUT))
+        if "error" not in said:
+            return float(said["end"]["sum_received"]["bits_per_second"]) / 8e6
+        if "busy" not in said["error"]:
+            break
+        time.sleep(0.1)
+    raise RunError(f"iperf3: {said['error']}")
+
+
+def latency(key: str, pause: float, subject: Subject, effort: Effort) -> Values:
+    """Microseconds for a PING's round trip, p50 and p99, through the peer and direct.
+
+    Blocks of 50 trips through the peer and of 50 direct take turns, so that both see the same
+    machine. With `pause` seconds before each trip everything has gone to sleep, and the trip pays
+    for waking it.
+    """
+    trips = effort.trips if not pause else effort.trips // 5
+    with connect(subject.address) as through, connect(subject.backend) as direct:
+        times: dict[socket.socket, list[int]] = {through: [], direct: []}
+        for sock in times:
+            round_trips(sock, trips // 10, 0.0)
+        gc.disable()
+        try:
+            while len(times[direct]) < trips:
+                for sock, taken in times.items():
+                    taken += round_trips(sock, 50, pause)
+        finally:
+            gc.enable()
+    values = {}
+    for name, share in (("p50", 0.50), ("p99", 0.99)):
+        values[f"{key}-{name}"] = quantile(times[through], share) / 1000
+        values[f"{key}-direct-{name}"] = quantile(times[direct], share) / 1000
+    return values
+
+
+def added_latency(key: str, values: Round) -> None:
+    """Add the microseconds each peer adds: its trip less the median of the round's direct ones.
+
+    Direct trips take 20 µs when client and backend happen to share a core and 70 when not; with a
+    baseline of its own, each peer's result would depend on that luck.
+    """
+    for name in ("p50", "p99"):
+        direct = f"{key}-direct-{name}"
+        baselines = [each[direct] for each in values.values() if direct in each]
+        for spec, each in values.items():
+            if direct in each and spec != "direct":
+                each[f"{key}-added-{name}"] = each[f"{key}-{name}"] - median(baselines)
+
+
+def round_trips(sock: socket.socket, count: int, pause: float) -> list[int]:
+    """Nanoseconds of each of `count` PINGs, one after the other."""
+    taken = []
+    for _ in range(count):
+        if pause:
+            time.sleep(pause)
+        begun = time.perf_counter_ns()
+        ping(sock)
+        taken.append(time.perf_counter_ns() - begun)
+    return taken
+
+
+def idle(subject: Subject, effort: Effort) -> Values:
+    """KiB that a connection holds after a PING: proportional size (Pss) of the peer's processes.
+
+    The kernel's socket buffers are not in it. A tenth as many connections are open before the first
+    look: they fill what the process has at hand since its start.
+    """
+    assert subject.pid is not None, "direct has no process to look at"
+    count = min(effort.idle, subject.peer.idle)
+    with ExitStack() as stack:
+        stack.enter_context(hold(subject.address, count // 10))
+        time.sleep(0.3)
+        before = memory(subject.pid)
+        stack.enter_context(hold(subject.address, count))
+        time.sleep(0.3)
+        return {"idle": (memory(subject.pid) - before) / count / 1024}
+
+
+def hold(address: Address, count: int) -> ExitStack:
+    """Open connections, each of which makes one PING; closed on leaving what is returned."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            ping(stack.enter_context(connect(address)))
+        return stack.pop_all()
+
+
+def connect(address: Address) -> socket.socket:
+    """A client socket that does not wait to fill packets.
+
+    It blocks, for 10 s at most, in the kernel: Python's own timeouts would add a poll() to each
+    recv().
+    """
+    sock = socket.create_connection(address, timeout=10)
+    sock.settimeout(None)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", 10, 0))
+    return sock
+
+
+def ping(sock: socket.socket) -> None:
+    """One request and its response; raises RunError if it is not PONG."""
+    sock.sendall(PING)
+    said = sock.recv(64)
+    if said != PONG:
+        raise RunError(f"PING was answered with {said!r}")
+
+
+def quantile(values: Sequence[float], share: float) -> float:
+    """The value below which `share` of the others lie."""
+    return sorted(values)[min(len(values) - 1, math.floor(share * len(values)))]
+
+
+def _load(
+    name: str, title: str, options: str, warm_up: int, limit: float = math.inf, one: str = "request"
+) -> Measure:
+    """A measure made with redis-benchmark, with its two metrics."""
+    return Measure(
+        name,
+        "redis",
+        partial(load, name, options.split(), warm_up, limit),
+        (
+            Metric(name, title, f"{one}s/s", higher=True),
+            Metric(f"{name}-cpu", f"{title}: CPU", f"µs/{one}", higher=False),
+        ),
+    )
+
+
+def _latency(name: str, title: str, pause: float, optional: bool = False) -> Measure:
+    """A measure of round trips, with its four metrics."""
+    metrics = tuple(
+        Metric(f"{name}-{key}", f"{title}, {words}", "µs", higher=False)
+        for key, words in (
+            ("p50", "p50"),
+            ("p99", "p99"),
+            ("added-p50", "added p50"),
+            ("added-p99", "added p99"),
+        )
+    )
+    take, compare = partial(latency, name, pause), partial(added_latency, name)
+    return Measure(name, "redis", take, metrics, compare, optional)
+
+
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        _load("requests-1", "1 connection", "-c 1", 2000),
+        _load("requests-50", "50 connections", "-c 50", 5000),
+        _load("pipeline-16", "50 connections, pipelining 16", "-c 50 -P 16", 50_000),
+        _load("connections", "new connections", "-c 50 -k 0", 500, 5000, one="connection"),
+        Measure(
+            "bulk",
+            "iperf3",
+            bulk,
+            (
+                Metric("bulk-to", "bulk to the backend", "MB/s", higher=True),
+                Metric("bulk-from", "bulk from the backend", "MB/s", higher=True),
+            ),
+        ),
+        _latency("latency", "round trip", 0.0),
+        _latency("latency-paced", "round trip every 2 ms", 0.002, optional=True),
+        Measure(
+            "idle", "redis", idle, (Metric("idle", "an idle connection", "KiB", higher=False),)
+        ),
+    )
+}

@@ -1,0 +1,223 @@
+"""The proxies that are measured and how each is started: one process, one listener, one backend.
+
+A peer is named by a *spec*: its name, and for Vaurien's also settings to compare, most of which
+become flags: `vaurien:spin=100;seed=7` is run with `--spin=100 --seed=7`. Two are no flags: `root`
+is the checkout to run from, `python` the interpreter, so that `vaurien,vaurien:root=/tmp/before`
+compares two states of the code.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from .processes import Address, RunError, free_address, started
+
+ROOT = Path(__file__).resolve().parent.parent
+
+NO_FLAGS = ("root", "python")
+"""The settings that are not passed on to Vaurien."""
+
+MAXIMUM = 8000
+"""Connections that a peer is set up for, where it wants to know; more than any measure opens."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Where a peer is to listen, what it is to stand before, and a directory for its files."""
+
+    local: Address
+    backend: Address
+    scratch: Path
+    settings: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A proxy, how it is started and how it tells its version.
+
+    `command` is None for direct. `version` is a command, too; Vaurien's follows from its settings.
+    `idle` is the number of connections that idle memory is measured with, `skips` names the
+    measures that make no sense for it. `settings` are Vaurien's.
+    """
+
+    spec: str
+    label: str
+    command: Callable[[Launch], list[str]] | None = None
+    version: tuple[str, ...] = ()
+    idle: int = 2000
+    skips: tuple[str, ...] = ()
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def root(self) -> Path:
+        """The directory it is started in; `python -m` looks there first."""
+        return Path(self.settings.get("root", ROOT))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a measure looks at: where to connect, the backend, and the process (None for direct)."""
+
+    peer: Peer
+    address: Address
+    backend: Address
+    pid: int | None
+
+
+def split(specs: str) -> list[str]:
+    """Split at the commas before a peer's name: those within a behavior stay."""
+    names = "|".join(sorted(PEERS, key=len, reverse=True))
+    return re.split(rf",(?=(?:{names})(?:[:,]|$))", specs)
+
+
+def parse(spec: str) -> Peer:
+    """The peer of a spec; raises ValueError with a sentence if it makes no sense."""
+    name, colon, rest = spec.partition(":")
+    if name not in PEERS:
+        raise ValueError(f"there is no peer {name!r}; there are {', '.join(PEERS)}")
+    peer = PEERS[name]
+    if not colon:
+        return peer
+    if peer.command is not _vaurien:
+        raise ValueError(f"{spec!r}: only Vaurien takes settings")
+    settings = dict(peer.settings)
+    for pair in rest.split(";"):
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ValueError(f"{spec!r}: {pair!r} is not KEY=VALUE")
+        settings[key] = value
+    return replace(peer, spec=spec, label=spec, settings=settings)
+
+
+def version(peer: Peer) -> str:
+    """The version of a peer, empty for direct; raises RunError with a sentence if it cannot run."""
+    is_vaurien = peer.command is _vaurien
+    argv = (*_vaurien_program(peer.settings), "--version") if is_vaurien else peer.version
+    try:
+        said = says(*argv, cwd=peer.root) if argv else ""
+    except FileNotFoundError as error:
+        raise RunError(f"{error.filename} is not there") from None
+    if is_vaurien:
+        with suppress(RunError, FileNotFoundError):
+            said += f" ({says('git', 'describe', '--always', '--dirty', cwd=peer.root)})"
+    return said
+
+
+@contextmanager
+def running(peer: Peer, backend: Address, scratch: Path) -> Iterator[Subject]:
+    """Run the peer before the backend until the block ends."""
+    if peer.command is None:
+        yield Subject(peer, backend, backend, None)
+        return
+    local = free_address()
+    argv = peer.command(Launch(local, backend, scratch, peer.settings))
+    with started(argv, local, scratch / "peer.log", peer.root) as process:
+        yield Subject(peer, local, backend, process.pid)
+
+
+def says(*argv: str, cwd: Path | None = None) -> str:
+    """The first line a command prints that has a digit in it, for versions."""
+    done = subprocess.run(argv, capture_output=True, text=True, cwd=cwd, timeout=30)
+    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines()]
+    if done.returncode:
+        raise RunError(f"`{' '.join(argv)}` fails: {lines[-1] if lines else 'no output'}")
+    return next((line for line in lines if re.search(r"\d", line)), "")
+
+
+def _haproxy(launch: Launch) -> list[str]:
+    config = launch.scratch / "haproxy.cfg"
+    config.write_text(
+        f"global\n  nbthread 1\n  maxconn {MAXIMUM}\n"
+        f"defaults\n  mode tcp\n  maxconn {MAXIMUM}\n"
+        "  timeout connect 5s\n  timeout client 1h\n  timeout server 1h\n"
+        f"listen bench\n  bind {launch.local}\n  server backend {launch.backend}\n"
+    )
+    return ["haproxy", "-db", "-q", "-f", str(config)]
+
+
+def _nginx(launch: Launch) -> list[str]:
+    config = launch.scratch / "nginx.conf"
+    server = f"listen {launch.local} backlog=4096; proxy_pass {launch.backend};"
+    config.write_text(
+        f"{_nginx_load_module()}daemon off;\nworker_processes 1;\n"
+        f"pid {launch.scratch}/nginx.pid;\nerror_log stderr crit;\n"
+        f"events {{ worker_connections {2 * MAXIMUM}; }}\n"
+        f"stream {{\n  access_log off;\n  proxy_timeout 1h;\n  server {{ {server} }}\n}}\n"
+    )
+    return ["nginx", "-p", str(launch.scratch), "-e", "stderr", "-c", str(config)]
+
+
+def _nginx_load_module() -> str:
+    """The directive that loads the stream module; empty where it is built in."""
+    built = subprocess.run(["nginx", "-V"], capture_output=True, text=True).stderr
+    modules = re.search(r"--modules-path=(\S+)", built)
+    if modules is None or "--with-stream=dynamic" not in built:
+        return ""
+    return f"load_module {modules[1]}/ngx_stream_module.so;\n"
+
+
+def _socat(launch: Launch) -> list[str]:
+    host, port = launch.local
+    listen = f"TCP4-LISTEN:{port},bind={host},fork,backlog=4096,nodelay"
+    return ["socat", listen, f"TCP4:{launch.backend},nodelay"]
+
+
+def _toxiproxy(launch: Launch) -> list[str]:
+    config = launch.scratch / "toxiproxy.json"
+    ends = {"listen": str(launch.local), "upstream": str(launch.backend)}
+    config.write_text(json.dumps([{"name": "bench", "enabled": True, **ends}]))
+    api = free_address()
+    flags = ["-host", api.host, "-port", str(api.port), "-config", str(config)]
+    # Left to itself it logs each connection, which none of the others does.
+    return ["env", "LOG_LEVEL=error", "toxiproxy-server", *flags]
+
+
+def _vaurien(launch: Launch) -> list[str]:
+    settings = {
+        "local": launch.local,
+        "distant": launch.backend,
+        "log-level": "warning",
+        **launch.settings,
+    }
+    flags = [f"--{key}={value}" for key, value in settings.items() if key not in NO_FLAGS]
+    return [*_vaurien_program(launch.settings), *flags]
+
+
+def _vaurien_program(settings: dict[str, str]) -> list[str]:
+    return [settings.get("python", sys.executable), "-m", "vaurien"]
+
+
+PEERS = {
+    peer.spec: peer
+    for peer in (
+        Peer("direct", "direct", skips=("idle",)),
+        Peer("haproxy", "HAProxy", _haproxy, ("haproxy", "-v")),
+        Peer("nginx", "nginx stream", _nginx, ("nginx", "-v")),
+        # A process a connection: 200 tell what one costs, 2,000 are more than a machine may take.
+        Peer("socat", "socat", _socat, ("socat", "-V"), idle=200),
+        Peer("toxiproxy", "Toxiproxy", _toxiproxy, ("toxiproxy-server", "-version")),
+        Peer("vaurien", "vaurien", _vaurien, settings={"behavior": "100:dummy"}),
+        # A plan of nothing but dummy skips the pick. A share too small to come up makes it pick,
+        # and harms nobody.
+        Peer(
+            "vaurien-picks",
+            "vaurien picks",
+            _vaurien,
+            settings={"behavior": "0.000001:delay", "handlers.delay.sleep": "0"},
+        ),
+        Peer(
+            "vaurien-delay",
+            "vaurien 20:delay",
+            _vaurien,
+            skips=("bulk",),  # one stream is one exchange: it is delayed as a whole or not at all
+            settings={"behavior": "20:delay", "handlers.delay.sleep": "0"},
+        ),
+    )
+}
