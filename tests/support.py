@@ -27,7 +27,7 @@ PATIENCE = 20.0  # seconds until a condition that should hold is called a failur
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: the next close sends RST
 
 
-def wait_for(condition: Callable[[], T], what: str = "", patience: float = PATIENCE) -> T:
+def wait_for(condition: Callable[[], T | None], what: str = "", patience: float = PATIENCE) -> T:
     """Wait until `condition` gives something true, and return that."""
     pause = threading.Event()
     until = time.monotonic() + patience

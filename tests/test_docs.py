@@ -1,0 +1,340 @@
+"""The docs are true: nothing undocumented, nothing stale, and their commands do what they show."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import vaurien
+from tests.support import PATIENCE, Program, parse_address, run, wait_for
+from vaurien.handlers import registry
+from vaurien.options import show
+from vaurien.settings import SETTINGS
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PAGES = [*DOCS.glob("*.rst"), *ROOT.glob("*.rst"), ROOT / "examples" / "README.rst"]
+
+
+def block(kind: str) -> re.Pattern[str]:
+    """The ``code-block`` of a kind."""
+    return re.compile(rf"^\.\. code-block:: {kind}\n\n((?:   .*\n|\n)+)", re.MULTILINE)
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The generator of the reference, without Sphinx around it."""
+    spec = importlib.util.spec_from_file_location("reference", DOCS / "_ext" / "reference.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Nothing undocumented
+
+
+def test_the_reference_has_every_handler_with_every_option(reference: ModuleType) -> None:
+    text = reference.handlers()
+    assert "vaurien-handlers::" in (DOCS / "handlers.rst").read_text()
+    for name, cls in registry.builtins().items():
+        section = text.partition(f".. _handler-{name}:\n")[2].partition("\n.. _")[0]
+        assert inspect.getdoc(cls) is not None
+        assert str(inspect.getdoc(cls)) in section
+        for option in registry.options_of(cls).values():
+            assert f"- ``{option.name}``" in section
+            assert f"- ``{show(option.default)}``" in section
+            assert f"- {option.description}" in section.replace("\\", "")
+            for choice in option.choices:
+                assert f"``{choice}``" in section
+
+
+def test_the_reference_has_every_setting(reference: ModuleType) -> None:
+    text = reference.settings()
+    assert "vaurien-settings::" in (DOCS / "settings.rst").read_text()
+    for option in SETTINGS:
+        section = text.partition(f".. _setting-{option.name}:\n")[2].partition("\n.. _")[0]
+        assert f"``--{option.name}``" in section
+        assert f"``VAURIEN_{option.name.upper().replace('-', '_')}``" in section
+        assert option.description in section.replace("\\", "")
+        assert show(option.default) in section
+        for choice in option.choices:
+            assert f"``{choice}``" in section
+
+
+def test_the_reference_is_made_anew_when_its_sources_change(reference: ModuleType) -> None:
+    sources = {Path(path).name for path in reference.sources()}
+    assert {"settings.py", *(f"{name}.py" for name in registry.builtins())} <= sources
+
+
+def test_every_flag_is_documented(reference: ModuleType) -> None:
+    told = (DOCS / "settings.rst").read_text() + reference.settings()
+    for flag in set(re.findall(r"(?<![\w-])--[a-zA-Z.-]+\w", run("--help").stdout)):
+        if not flag.startswith("--handlers."):
+            assert f"``{flag}" in told, f"{flag} is not in docs/settings.rst"
+
+
+def test_every_public_name_is_documented() -> None:
+    told = "".join(page.read_text() for page in PAGES)
+    for name in ("BaseHandler", "HandlerDeadlock", "Proxy"):
+        assert re.search(rf"auto(class|exception):: vaurien\.(handlers\.)?{name}\b", told)
+
+
+# Nothing stale
+
+
+def test_the_changes_tell_of_this_version() -> None:
+    newest = re.search(r"^(\d\S*)( \(.*\))?\n-+$", (ROOT / "CHANGES.rst").read_text(), re.MULTILINE)
+    assert newest is not None
+    assert newest[1] == vaurien.__version__
+
+
+def test_every_file_that_the_docs_name_exists() -> None:
+    named = re.compile(
+        r"(?<![\w/.])(?:(?:vaurien|tests|docs|examples|benchmarks|\.ci)/)[\w./-]*\w"
+        r"|\b(?:CONTRIBUTING|CHANGES|README)\.rst"
+    )
+    for page in PAGES:
+        text = re.sub(r"vaurien-tests::.*", "", page.read_text())  # patterns, see below
+        for path in set(named.findall(text)):
+            made = path in ("docs/_build/html", "benchmarks/results.json") or "NAME" in path
+            assert made or (ROOT / path).exists(), f"{page.name} names {path}"
+
+
+def test_every_test_that_the_docs_name_exists() -> None:
+    for page in PAGES:
+        for path, name in re.findall(r"(tests/[\w/]+\.py)::(\w+)", page.read_text()):
+            assert f"def {name}(" in (ROOT / path).read_text(), f"{page.name}: {path}::{name}"
+
+
+def test_every_law_is_shown_by_tests(reference: ModuleType) -> None:
+    laws = re.split(r"^\*\*Law (\d+)\.\*\*", (DOCS / "design.rst").read_text(), flags=re.MULTILINE)
+    assert laws[1::2] == [str(number) for number in range(1, 13)]
+    for text in laws[2::2]:
+        if "there is no test yet" not in text:
+            shown = re.search(r"^\.\. vaurien-tests:: (.*)$", text, re.MULTILINE)
+            assert shown is not None
+            assert reference.tests(shown[1].split())
+
+
+def test_every_make_target_that_the_docs_name_exists() -> None:
+    targets = re.findall(r"^([\w ]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    known = {target for line in targets for target in line.split()}
+    for page in PAGES:
+        for target in re.findall(r"``make (\w+)", page.read_text()):
+            assert target in known, f"{page.name} names make {target}"
+
+
+def test_tox_runs_the_pythons_of_the_classifiers() -> None:
+    classified = re.findall(r'Python :: (3\.\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert classified
+    for version in classified:
+        assert f"py{version.replace('.', '')}" in (ROOT / "tox.ini").read_text()
+
+
+@pytest.mark.parametrize(("kind", "suffix"), [("ini", ".ini"), ("python", ".py")])
+def test_the_readme_shows_what_is_in_the_examples(kind: str, suffix: str) -> None:
+    shown = block(kind).findall((ROOT / "README.rst").read_text())
+    examples = [path.read_text() for path in (ROOT / "examples").glob(f"*{suffix}")]
+    assert shown
+    for code in shown:
+        code = textwrap.dedent(code).strip()
+        assert any(code in text for text in examples), f"in no example:\n{code}"
+
+
+# The commands, run
+
+
+#: Preparations that the tests stand upon, or that take a machine of their own; .ci/run has them.
+ELSEWHERE = ("make ", "python3 -m venv", ". .venv", "pip install")
+#: Flags with which ``vaurien`` does not serve.
+ENDS = {"--check", "--list-handlers", "--demo", "--version", "--help"}
+LATER, EARLIER = 0.9, 0.1  # seconds by which a time may differ from the one that is shown
+
+
+def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """The commands in a page's console blocks, each with the lines that it shows."""
+    command, shown = "", list[str]()
+    for code in block("console").findall(page.read_text()):
+        for line in textwrap.dedent(code).strip("\n").splitlines():
+            if line.startswith("$ "):
+                if command:
+                    yield command, shown
+                command, shown = line[2:], []
+            elif command.endswith("\\"):
+                command = command[:-1] + line.strip()
+            elif command.startswith("for ") and not command.endswith("done"):
+                command += f"\n{line.strip()}"
+            else:
+                shown.append(line)
+    if command:
+        yield command, shown
+
+
+def same(shown: Sequence[str], got: Sequence[str]) -> bool:
+    """Whether the lines are the same; ``...`` stands for any number, and times may differ."""
+    if not shown:
+        return not got
+    if shown[0] == "...":
+        return any(same(shown[1:], got[i:]) for i in range(len(got) + 1))
+    return bool(got) and same_line(shown[0], got[0]) and same(shown[1:], got[1:])
+
+
+def same_line(shown: str, got: str) -> bool:
+    """Whether two lines are the same but for times."""
+    ms = re.compile(r" +[\d.]+ ms")
+    seconds = re.compile(r"(\d+\.\d+)(?= s\b)")
+    wanted, found = seconds.findall(shown), seconds.findall(got)
+    shown, got = (re.sub(" +", " ", seconds.sub("", ms.sub("", line))) for line in (shown, got))
+    return shown == got and all(
+        float(a) - EARLIER <= float(b) <= float(a) + LATER
+        for a, b in zip(wanted, found, strict=True)
+    )
+
+
+class Reader:
+    """Someone who types a page's commands. Servers get free ports; the page's stand for them."""
+
+    def __init__(self, addresses: dict[str, str]) -> None:
+        self.addresses = addresses  # as the page has them -> as they are
+        self.ports: dict[str, str] = {}
+        self.servers: dict[str, Program] = {}
+        self.stack = contextlib.ExitStack()
+        scripts = str(Path(sys.executable).parent)
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("VAURIEN_")}
+        self.env["PATH"] = os.pathsep.join([scripts, self.env.get("PATH", "")])
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stack.close()
+
+    def type(self, command: str, shown: list[str]) -> None:
+        """Run one command, and compare."""
+        if command.startswith(ELSEWHERE):
+            return
+        error = shown[:1] and shown[0].startswith("vaurien: ")
+        words = shlex.split(command)
+        if "http.server" in words:
+            self._web(words)
+            got = []
+        elif "vaurien" in words and not ENDS & set(words) and not error:
+            got = self._vaurien(words)
+        else:
+            got = self._run(command)
+        assert same(self._masked(shown, command), self._masked(got, command)), (
+            f"$ {command}\n" + "\n".join(got)
+        )
+
+    def _masked(self, lines: Sequence[str], command: str) -> list[str]:
+        """The lines without what differs from time to time."""
+        text = "\n".join(lines)
+        for there, here in self.addresses.items():
+            text = text.replace(here, there)
+        for there, here in self.ports.items():
+            text = re.sub(rf"\b{here}\b", there, text)
+        if "--demo" in command:
+            text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:PORT", text)
+        elif "--seed" not in command:
+            text = re.sub(r"seed( +)\d+", r"seed\1SEED", text)
+        return text.splitlines()
+
+    def _real(self, text: str) -> str:
+        for there, here in self.addresses.items():
+            text = text.replace(there, here)
+        for there, here in self.ports.items():
+            text = re.sub(rf"\b{there}\b", here, text)
+        return text
+
+    def _run(self, command: str) -> list[str]:
+        done = subprocess.run(
+            ["bash", "-c", command if "--check" in command else self._real(command)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=ROOT,
+            env=self.env,
+            timeout=PATIENCE,
+            check=False,
+        )
+        return done.stdout.splitlines()
+
+    def _web(self, words: list[str]) -> None:
+        server = subprocess.Popen(
+            [sys.executable, "-u", *words[1:-1], "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd=ROOT,
+        )
+        self.stack.callback(server.communicate)
+        self.stack.callback(server.kill)
+        assert server.stdout is not None
+        found = re.search(r" port (\d+) ", server.stdout.readline())
+        assert found is not None
+        self.ports[words[-1]] = found[1]
+
+    def _vaurien(self, words: list[str]) -> list[str]:
+        start = words.index("vaurien")
+        env = dict(word.split("=", 1) for word in words[:start])
+        there = words[words.index("--local") + 1] if "--local" in words else "127.0.0.1:8000"
+        if there in self.servers:
+            assert self.servers.pop(there).stop(signal.SIGINT) == 0
+        self.ports.pop("8000", None)
+        arguments = [self._real(word) for word in words[start + 1 :] if word != there]
+        if "--local" in arguments:
+            arguments.remove("--local")
+        env = {key: self._real(value) for key, value in env.items()}
+        program = Program("--local", "127.0.0.1:0", *arguments, env=env, cwd=ROOT)
+        self.servers[there] = self.stack.enter_context(program)
+        self.ports["8000"] = str(parse_address(program.address)[1])
+        return [line.rstrip("\n") for line in program.output]
+
+
+@pytest.fixture
+def addresses() -> Iterator[dict[str, str]]:
+    """A Redis at a unix socket, for that at port 6379 of the pages."""
+    server = shutil.which("redis-server")
+    if server is None:
+        yield {}
+        return
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/redis.sock"
+        process = subprocess.Popen(
+            [server, "--port", "0", "--unixsocket", path, "--save", ""],
+            stdout=subprocess.DEVNULL,
+            cwd=directory,
+        )
+        try:
+            wait_for(Path(path).exists, "redis-server to listen")
+            yield {"127.0.0.1:6379": f"unix:{path}"}
+        finally:
+            process.terminate()
+            process.wait()
+
+
+@pytest.mark.program("curl")
+@pytest.mark.program("redis-server")
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_commands_do_what_the_page_shows(page: Path, addresses: dict[str, str]) -> None:
+    with Reader(addresses) as reader:
+        for command, shown in commands(page):
+            reader.type(command, shown)

@@ -1,0 +1,256 @@
+"""Every file under examples/ works, through the real program."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from tests.support import (
+    Backend,
+    Program,
+    exchange,
+    parse_address,
+    proxy,
+    receive_all,
+    run,
+    wait_for,
+)
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+BODY = b"All is well.\n"
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + BODY
+REQUEST = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
+
+#: The example of the handlers' contract. Whoever changes a letter of it breaks users' handlers.
+CONTRACT = '''\
+from vaurien.handlers import BaseHandler
+
+class Delay(BaseHandler):
+    """Adds a delay before the backend is called.
+    """
+    name = 'delay'
+    options = {'sleep': ("Delay in seconds", int, 1),
+            'before':
+                    ("If True adds before the backend is called. Otherwise"
+                    " after", bool, True)}
+
+    def __call__(self, client_sock, backend_sock, to_backend):
+        before = to_backend and self.options('before')
+        after = not to_backend and not self.options('before')
+
+        if before:
+            gevent.sleep(self.options('sleep'))
+
+        data = self._get_data(client_sock, backend_sock, to_backend)
+
+        if after:
+            gevent.sleep(self.options('sleep'))
+
+        if data:
+            dest = to_backend and backend_sock or client_sock
+            dest.sendall(data)
+'''
+
+
+class Web:
+    """An HTTP backend that keeps connections alive and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+
+    def __call__(self, sock: socket.socket) -> None:
+        while request := sock.recv(65536):
+            self.requests.append(request)
+            sock.sendall(ANSWER)
+
+
+@pytest.fixture
+def web() -> Web:
+    return Web()
+
+
+@pytest.fixture
+def backend(web: Web) -> Iterator[Backend]:
+    with Backend(web) as started:
+        yield started
+
+
+def example(name: str, backend: Backend | str, *arguments: object, **environment: str) -> Program:
+    """The program with the example `name`, before `backend`."""
+    return proxy(backend, "--config", f"examples/{name}.ini", *arguments, cwd=ROOT, env=environment)
+
+
+def test_every_example_is_tested_and_told_of() -> None:
+    here = Path(__file__).read_text()
+    told = (EXAMPLES / "README.rst").read_text()
+    for path in EXAMPLES.iterdir():
+        if path.suffix == ".ini":
+            assert re.search(rf'example\(\s*"{path.stem}"', here), f"no test runs {path.name}"
+        if path.suffix in (".ini", ".py"):
+            assert f"``{path.name}``" in told, f"examples/README.rst is silent about {path.name}"
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.ini")), ids=lambda path: path.name)
+def test_every_ini_file_passes_its_check(path: Path) -> None:
+    done = run("--check", "--config", path.relative_to(ROOT), cwd=ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_contract_s_delay_is_in_the_example_letter_for_letter() -> None:
+    source = (EXAMPLES / "handlers.py").read_text()
+    imports, _, delay = CONTRACT.partition("\n\n")
+    assert imports in source.splitlines()
+    assert delay in source
+
+
+def ask(vaurien: Program) -> str:
+    """What a client sees that makes one request on a connection of its own."""
+    with vaurien.dial() as client:
+        client.sendall(REQUEST)
+        client.shutdown(socket.SHUT_WR)
+        answer = receive_all(client)
+    if answer == ANSWER:
+        return "whole"
+    return "garbage" if answer else "nothing"
+
+
+@pytest.fixture
+def redis_address() -> Iterator[str]:
+    """A Redis of our own, at a unix socket."""
+    program = shutil.which("redis-server")
+    assert program is not None
+    with tempfile.TemporaryDirectory() as directory:
+        path = f"{directory}/redis.sock"
+        server = subprocess.Popen(
+            [program, "--port", "0", "--unixsocket", path, "--save", ""],
+            stdout=subprocess.DEVNULL,
+            cwd=directory,
+        )
+        try:
+            wait_for(Path(path).exists, "redis-server to listen")
+            yield f"unix:{path}"
+        finally:
+            server.terminate()
+            server.wait()
+
+
+@pytest.mark.program("redis-server")
+def test_redis_is_sometimes_slow_and_sometimes_gone(redis_address: str) -> None:
+    seen: Counter[str] = Counter()
+    with example("redis", redis_address, "--seed", 1, "--handlers.delay.sleep", 0.02) as vaurien:
+        host, port = parse_address(vaurien.address)
+        client = redis.Redis(host, port, retry=Retry(NoBackoff(), 0), protocol=2)
+        for number in range(200):
+            start = time.monotonic()
+            try:
+                assert client.incr("counted") <= number + 1
+                seen["slow" if time.monotonic() - start >= 0.02 else "answered"] += 1
+            except redis.ConnectionError:
+                seen["gone"] += 1
+        client.close()
+        # Seed 1 alone does not fix these: what Redis is asked on connecting is up to the client.
+        assert min(seen["slow"], seen["gone"]) > 0
+        assert seen["answered"] > 100
+
+
+def test_a_web_server_fails_in_four_ways(backend: Backend, web: Web) -> None:
+    with example(
+        "http",
+        backend,
+        *("--seed", 1, "--handlers.slow.sleep", 0.01, "--handlers.late.sleep", 0.01),
+        BACKEND=backend.address,
+    ) as vaurien:
+        seen = [ask(vaurien) for _ in range(150)]
+        assert set(seen) == {"whole", "garbage", "nothing"}
+        assert "garbage" not in seen[:3]
+        for handler in ("slow", "late", "error", "abort"):
+            vaurien.wait_log(f"exchange 1: {handler}")
+        assert len(web.requests) == len(seen)  # what is aborted has been done all the same
+
+
+def test_a_file_may_extend_another(backend: Backend, web: Web) -> None:
+    with example(
+        "http_down", backend, "--seed", 1, "--handlers.slow.sleep", 0, BACKEND=backend.address
+    ) as vaurien:
+        seen = Counter(ask(vaurien) for _ in range(40))
+        assert seen["nothing"] > 20
+        assert len(web.requests) == 40
+
+
+def test_handlers_of_one_s_own(backend: Backend) -> None:
+    with example("own_handler", backend, "--seed", 1, "--handlers.wait.sleep", 0) as vaurien:
+        for _ in range(60):
+            ask(vaurien)
+        for handler in ("unavailable", "maintenance", "wait"):
+            vaurien.wait_log(f"exchange 1: {handler}")
+
+
+def test_a_handler_does_the_whole_exchange_and_changes_the_answer(
+    backend: Backend, web: Web
+) -> None:
+    changed = ANSWER.replace(b"200 OK", b"502 Bad Gateway")
+    with (
+        example("own_handler", backend, "--behavior", "100:unavailable") as vaurien,
+        vaurien.dial() as client,
+    ):
+        for _ in range(3):  # keep-alive
+            assert exchange(client, REQUEST, len(changed)) == changed
+        assert web.requests == [REQUEST] * 3
+
+
+def test_a_handler_answers_without_the_backend(backend: Backend, web: Web) -> None:
+    with (
+        example("own_handler", backend, "--behavior", "100:maintenance") as vaurien,
+        vaurien.dial() as client,
+    ):
+        client.sendall(REQUEST)
+        head, _, page = receive_all(client).partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 503 ")
+        assert b"Retry-After: 60" in head
+        assert page == b"Back in a minute."
+        assert web.requests == []
+
+
+def _takes(vaurien: Program, at_least: float) -> None:
+    with vaurien.dial() as client:
+        for _ in range(2):  # keep-alive
+            start = time.monotonic()
+            assert exchange(client, REQUEST, len(ANSWER)) == ANSWER
+            assert time.monotonic() - start >= at_least
+
+
+@pytest.mark.parametrize("before", ["yes", "no"])
+def test_the_contract_s_delay_works_by_dotted_path(backend: Backend, before: str) -> None:
+    with proxy(
+        backend,
+        *("--behavior", "100:examples.handlers.Delay"),
+        *("--handlers.delay.sleep", 1, "--handlers.delay.before", before),
+        cwd=ROOT,
+    ) as vaurien:
+        _takes(vaurien, 1)
+
+
+@pytest.mark.parametrize("before", ["yes", "no"])
+def test_the_contract_s_delay_works_from_a_file(
+    backend: Backend, tmp_path: Path, before: str
+) -> None:
+    config = tmp_path / "delay.ini"
+    config.write_text(
+        "[vaurien]\nbehavior = 100:foobar\n"
+        f"[handler:foobar]\ncallable = examples.handlers.Delay\nbefore = {before}\nsleep=1\n"
+    )
+    with proxy(backend, "--config", config, cwd=ROOT) as vaurien:
+        _takes(vaurien, 1)
