@@ -1,0 +1,141 @@
+"""The handlers' and the settings' reference, generated from what is declared in the code; the tests
+of the laws, from the tests.
+
+Law: pure; needs `vaurien` and no Sphinx, so that tests can hold the text against the declarations.
+The pages are made anew with each build of the docs; no copy of them is kept.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from vaurien.handlers import registry
+from vaurien.options import Option, show
+from vaurien.settings import SETTINGS
+
+ROOT = Path(__file__).parents[2]
+LISTED = 12  # tests; of a file with more, only their number is told
+
+
+def handlers() -> str:
+    """A section for each built-in handler: its docstring, its options, how to use it."""
+    return "\n".join(line for cls in registry.builtins().values() for line in _handler(cls))
+
+
+def settings() -> str:
+    """A section for each setting: its description, default, choices, and its three names."""
+    return "\n".join(line for option in SETTINGS for line in _setting(option))
+
+
+def sources() -> list[str]:
+    """The files that the reference is made from."""
+    modules = {"vaurien.settings", *(cls.__module__ for cls in registry.builtins().values())}
+    return sorted(str(sys.modules[module].__file__) for module in modules)
+
+
+def tests(patterns: Iterable[str]) -> str:
+    """An item for each file of tests: its name, and what its tests say or how many there are."""
+    return "\n".join(line for path in files(patterns) for line in _tests(path))
+
+
+def files(patterns: Iterable[str]) -> list[Path]:
+    """The files of the checkout that match; ValueError for a pattern that matches none."""
+    found: list[Path] = []
+    for pattern in patterns:
+        matching = sorted(ROOT.glob(pattern))
+        if not matching:
+            raise ValueError(f"no file of tests matches {pattern}")
+        found += matching
+    return found
+
+
+def _tests(path: Path) -> Iterator[str]:
+    tree = ast.parse(path.read_text())
+    names = [
+        node.name.removeprefix("test_").replace("_", " ")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    if not names:
+        raise ValueError(f"{path} has no tests")
+    said = "; ".join(names) if len(names) <= LISTED else f"{len(names)} tests"
+    yield from (f"- ``{path.relative_to(ROOT)}``: {_plain(said)}.", "")
+
+
+def _handler(cls: type) -> Iterator[str]:
+    name = str(cls.name)  # type: ignore[attr-defined]
+    options = list(registry.options_of(cls).values())
+    yield from _heading(f"handler-{name}", f"``{name}``")
+    yield from (inspect.getdoc(cls) or "").splitlines()
+    yield ""
+    if not options:
+        yield from ("It has no options.", "")
+        return
+    header = ("Option", "Type", "Default", "Meaning")
+    rows = [
+        (f"``{o.name}``", _type(o), f"``{show(o.default)}``", _plain(o.description))
+        for o in options
+    ]
+    yield from _table((header, *rows), "15 15 15 55")
+    first, value = options[0].name, show(options[0].default)
+    yield from (
+        f"To set ``{first}``: ``--handlers.{name}.{first} {value}``, or"
+        f" ``{_variable(f'handlers-{name}-{first}')}={value}`` in the environment, or in the INI"
+        " file::",
+        "",
+        f"    [handler:{name}]",
+        f"    {first} = {value}",
+        "",
+    )
+
+
+def _setting(option: Option) -> Iterator[str]:
+    yield from _heading(f"setting-{option.name}", f"``--{option.name}``")
+    yield from (f"{_plain(option.description)}.", "")
+    yield from (
+        f":Type: {_type(option)}",
+        f":Default: {'not set' if option.default is None else f'``{show(option.default)}``'}",
+        f":INI file: ``{option.name}`` in ``[vaurien]``",
+        f":Environment: ``{_variable(option.name)}``",
+        "",
+    )
+
+
+def _plain(text: str) -> str:
+    """A description, which is no reStructuredText, as such."""
+    return re.sub(r"([\\\\*`|_])", r"\\\1", text)
+
+
+def _heading(label: str, title: str) -> tuple[str, ...]:
+    return (f".. _{label}:", "", title, "-" * len(title), "")
+
+
+def _type(option: Option) -> str:
+    if option.choices:
+        return "one of " + ", ".join(f"``{choice}``" for choice in option.choices)
+    bounds = [
+        f"{word} {bound:,.15g}"
+        for word, bound in (
+            ("from", getattr(option.type, "low", float("-inf"))),
+            ("to", getattr(option.type, "high", float("inf"))),
+        )
+        if bound not in (float("-inf"), float("inf"))
+    ]
+    return " ".join([option.type_name, *bounds])
+
+
+def _variable(name: str) -> str:
+    return "VAURIEN_" + name.replace("-", "_").upper()
+
+
+def _table(rows: Iterable[Iterable[str]], widths: str) -> Iterator[str]:
+    yield from (".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "")
+    for row in rows:
+        for number, cell in enumerate(row):
+            yield f"   {'*' if number == 0 else ' '} - {cell}"
+    yield ""

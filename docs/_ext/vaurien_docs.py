@@ -1,0 +1,60 @@
+"""The directives ``vaurien-handlers``, ``vaurien-settings`` and ``vaurien-tests``: never stale."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import reference
+from docutils import nodes
+from sphinx.application import Sphinx
+from sphinx.util.docutils import SphinxDirective
+
+
+class _Reference(SphinxDirective):
+    """Puts the generated text in its own place, with its sections."""
+
+    make: ClassVar[Callable[[], str]]
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the text; the page is read again when what it is made from changes."""
+        for path in reference.sources():
+            self.env.note_dependency(path)
+        return self.parse_text_to_nodes(type(self).make(), allow_section_headings=True)
+
+
+class Handlers(_Reference):
+    """``.. vaurien-handlers::``."""
+
+    make = staticmethod(reference.handlers)
+
+
+class Settings(_Reference):
+    """``.. vaurien-settings::``."""
+
+    make = staticmethod(reference.settings)
+
+
+class Tests(SphinxDirective):
+    """``.. vaurien-tests:: PATTERN...``: the tests in the files of the checkout that match."""
+
+    required_arguments = 1
+    final_argument_whitespace = True
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the list; the page is read again when one of the files changes."""
+        patterns = self.arguments[0].split()
+        try:
+            for path in reference.files(patterns):
+                self.env.note_dependency(str(path))
+            return self.parse_text_to_nodes(reference.tests(patterns))
+        except ValueError as error:
+            raise self.error(str(error)) from None
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Tell Sphinx."""
+    app.add_directive("vaurien-handlers", Handlers)
+    app.add_directive("vaurien-settings", Settings)
+    app.add_directive("vaurien-tests", Tests)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
