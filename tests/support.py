@@ -26,6 +26,37 @@ READY = re.compile(r"^(\S+) listening on (\S+), backend (\S+), seed (-?\d+)$")
 PATIENCE = 20.0  # seconds until a condition that should hold is called a failure
 ABORT = struct.pack("ii", 1, 0)  # SO_LINGER: the next close sends RST
 
+#: The example of the handlers' contract. It needs ``import gevent`` before it.
+#: Whoever changes a letter of it breaks users' handlers.
+CONTRACT = '''\
+from vaurien.handlers import BaseHandler
+
+class Delay(BaseHandler):
+    """Adds a delay before the backend is called.
+    """
+    name = 'delay'
+    options = {'sleep': ("Delay in seconds", int, 1),
+            'before':
+                    ("If True adds before the backend is called. Otherwise"
+                    " after", bool, True)}
+
+    def __call__(self, client_sock, backend_sock, to_backend):
+        before = to_backend and self.options('before')
+        after = not to_backend and not self.options('before')
+
+        if before:
+            gevent.sleep(self.options('sleep'))
+
+        data = self._get_data(client_sock, backend_sock, to_backend)
+
+        if after:
+            gevent.sleep(self.options('sleep'))
+
+        if data:
+            dest = to_backend and backend_sock or client_sock
+            dest.sendall(data)
+'''
+
 
 def wait_for(condition: Callable[[], T | None], what: str = "", patience: float = PATIENCE) -> T:
     """Wait until `condition` gives something true, and return that."""

@@ -18,6 +18,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from tests.support import (
+    CONTRACT,
     Backend,
     Program,
     exchange,
@@ -33,36 +34,6 @@ EXAMPLES = ROOT / "examples"
 BODY = b"All is well.\n"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n" + BODY
 REQUEST = b"GET / HTTP/1.1\r\nHost: example\r\n\r\n"
-
-#: The example of the handlers' contract. Whoever changes a letter of it breaks users' handlers.
-CONTRACT = '''\
-from vaurien.handlers import BaseHandler
-
-class Delay(BaseHandler):
-    """Adds a delay before the backend is called.
-    """
-    name = 'delay'
-    options = {'sleep': ("Delay in seconds", int, 1),
-            'before':
-                    ("If True adds before the backend is called. Otherwise"
-                    " after", bool, True)}
-
-    def __call__(self, client_sock, backend_sock, to_backend):
-        before = to_backend and self.options('before')
-        after = not to_backend and not self.options('before')
-
-        if before:
-            gevent.sleep(self.options('sleep'))
-
-        data = self._get_data(client_sock, backend_sock, to_backend)
-
-        if after:
-            gevent.sleep(self.options('sleep'))
-
-        if data:
-            dest = to_backend and backend_sock or client_sock
-            dest.sendall(data)
-'''
 
 
 class Web:

@@ -159,8 +159,8 @@ def test_a_variable_of_default_is_put_in_and_is_no_setting(file: Path) -> None:
 
 
 def test_another_option_is_put_in(file: Path) -> None:
-    path = write(file, "[vaurien]\nlocal = a:1\ndistant = ${local}\n")
-    assert resolved(path)["distant"] == "a:1"
+    path = write(file, "[vaurien]\nlog-level = error\nlog-output = ${log-level}\n")
+    assert resolved(path)["log-output"] == "error"
 
 
 def test_an_option_of_another_section_is_put_in(file: Path) -> None:

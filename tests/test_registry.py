@@ -10,44 +10,13 @@ from textwrap import dedent
 
 import pytest
 
+from tests.support import CONTRACT
 from vaurien.errors import UsageError
 from vaurien.handlers import registry
 from vaurien.options import Raw
 from vaurien.settings import Settings, resolve
 
 BUILTINS = ["abort", "blackout", "delay", "dummy", "error", "hang", "reset", "transient"]
-
-#: The example of writing-handlers.rst.
-CONTRACT = '''
-import gevent
-
-from vaurien.handlers import BaseHandler
-
-class Delay(BaseHandler):
-    """Adds a delay before the backend is called.
-    """
-    name = 'delay'
-    options = {'sleep': ("Delay in seconds", int, 1),
-            'before':
-                    ("If True adds before the backend is called. Otherwise"
-                    " after", bool, True)}
-
-    def __call__(self, client_sock, backend_sock, to_backend):
-        before = to_backend and self.options('before')
-        after = not to_backend and not self.options('before')
-
-        if before:
-            gevent.sleep(self.options('sleep'))
-
-        data = self._get_data(client_sock, backend_sock, to_backend)
-
-        if after:
-            gevent.sleep(self.options('sleep'))
-
-        if data:
-            dest = to_backend and backend_sock or client_sock
-            dest.sendall(data)
-'''
 
 #: A handler that inherits from nothing.
 PLAIN = '''
@@ -129,7 +98,7 @@ def test_a_builtin_has_a_file_of_its_own_name(name: str) -> None:
 
 
 def test_the_contracts_example_is_a_handler_with_converted_options(write: Write) -> None:
-    write("contract_example", CONTRACT)
+    write("contract_example", "import gevent\n" + CONTRACT)
     found = resolved("20:contract_example.Delay", delay__sleep="2", delay__before="no")
     (spec,) = found.plan.handlers.values()
     assert spec.cls.__module__ == "contract_example"
@@ -139,14 +108,14 @@ def test_the_contracts_example_is_a_handler_with_converted_options(write: Write)
 
 
 def test_the_contracts_example_takes_no_fraction_of_a_second(write: Write) -> None:
-    write("contract_fraction", CONTRACT)
+    write("contract_fraction", "import gevent\n" + CONTRACT)
     sentence = refused("20:contract_fraction.Delay", delay__sleep="1.5")
     assert "--handlers.delay.sleep" in sentence
     assert "'1.5'" in sentence
 
 
 def test_the_contracts_example_runs_from_a_file(write: Write, tmp_path: Path) -> None:
-    write("contract_file", CONTRACT)
+    write("contract_file", "import gevent\n" + CONTRACT)
     config = tmp_path / "config.ini"
     config.write_text("[handler:foobar]\ncallable = contract_file.Delay\nsleep=4\n")
     (spec,) = resolved("20:foobar", config).plan.handlers.values()

@@ -382,7 +382,12 @@ def test_a_backend_at_port_0_is_refused() -> None:
     "value", ["localhost:80", "example.com.:80", "127.0.0.1:0", "[::1]:8000", "unix:x.sock"]
 )
 def test_an_address_is_printed_as_it_was_written(value: str) -> None:
-    assert str(resolved(local=value).plan.local) == value
+    assert str(resolved(local=value, distant="backend:1").plan.local) == value
+
+
+def test_a_proxy_that_would_dial_itself_is_refused() -> None:
+    sentence = refused(local="localhost:80", distant="localhost:80")
+    assert sentence.startswith("--distant: 'localhost:80' is where Vaurien listens itself")
 
 
 def test_a_unix_path_need_not_be_utf8() -> None:

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from tests.laws.helpers import (
-    CONTRACT_DELAY,
     Acceptor,
     assert_fin,
     own,
@@ -19,7 +18,7 @@ from tests.laws.helpers import (
     wait_said,
     write_module,
 )
-from tests.support import PATIENCE, Backend, exchange, proxy, receive
+from tests.support import CONTRACT, PATIENCE, Backend, exchange, proxy, receive
 
 ALMOST_A_SECOND = 0.95  # what a delay of 1 takes at least, by another process's clock
 
@@ -28,7 +27,7 @@ def write_delay(directory: Path) -> None:
     """Write the contract's example into a user's package, with nothing but its import before it."""
     package = directory / "path" / "to"
     package.mkdir(parents=True)
-    (package / "the.py").write_text("import gevent" + CONTRACT_DELAY)
+    (package / "the.py").write_text("import gevent\n" + CONTRACT)
 
 
 def delayed(sock: socket.socket, word: bytes) -> float:

@@ -43,36 +43,6 @@ def say(*words):
 
 """
 
-#: The example of writing-handlers.rst, letter for letter; it needs ``import gevent`` before it.
-CONTRACT_DELAY = '''
-from vaurien.handlers import BaseHandler
-
-class Delay(BaseHandler):
-    """Adds a delay before the backend is called.
-    """
-    name = 'delay'
-    options = {'sleep': ("Delay in seconds", int, 1),
-            'before':
-                    ("If True adds before the backend is called. Otherwise"
-                    " after", bool, True)}
-
-    def __call__(self, client_sock, backend_sock, to_backend):
-        before = to_backend and self.options('before')
-        after = not to_backend and not self.options('before')
-
-        if before:
-            gevent.sleep(self.options('sleep'))
-
-        data = self._get_data(client_sock, backend_sock, to_backend)
-
-        if after:
-            gevent.sleep(self.options('sleep'))
-
-        if data:
-            dest = to_backend and backend_sock or client_sock
-            dest.sendall(data)
-'''
-
 #: A resolver for gevent (its setting GEVENT_RESOLVER) that looks names under .test up in a file:
 #: `NAME IP ...`, or `NAME hang PIPE`, which blocks the resolving thread until
 #: somebody opens the pipe.

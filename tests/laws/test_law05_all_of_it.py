@@ -6,20 +6,23 @@ one running Vaurien for each way of passing.
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from tests.laws.helpers import CONTRACT_DELAY, Acceptor, threads, write_module
-from tests.support import PATIENCE, Program, proxy, wait_for
+from tests.laws.helpers import Acceptor, threads, write_module
+from tests.support import CONTRACT, PATIENCE, Backend, Program, proxy, receive, reset, wait_for
 
 HANDLERS = (
-    CONTRACT_DELAY
+    CONTRACT
     + '''
 class TakeOver(BaseHandler):
     """Does the rest of the connection in the client's first call, with two greenlets."""
@@ -243,3 +246,97 @@ def test_all_that_came_in_comes_out_in_order_and_once(
             side.reading.result(PATIENCE)
         assert server.got == client.sent
         assert client.got == server.sent
+
+
+@pytest.mark.parametrize("before", ["yes", "no"])
+def test_a_response_outlives_a_backend_that_has_gone(before: str) -> None:
+    # The backend answers and closes; the client goes on sending, which nobody takes any more. The
+    # answer is the client's all the same: it had come before the client sent on.
+    with (
+        Acceptor() as backend,
+        proxy(
+            backend,
+            "--behavior",
+            "100:delay",
+            "--handlers.delay.sleep",
+            1.5 if before == "no" else 0,
+            "--handlers.delay.before",
+            before,
+        ) as vaurien,
+        vaurien.dial() as client,
+    ):
+        client.sendall(b"request")
+        with backend.accept() as server:
+            assert receive(server, 7) == b"request"
+            server.sendall(b"answer")
+        if before == "yes":
+            assert receive(client, 6) == b"answer"
+            return
+
+        def push() -> bool:
+            client.sendall(b"more")
+            return next(pushes) == 50
+
+        pushes = iter(range(51))
+        with contextlib.suppress(ConnectionError):
+            wait_for(push)
+        assert receive(client, 6) == b"answer"
+
+
+def test_a_crowd_that_comes_and_goes_leaves_every_echo_right(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    # Some clients reset, some leave in the middle, most stay; all kinds of handlers at once. An
+    # answer that comes is the right one, and after it all nothing is left, and nothing was logged.
+    write_module(tmp_path, HANDLERS)
+    behavior = (
+        "12:delay,8:own.TakeOver,12:own.Asks,12:own.Nibbles,12:own.Files,6:reset,6:blackout,6:abort"
+    )
+
+    def visit(salt: int) -> int:
+        dice = random.Random(salt)
+        whole = 0
+        sock = vaurien.dial()
+        with sock, contextlib.suppress(ConnectionError):
+            for number in range(20):
+                word = b"%d %d " % (salt, number) * dice.choice([1, 50, 20_000])
+                half = len(word) // 2
+                sock.sendall(word[:half])
+                whim = dice.random()
+                if whim < 0.02:
+                    reset(sock)
+                    return whole
+                if whim < 0.04:
+                    return whole
+                sock.sendall(word[half:])
+                got = receive(sock, len(word))
+                assert word.startswith(got)
+                if got != word:
+                    return whole
+                whole += 1
+            sock.shutdown(socket.SHUT_WR)
+            assert sock.recv(1) == b""
+        return whole
+
+    with (
+        proxy(
+            echo_backend,
+            "--behavior",
+            behavior,
+            "--seed",
+            1,
+            "--handlers.delay.sleep",
+            0.001,
+            cwd=tmp_path,
+        ) as vaurien,
+        threads() as pool,
+    ):
+        before = vaurien.descriptors()
+        visits = [pool.submit(visit, salt) for salt in range(300)]
+        assert sum(future.result(2 * PATIENCE) for future in visits) > 300
+        wait_for(lambda: vaurien.descriptors() == before, "all descriptors are given back")
+        assert vaurien.stop() == 0
+        assert "Traceback" not in vaurien.text, vaurien.text
+        assert echo_backend.errors == [] or all(
+            isinstance(error, ConnectionError) for error in echo_backend.errors
+        )

@@ -271,3 +271,37 @@ class Late(BaseHandler):
         assert read_client.readline() == expected("a", 1)
         server.sendall(b"b")
         assert read_client.readline() == expected("b", 2)
+
+
+def test_a_request_that_a_handler_reads_itself_begins_an_exchange(tmp_path: Path) -> None:
+    # The call on request 1 reads request 2 as well; what then comes belongs to exchange 2.
+    write_module(
+        tmp_path,
+        """
+class Two(BaseHandler):
+    name = "two"
+    options = {}
+
+    def __call__(self, client_sock, backend_sock, to_backend):
+        data = self._get_data(client_sock, backend_sock, to_backend)
+        if data == b"1":
+            backend_sock.sendall(data)
+            client_sock.sendall(backend_sock.recv(1))
+            backend_sock.sendall(client_sock.recv(1))
+        elif data:
+            say("exchange", to_backend, self.exchange(client_sock).number)
+            (backend_sock if to_backend else client_sock).sendall(data)
+        """,
+    )
+    with (
+        Acceptor() as backend,
+        own(backend, tmp_path, "Two") as vaurien,
+        vaurien.dial() as client,
+        backend.accept() as server,
+    ):
+        for word in (b"1", b"2", b"3"):
+            client.sendall(word)
+            assert receive(server, 1) == word
+            server.sendall(word)
+            assert receive(client, 1) == word
+        assert wait_said(vaurien, "exchange", 3) == ["False 2", "True 3", "False 3"]

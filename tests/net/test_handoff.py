@@ -299,7 +299,7 @@ elif data:
         wait_said(vaurien, "slow")
         client.sendall(b"claim")
         assert receive(client, 13) == b"slow is over;"
-        assert said(vaurien, "timeout") == [""]
+        assert wait_said(vaurien, "timeout") == [""]
         server.sendall(b"free")
         assert receive(client, 4) == b"free"
 

@@ -308,7 +308,7 @@ class Connection:
         self.broken = False  # one side was reset
         self.closed = False
         self.seen = 0  # bytes passed when the server last looked
-        self.quiet = 0.0  # loop time at which it saw them first
+        self.quiet = 0.0  # when it saw them first, monotonic seconds; 0 is not yet
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open" if self.up is not None else "dialling"

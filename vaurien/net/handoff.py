@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 UNREAD = 0.01
 
 _CALL = "vaurien.call"
+_NOTHING = memoryview(b"")
 
 
 def hand_off(flow: Flow, data: bytes) -> None:
@@ -197,7 +198,7 @@ def _go_on(flow: Flow, read: bool) -> None:
         else:
             flow.resume()
     elif flow.handler is None:  # left unread, and the exchange now is another's
-        data, source.pending = source.pending, memoryview(b"")
+        data, source.pending = source.pending, _NOTHING
         if flow.held is not None:
             flow.held = memoryview(bytes(flow.held) + data)
         else:
@@ -227,12 +228,12 @@ class HandlerSocket(gsocket.socket):
         super().__init__(family, kind, proto, raw.detach())
         self.settimeout(None)
         self._incoming, self._outgoing = incoming, outgoing
-        self.pending = memoryview(b"")  # read by the pump, not yet by the handler
+        self.pending = _NOTHING  # read by the pump, not yet by the handler
 
     @property
     def exchange(self) -> Exchange:
         """The exchange that the call deals with: its number and its draws."""
-        return _current_call(self._incoming).exchange
+        return self._call().exchange
 
     # Reading
 
@@ -242,7 +243,7 @@ class HandlerSocket(gsocket.socket):
         if self.pending and bufsize:
             data = bytes(self.pending[:bufsize])
             if not flags & _socket.MSG_PEEK:
-                self.pending = self.pending[bufsize:]
+                self.pending = self.pending[bufsize:] or _NOTHING  # an empty view keeps its bytes
             return data
         if flow.ended:
             return b""
@@ -261,8 +262,8 @@ class HandlerSocket(gsocket.socket):
         flow.passed += len(data)
         if not flow.to_backend:
             flow.framer.backend_bytes()
-        elif data:
-            flow.framer.client_bytes()
+        elif data and flow.framer.client_bytes():
+            flow.connection.exchange = None  # one more began, and it stays with this handler
         return data
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
@@ -345,7 +346,9 @@ class HandlerSocket(gsocket.socket):
 
     def _wait_for(self, flow: Flow, call: Call) -> None:
         call.wants, flow.waiter = flow, call
-        granted = call.granted = Event()
+        if call.granted is None or call.granted.is_set():
+            call.granted = Event()
+        granted = call.granted
         try:
             if not granted.wait(self.gettimeout()):
                 raise TimeoutError("timed out")
@@ -419,7 +422,7 @@ class HandlerSocket(gsocket.socket):
             flow.finish()
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
             self._claim().ended = True
-            self.pending = memoryview(b"")  # as the system does: what was not read is gone
+            self.pending = _NOTHING  # as the system does: what was not read is gone
 
     def close(self) -> None:
         """End the connection: politely, or with a RST to this side if SO_LINGER says so."""
