@@ -52,9 +52,9 @@ class Whole(BaseHandler):
     options = {"size": ("Bytes of a request, and of an answer", int, 0)}
 
     def read(self, sock):
-        data = bytearray()
-        while len(data) < self.options("size"):
-            data += sock.recv(1 << 20)
+        data, size = bytearray(), self.options("size")
+        while len(data) < size:
+            data += sock.recv(min(1 << 20, size - len(data)))
         return bytes(data)
 
     def __call__(self, client_sock, backend_sock, to_backend):

@@ -10,6 +10,7 @@ import pytest
 
 from tests.laws.helpers import (
     CLOSE_WAIT,
+    MB,
     Acceptor,
     assert_fin,
     own,
@@ -584,6 +585,28 @@ else:
         assert exchange(client, b"again") == b"again"
 
 
+def test_a_timeout_set_on_a_lent_socket_ends_with_the_call(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    # Else one handler's setting would break the next one's sendall to a slow client.
+    handler(
+        tmp_path,
+        """
+if up:
+    say("timeouts", c.gettimeout(), b.gettimeout())
+"""
+        + PASS
+        + """
+for sock in (c, b):
+    sock.settimeout(0.05)
+        """,
+    )
+    with own(echo_backend, tmp_path, "Mine") as vaurien, vaurien.dial() as client:
+        for _ in range(3):
+            assert exchange(client, b"hello") == b"hello"
+        assert wait_said(vaurien, "timeouts", 3) == ["None None"] * 3
+
+
 # Writing
 
 
@@ -948,6 +971,121 @@ if data:
         assert exchange(client, b"second") == b"second"
         assert wait_said(vaurien, "late")[0].startswith("OSError")
         assert exchange(client, b"third") == b"third"
+
+
+@pytest.mark.parametrize("side", ["b", "c"])
+def test_a_greenlet_that_still_reads_when_its_call_returns_steals_nothing(
+    tmp_path: Path, side: str
+) -> None:
+    handler(
+        tmp_path,
+        f"""
+def late():
+    try:
+        say("late", "got", {side}.recv(100))
+    except OSError as error:
+        say("late", "OSError")
+
+data = self._get_data(c, b, up)
+if data == b"first":
+    gevent.spawn(late)
+    gevent.sleep(0)  # it waits now
+if data:
+    (b if up else c).sendall(data)
+        """,
+    )
+    with (
+        Acceptor() as backend,
+        own(backend, tmp_path, "Mine") as vaurien,
+        vaurien.dial() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"first")
+        assert receive(server, 5) == b"first"
+        for number in range(5):
+            server.sendall(b"%d" % number)
+            assert receive(client, 1) == b"%d" % number
+            client.sendall(b"%d" % number)
+            assert receive(server, 1) == b"%d" % number
+        assert wait_said(vaurien, "late") == ["OSError"]
+
+
+def test_a_greenlet_that_still_waits_for_a_claim_when_its_call_returns_is_told(
+    tmp_path: Path,
+) -> None:
+    handler(
+        tmp_path,
+        """
+def late():
+    try:
+        say("late", "got", b.recv(100))
+    except OSError as error:
+        say("late", "OSError")
+
+data = self._get_data(c, b, up)
+if data == b"slow":
+    say("slow")
+    self.event.wait()
+if data == b"claim":
+    gevent.spawn(late)
+    gevent.sleep(0)  # it waits now for the call on "slow"
+if data == b"go on":
+    self.event.set()
+if data:
+    (b if up else c).sendall(data)
+        """,
+    )
+    with (
+        Acceptor() as backend,
+        own(backend, tmp_path, "Mine") as vaurien,
+        vaurien.dial() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"first")
+        assert receive(server, 5) == b"first"
+        server.sendall(b"slow")
+        wait_said(vaurien, "slow")
+        for word in (b"claim", b"go on"):
+            client.sendall(word)
+            assert receive(server, len(word)) == word
+        assert receive(client, 4) == b"slow"
+        server.sendall(b"next")
+        assert receive(client, 4) == b"next"
+        assert wait_said(vaurien, "late") == ["OSError"]
+
+
+def test_a_greenlet_that_still_sends_when_its_call_returns_is_not_torn(tmp_path: Path) -> None:
+    # Begun within the call, so it may end; but no other writer's bytes come between.
+    size = 20 * MB
+    handler(
+        tmp_path,
+        f"""
+def late():
+    try:
+        c.sendall(b"h" * {size} + b".")
+    except OSError:
+        pass
+    say("late")
+
+data = self._get_data(c, b, up)
+if data == b"first":
+    gevent.spawn(late)
+    gevent.sleep(0)  # it sends now
+if data:
+    (b if up else c).sendall(data)
+        """,
+    )
+    with (
+        Acceptor() as backend,
+        own(backend, tmp_path, "Mine") as vaurien,
+        vaurien.dial() as client,
+        backend.accept() as server,
+    ):
+        client.sendall(b"first")
+        assert receive(server, 5) == b"first"
+        server.sendall(b"answer")
+        assert receive(client, size + 1 + 6) == b"h" * size + b"." + b"answer"
+        wait_said(vaurien, "late")
 
 
 def test_a_socket_of_another_connection_raises(tmp_path: Path, echo_backend: Backend) -> None:

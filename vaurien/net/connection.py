@@ -19,6 +19,7 @@ from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
 from vaurien.net.dial import Dial
+from vaurien.net.guard import guarded
 from vaurien.net.handoff import HandlerSocket, hand_off
 from vaurien.net.linger import LINGER, READ, WRITE, Linger, close, reset
 from vaurien.protocols.tcp import Tcp
@@ -307,7 +308,7 @@ class Connection:
         self.timer: Any = None
         self.broken = False  # one side was reset
         self.closed = False
-        self.seen = 0  # bytes passed when the server last looked
+        self.seen = 0  # `moved` when the server last looked
         self.quiet = 0.0  # when it saw them first, monotonic seconds; 0 is not yet
 
     def __repr__(self) -> str:
@@ -355,8 +356,9 @@ class Connection:
 
     @property
     def moved(self) -> int:
-        """Bytes read so far, on both sides."""
-        return 0 if self.up is None else self.up.passed + self.down.passed  # type: ignore[union-attr]
+        """A number that changes with each byte that is read, or leaves what is held."""
+        flows = (self.up, self.down)
+        return sum(flow.passed - len(flow.held or b"") for flow in flows if flow is not None)
 
     @property
     def is_idle(self) -> bool:
@@ -405,10 +407,19 @@ class Connection:
         self.finish(reset, reset)
 
     def reset_later(self) -> None:
-        """Reset when what is still on its way has come through, at the latest in a second."""
+        """Reset when what is still on its way has come through, or does not move for a second.
+
+        A handler that holds it may take its time.
+        """
         if self.timer is None and not self.closed:
-            self.timer = get_hub().loop.timer(LINGER)
-            self.timer.start(self.reset)
+            self.timer = get_hub().loop.timer(LINGER, LINGER)
+            self.timer.start(self._reset_if_still)
+
+    @guarded
+    def _reset_if_still(self) -> None:
+        flows = (self.up, self.down)
+        if not any(flow and flow.owner is not None and not flow.finished for flow in flows):
+            self.reset()
 
     def finish(
         self,

@@ -73,8 +73,9 @@ def _report(
 ) -> None:
     call = (getattr(context, "spawn_tree_locals", None) or {}).get(_CALL)
     if call is not None:
-        if call.connection.closed and isinstance(value, OSError):
-            return  # it found the sockets gone, as it should
+        gone = call.connection.closed and isinstance(value, OSError)
+        if gone or (call.connection.broken and isinstance(value, ConnectionError)):
+            return  # it found the sockets gone, or reset, as it should
         call.reported = value
     log.error("%r raised %s", context, kind.__name__, exc_info=value)
 
@@ -94,6 +95,10 @@ def _current_call(flow: Flow) -> Call:
     raise OSError(
         errno.EBADF, "no call of the handler runs on this connection: sockets are lent for one call"
     )
+
+
+def _returned() -> OSError:
+    return OSError(errno.EBADF, "the call of the handler has returned: its sockets went with it")
 
 
 def _source(flow: Flow) -> HandlerSocket:
@@ -139,12 +144,15 @@ class Call(Greenlet):  # type: ignore[type-arg]
             )
         except BaseException as error:  # an exception of any kind ends this connection only
             if not connection.closed:
-                gone = connection.broken and isinstance(error, ConnectionError)
-                if not gone:
+                if connection.broken and isinstance(error, ConnectionError):
+                    result = None  # a reset is nobody's fault; what is to follow is arranged
+                else:
                     logged = error is self.reported
                     connection.server.handler_raised(connection, self.handler, error, logged)
         finally:
             self.over = True
+            if self.granted is not None:
+                self.granted.set()  # a greenlet of its that still waits for a claim
         try:
             self._returned(result)
         except Exception:
@@ -162,6 +170,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
             return
         for flow in self.owned:
             flow.owner = None
+            _source(flow).stop_waiting()
         if self.flow.owner is None and self.flow.peer.owner is None:
             for sock in (connection.client_sock, connection.backend_sock):
                 sock.settimeout(None)  # type: ignore[union-attr]
@@ -192,6 +201,8 @@ def _go_on(flow: Flow, read: bool) -> None:
             waiter.granted.set()
         return
     source = _source(flow)
+    if flow.finished:  # nobody takes what is left
+        source.pending = _NOTHING
     if not source.pending:
         if flow.ended:
             flow.finish()
@@ -221,6 +232,7 @@ class HandlerSocket(gsocket.socket):
 
     # gevent's own, which its stubs leave out
     _closed: bool
+    _read_event: Any
     _sock: _socket.socket
 
     def __init__(self, raw: _socket.socket, incoming: Flow, outgoing: Flow) -> None:
@@ -295,6 +307,10 @@ class HandlerSocket(gsocket.socket):
             start += len(part)
         return len(data), [], 0, None
 
+    def stop_waiting(self) -> None:
+        """Wake a greenlet that still waits to read here though its call is over, with an error."""
+        get_hub().cancel_wait(self._read_event, _returned())
+
     def makefile(self, *args: Any, **kwargs: Any) -> Any:
         self._claim()
         return super().makefile(*args, **kwargs)
@@ -335,6 +351,8 @@ class HandlerSocket(gsocket.socket):
             else:
                 self._wait_for(flow, call)
                 self._call()
+                if call.over:
+                    raise _returned()
         call.read = True
         return flow
 
