@@ -15,15 +15,19 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
+from fnmatch import fnmatchcase
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from . import backends, machine, peers, report
 from .backends import Backends
-from .measures import MEASURES, Effort, Measure, Round, Values
+from .faults import FAULTS
+from .measures import PLAIN, Effort, Measure, Round, Values
 from .peers import PEERS, ROOT, Peer
 from .processes import RunError
 from .results import Results
+
+MEASURES = {**PLAIN, **FAULTS}
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 TABLE = ROOT / "docs" / "benchmark-table.rst"
@@ -32,7 +36,15 @@ DEFAULT_PEERS = ",".join(PEERS)
 DEFAULT_MEASURES = ",".join(name for name, measure in MEASURES.items() if not measure.optional)
 LEAST_ROUNDS = 5
 
-QUICK = Effort(seconds=0.3, bulk_seconds=1, trips=500, idle=500)
+QUICK = Effort(
+    seconds=0.3,
+    bulk_seconds=1,
+    trips=500,
+    idle=500,
+    delayed_seconds=1.0,
+    delayed_trips=200,
+    limited_seconds=2.0,
+)
 
 QUIET = 10.0
 """Percent of the CPU time that others may use without a word about it."""
@@ -51,7 +63,7 @@ def main() -> int:
     try:
         wanted = [peers.parse(spec) for spec in peers.split(arguments.peers)]
         against = [peers.parse(spec).spec for spec in peers.split(arguments.against)]
-        measures = [_measure(name) for name in arguments.measures.split(",")]
+        measures = _chosen(arguments.measures)
     except ValueError as error:
         parser.error(str(error))
     missing = backends.missing()
@@ -102,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
         "--measures",
         default=DEFAULT_MEASURES,
         metavar="MEASURE,...",
-        help=f"out of {', '.join(MEASURES)}. Default: %(default)s",
+        help=f"out of {', '.join(MEASURES)}, also with * for several. Default: all but the "
+        f"{', '.join(name for name, measure in MEASURES.items() if measure.optional)}",
     )
     parser.add_argument(
         "--against",
@@ -119,10 +132,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _measure(name: str) -> Measure:
-    if name not in MEASURES:
-        raise ValueError(f"there is no measure {name!r}; there are {', '.join(MEASURES)}")
-    return MEASURES[name]
+def _chosen(patterns: str) -> list[Measure]:
+    """The measures that are asked for, each once; raises ValueError for a name of none."""
+    found: dict[str, Measure] = {}
+    for pattern in patterns.split(","):
+        names = [name for name in MEASURES if fnmatchcase(name, pattern)]
+        if not names:
+            raise ValueError(f"there is no measure {pattern!r}; there are {', '.join(MEASURES)}")
+        found |= {name: MEASURES[name] for name in names}
+    return list(found.values())
 
 
 def _prepare_process() -> None:
@@ -157,7 +175,7 @@ def _run(results: Results, rounds: int, effort: Effort, order: random.Random) ->
             values: Round = {}
             results.rounds.append(values)
             for measure in results.measures:
-                able = [peer for peer in results.peers if measure.name not in peer.skips]
+                able = _able(measure, results.peers) if number <= measure.rounds else []
                 for peer in order.sample(able, len(able)):
                     where = f"round {number}, {measure.name}, {peer.label}"
                     try:
@@ -172,9 +190,23 @@ def _run(results: Results, rounds: int, effort: Effort, order: random.Random) ->
                     measure.compare(values)
 
 
+def _able(measure: Measure, wanted: Sequence[Peer]) -> list[Peer]:
+    """The peers that a measure makes sense for."""
+    return [
+        peer
+        for peer in wanted
+        if measure.name not in peer.skips and (peer.faults or not measure.faulty)
+    ]
+
+
 def _take(measure: Measure, peer: Peer, servers: Backends, scratch: Path, effort: Effort) -> Values:
-    with peers.running(peer, servers.next(measure.backend), scratch) as subject:
-        return measure.take(subject, effort)
+    with ExitStack() as stack:
+        subjects = []
+        for fault in measure.faults:
+            home = Path(stack.enter_context(TemporaryDirectory(dir=scratch)))
+            backend = servers.next(measure.backend)
+            subjects.append(stack.enter_context(peers.running(peer, backend, home, fault)))
+        return measure.take(subjects, effort)
 
 
 if __name__ == "__main__":

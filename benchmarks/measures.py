@@ -1,4 +1,6 @@
-"""What is measured, and how: each measure is given a running peer and returns numbers.
+"""What is measured, and how: each measure is given running peers and returns numbers.
+
+Here are the measures of proxies that pass on what comes; those of faults are in `faults.py`.
 
 Where the ports go. A closed connection keeps its client's port for 60 s (TIME_WAIT, on both hops of
 a proxy), and Linux takes one half of the 28,000 ports first; after some 14,000 connections to one
@@ -22,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from .peers import Subject
+from .peers import Fault, Subject
 from .processes import Address, RunError, cpu_seconds, memory, run
 
 Values = dict[str, float]
@@ -40,48 +42,74 @@ LOAD_TIMEOUT = 60.0
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is done for a number: seconds of load and of bulk, round trips, idle connections."""
+    """How much is done for a number.
+
+    Seconds of load and of bulk, round trips, idle connections; seconds of trips that a latency
+    holds up, the trips at most, seconds at a bandwidth, seconds of streams into a latency.
+    """
 
     seconds: float = 1.0
     bulk_seconds: int = 2
     trips: int = 3000
     idle: int = 2000
+    delayed_seconds: float = 1.5
+    delayed_trips: int = 500
+    limited_seconds: float = 4.0
+    stored_seconds: float = 3.0
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One row of the table. `higher` says whether more is better."""
+    """One row of a table.
+
+    `higher` says whether more is better; None if neither more nor less is, and `unit` says what is.
+    Such a one is no quantity to take a multiple of.
+    """
 
     key: str
     title: str
     unit: str
-    higher: bool
+    higher: bool | None
 
 
 @dataclass(frozen=True)
 class Measure:
     """One thing that is done to a peer, and the metrics that come of it.
 
-    `compare` adds values that need those of all peers of a round. `optional` measures are made when
-    asked for.
+    The peer is started once for each of `faults`, all at the same time; None is without one. `take`
+    gets them in this order. `compare` adds values that need those of all peers of a round.
+    `optional` measures are made when asked for. `rounds` is in how many it is made, at most.
     """
 
     name: str
     backend: str
-    take: Callable[[Subject, Effort], Values]
+    take: Callable[[Sequence[Subject], Effort], Values]
     metrics: tuple[Metric, ...]
     compare: Callable[[Round], None] | None = None
     optional: bool = False
+    faults: tuple[Fault | None, ...] = (None,)
+    rounds: float = math.inf
+
+    @property
+    def faulty(self) -> bool:
+        """Whether it needs a peer that can inject faults."""
+        return self.faults != (None,)
 
 
 def load(
-    key: str, options: Sequence[str], warm_up: int, limit: float, subject: Subject, effort: Effort
+    key: str,
+    options: Sequence[str],
+    warm_up: int,
+    limit: float,
+    subjects: Sequence[Subject],
+    effort: Effort,
 ) -> Values:
     """Operations/s with redis-benchmark, and microseconds of the peer's CPU time for each.
 
     `warm_up` operations go first; their rate tells how many to make for `effort.seconds`, `limit`
     at most.
     """
+    (subject,) = subjects
     expected = redis_benchmark(subject.address, options, warm_up) * effort.seconds
     count = int(max(warm_up, min(limit, expected)))
     before = cpu_seconds(subject.pid) if subject.pid else 0.0
@@ -103,11 +131,12 @@ def redis_benchmark(address: Address, options: Sequence[str], count: int) -> flo
         raise RunError(f"redis-benchmark said {said!r}") from None
 
 
-def bulk(subject: Subject, effort: Effort) -> Values:
+def bulk(subjects: Sequence[Subject], effort: Effort) -> Values:
     """MB/s (10**6 bytes) of one TCP stream, as received, to the backend and then from it.
 
     64 MB go before each, to warm up.
     """
+    (subject,) = subjects
     values = {}
     for key, options in (("bulk-to", []), ("bulk-from", ["-R"])):
         stream(subject.address, "-n", "64M", *options)
@@ -132,13 +161,14 @@ def stream(address: Address, *options: str) -> float:
     raise RunError(f"iperf3: {said['error']}")
 
 
-def latency(key: str, pause: float, subject: Subject, effort: Effort) -> Values:
+def latency(key: str, pause: float, subjects: Sequence[Subject], effort: Effort) -> Values:
     """Microseconds for a PING's round trip, p50 and p99, through the peer and direct.
 
     Blocks of 50 trips through the peer and of 50 direct take turns, so that both see the same
     machine. With `pause` seconds before each trip everything has gone to sleep, and the trip pays
     for waking it.
     """
+    (subject,) = subjects
     trips = effort.trips if not pause else effort.trips // 5
     with connect(subject.address) as through, connect(subject.backend) as direct:
         times: dict[socket.socket, list[int]] = {through: [], direct: []}
@@ -184,12 +214,13 @@ def round_trips(sock: socket.socket, count: int, pause: float) -> list[int]:
     return taken
 
 
-def idle(subject: Subject, effort: Effort) -> Values:
+def idle(subjects: Sequence[Subject], effort: Effort) -> Values:
     """KiB that a connection holds after a PING: proportional size (Pss) of the peer's processes.
 
     The kernel's socket buffers are not in it. A tenth as many connections are open before the first
     look: they fill what the process has at hand since its start.
     """
+    (subject,) = subjects
     assert subject.pid is not None, "direct has no process to look at"
     count = min(effort.idle, subject.peer.idle)
     with ExitStack() as stack:
@@ -265,7 +296,7 @@ def _latency(name: str, title: str, pause: float, optional: bool = False) -> Mea
     return Measure(name, "redis", take, metrics, compare, optional)
 
 
-MEASURES = {
+PLAIN = {
     measure.name: measure
     for measure in (
         _load("requests-1", "1 connection", "-c 1", 2000),

@@ -12,6 +12,7 @@ import json
 import re
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -29,13 +30,32 @@ MAXIMUM = 8000
 
 
 @dataclass(frozen=True)
+class Fault:
+    """What a proxy is to do to what comes from the backend.
+
+    Toxiproxy and Vaurien have the same names for a fault and its attribute. `share` is the percent
+    it comes up in: of the exchanges with Vaurien, of the connections with Toxiproxy.
+    """
+
+    name: str
+    attribute: str
+    value: int
+    share: str = "100"
+
+
+@dataclass(frozen=True)
 class Launch:
-    """Where a peer is to listen, what it is to stand before, and a directory for its files."""
+    """Where a peer is to listen, what it is to stand before, and a directory for its files.
+
+    `api` is a free address for its control, if it has one.
+    """
 
     local: Address
     backend: Address
     scratch: Path
     settings: dict[str, str]
+    api: Address
+    fault: Fault | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,9 @@ class Peer:
 
     `command` is None for direct. `version` is a command, too; Vaurien's follows from its settings.
     `idle` is the number of connections that idle memory is measured with, `skips` names the
-    measures that make no sense for it. `settings` are Vaurien's.
+    measures that make no sense for it. `settings` are Vaurien's. `faults` says whether it is
+    measured with faults; `inject` brings about the fault of a launch once the peer listens, where
+    the command could not.
     """
 
     spec: str
@@ -54,6 +76,8 @@ class Peer:
     idle: int = 2000
     skips: tuple[str, ...] = ()
     settings: dict[str, str] = field(default_factory=dict)
+    faults: bool = False
+    inject: Callable[[Launch], None] | None = None
 
     @property
     def root(self) -> Path:
@@ -111,15 +135,20 @@ def version(peer: Peer) -> str:
 
 
 @contextmanager
-def running(peer: Peer, backend: Address, scratch: Path) -> Iterator[Subject]:
-    """Run the peer before the backend until the block ends."""
+def running(
+    peer: Peer, backend: Address, scratch: Path, fault: Fault | None = None
+) -> Iterator[Subject]:
+    """Run the peer before the backend until the block ends; `scratch` is for its files alone."""
     if peer.command is None:
         yield Subject(peer, backend, backend, None)
         return
-    local = free_address()
-    argv = peer.command(Launch(local, backend, scratch, peer.settings))
-    with started(argv, local, scratch / "peer.log", peer.root) as process:
-        yield Subject(peer, local, backend, process.pid)
+    launch = Launch(free_address(), backend, scratch, peer.settings, free_address(), fault)
+    argv = peer.command(launch)
+    listens_on = [launch.local, launch.api] if peer.inject else [launch.local]
+    with started(argv, listens_on, scratch / "peer.log", peer.root) as process:
+        if fault is not None and peer.inject is not None:
+            peer.inject(launch)
+        yield Subject(peer, launch.local, backend, process.pid)
 
 
 def says(*argv: str, cwd: Path | None = None) -> str:
@@ -173,10 +202,28 @@ def _toxiproxy(launch: Launch) -> list[str]:
     config = launch.scratch / "toxiproxy.json"
     ends = {"listen": str(launch.local), "upstream": str(launch.backend)}
     config.write_text(json.dumps([{"name": "bench", "enabled": True, **ends}]))
-    api = free_address()
-    flags = ["-host", api.host, "-port", str(api.port), "-config", str(config)]
+    flags = ["-host", launch.api.host, "-port", str(launch.api.port), "-config", str(config)]
     # Left to itself it logs each connection, which none of the others does.
     return ["env", "LOG_LEVEL=error", "toxiproxy-server", *flags]
+
+
+def _toxiproxy_toxic(launch: Launch) -> None:
+    """Add the toxic: its configuration file cannot hold one."""
+    fault = launch.fault
+    assert fault is not None
+    wanted = {
+        "type": fault.name,
+        "attributes": {fault.attribute: fault.value},
+        "toxicity": float(fault.share) / 100,
+    }
+    url = f"http://{launch.api}/proxies/bench/toxics"
+    try:
+        with urllib.request.urlopen(url, json.dumps(wanted).encode(), timeout=10) as answer:
+            made = json.load(answer)
+    except OSError as error:
+        raise RunError(f"Toxiproxy refused {wanted}: {error}") from None
+    if made["attributes"].get(fault.attribute) != fault.value or made["stream"] != "downstream":
+        raise RunError(f"Toxiproxy was asked for {wanted} and made {made}")
 
 
 def _vaurien(launch: Launch) -> list[str]:
@@ -186,6 +233,10 @@ def _vaurien(launch: Launch) -> list[str]:
         "log-level": "warning",
         **launch.settings,
     }
+    if launch.fault is not None:
+        fault = launch.fault
+        settings["behavior"] = f"{fault.share}:{fault.name}"
+        settings[f"handlers.{fault.name}.{fault.attribute}"] = str(fault.value)
     flags = [f"--{key}={value}" for key, value in settings.items() if key not in NO_FLAGS]
     return [*_vaurien_program(launch.settings), *flags]
 
@@ -202,8 +253,15 @@ PEERS = {
         Peer("nginx", "nginx stream", _nginx, ("nginx", "-v")),
         # A process a connection: 200 tell what one costs, 2,000 are more than a machine may take.
         Peer("socat", "socat", _socat, ("socat", "-V"), idle=200),
-        Peer("toxiproxy", "Toxiproxy", _toxiproxy, ("toxiproxy-server", "-version")),
-        Peer("vaurien", "vaurien", _vaurien, settings={"behavior": "100:dummy"}),
+        Peer(
+            "toxiproxy",
+            "Toxiproxy",
+            _toxiproxy,
+            ("toxiproxy-server", "-version"),
+            faults=True,
+            inject=_toxiproxy_toxic,
+        ),
+        Peer("vaurien", "vaurien", _vaurien, settings={"behavior": "100:dummy"}, faults=True),
         # A plan of nothing but dummy skips the pick. A share too small to come up makes it pick,
         # and harms nobody.
         Peer(

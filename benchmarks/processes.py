@@ -59,9 +59,9 @@ def free_address(host: str = "127.0.0.1") -> Address:
 
 @contextmanager
 def started(
-    argv: Sequence[str], listens_on: Address, log: Path, cwd: Path | None = None
+    argv: Sequence[str], listens_on: Sequence[Address], log: Path, cwd: Path | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run `argv` until the block ends; the block begins once the address is listened on.
+    """Run `argv` until the block ends; the block begins once the addresses are listened on.
 
     Output goes to `log`. Raises RunError with the end of that log if the process does not listen in
     time, is no longer there when the block ends, or has logged a traceback.
@@ -71,7 +71,8 @@ def started(
             argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd, start_new_session=True
         )
     try:
-        _wait_until_listening(process, listens_on, argv, log)
+        for address in listens_on:
+            _wait_until_listening(process, address, argv, log)
         yield process
         if process.poll() is not None or "Traceback" in log.read_text(errors="replace"):
             raise _broken(argv, f"failed (exit code {process.poll()})", log)

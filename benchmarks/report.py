@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from .measures import Metric
 from .results import Outcome, Results, Spread
 
 NONE = "-"
+
+Cell = Callable[[Spread | None], str]
+"""How a value is written."""
 
 Rows = list[list[str]]
 """The cells of a table, its header first."""
@@ -62,39 +65,53 @@ def _facts(results: Results) -> Iterator[tuple[str, str]]:
         )
 
 
-def _tables(results: Results, cell: Callable[[Spread | None], str]) -> Iterator[tuple[str, Rows]]:
+def _tables(results: Results, cell: Cell) -> Iterator[tuple[str, Rows]]:
     labels = {peer.spec: peer.label for peer in results.peers}
-
-    def table(value: Callable[[str, str], Spread | None]) -> Rows:
-        header = ["", *labels.values()]
-        rows = (
-            [_title(metric), *(cell(value(spec, metric.key)) for spec in labels)]
-            for metric in results.metrics
-        )
-        return [header, *(row for row in rows if set(row[1:]) != {NONE})]
-
-    yield "Measured", table(results.value)
-    for against in results.against:
-        yield (
-            f"As a multiple of {labels[against]}",
-            table(partial(results.ratio, against=against)),
-        )
+    if results.plain:
+        columns = {labels[spec]: partial(results.value, spec) for spec in labels}
+        yield "Measured", _table(results.plain, columns, cell)
+        for against in results.against:
+            columns = {
+                labels[spec]: partial(results.ratio, spec, against=against) for spec in labels
+            }
+            yield f"As a multiple of {labels[against]}", _table(results.plain, columns, cell)
+    if results.faulty:
+        specs = [peer.spec for peer in results.peers if peer.faults]
+        columns = {labels[spec]: partial(results.value, spec) for spec in specs}
+        for against in results.faulty_against:
+            columns |= {
+                f"{labels[spec]} / {labels[against]}": partial(results.ratio, spec, against=against)
+                for spec in specs
+                if spec != against
+            }
+        yield "With faults", _table(results.faulty, columns, cell)
     outcomes = results.outcomes()
     if outcomes:
-        titles = {metric.key: _title(metric) for metric in results.metrics}
+        titles = {metric.key: _title(metric) for metric in (*results.plain, *results.faulty)}
         rows = [_outcome(each, titles, labels, cell) for each in outcomes]
         yield "Targets", [["", "target", "got", "met"], *rows]
 
 
+def _table(
+    metrics: Sequence[Metric], columns: Mapping[str, Callable[[str], Spread | None]], cell: Cell
+) -> Rows:
+    """A row for each metric that has a value; a column gives those for a metric's key."""
+    rows = (
+        [_title(metric), *(cell(value(metric.key)) for value in columns.values())]
+        for metric in metrics
+    )
+    return [["", *columns], *(row for row in rows if set(row[1:]) != {NONE})]
+
+
 def _title(metric: Metric) -> str:
-    return f"{metric.title} ({metric.unit}{'' if metric.higher else ', less is better'})"
+    return f"{metric.title} ({metric.unit}{', less is better' if metric.higher is False else ''})"
 
 
 def _outcome(
     outcome: Outcome,
     titles: dict[str, str],
     labels: dict[str, str],
-    cell: Callable[[Spread | None], str],
+    cell: Cell,
 ) -> list[str]:
     target = outcome.target
     relation = "at least" if target.at_least else "at most"

@@ -49,6 +49,9 @@ class Outcome:
 SUBJECT = "vaurien"
 """The spec that the targets are for."""
 
+RIVAL = "toxiproxy"
+"""The spec that the metrics with faults are compared with, whatever else is."""
+
 _HIGHER = ("requests-1", "requests-50", "pipeline-16", "connections", "bulk-to", "bulk-from")
 _LOWER = ("latency-added-p50", "latency-added-p99", "idle")
 
@@ -81,16 +84,32 @@ class Results:
     others: list[float] = field(default_factory=list)
 
     @property
-    def metrics(self) -> list[Metric]:
-        """The metrics of all measures, in their order."""
-        return [metric for measure in self.measures for metric in measure.metrics]
+    def plain(self) -> list[Metric]:
+        """The metrics of measures without faults, in their order."""
+        return [each for measure in self.measures if not measure.faulty for each in measure.metrics]
+
+    @property
+    def faulty(self) -> list[Metric]:
+        """The metrics of measures with faults, in their order."""
+        return [each for measure in self.measures if measure.faulty for each in measure.metrics]
+
+    @property
+    def faulty_against(self) -> list[str]:
+        """The peers that the metrics with faults are compared with."""
+        able = [peer.spec for peer in self.peers if peer.faults]
+        return [spec for spec in dict.fromkeys((RIVAL, *self.against)) if spec in able]
 
     def value(self, spec: str, metric: str) -> Spread | None:
         """A peer's value in a metric; None if there is none."""
         return spread(each[spec][metric] for each in self.rounds if metric in each.get(spec, ()))
 
     def ratio(self, spec: str, metric: str, against: str) -> Spread | None:
-        """A peer's value as a multiple of another's, by the rounds in which that is above zero."""
+        """A peer's value as a multiple of another's, by the rounds in which that is above zero.
+
+        None also for a metric in which neither more nor less is better.
+        """
+        if metric in {each.key for each in (*self.plain, *self.faulty) if each.higher is None}:
+            return None
         return spread(
             each[spec][metric] / each[against][metric]
             for each in self.rounds
@@ -109,23 +128,29 @@ class Results:
                 found.append(Outcome(target, got, target.met(got.median)))
         return found
 
+    def _compared(self, against: str) -> list[Metric]:
+        """The metrics that are compared with a peer."""
+        plain = self.plain if against in self.against else []
+        return plain + (self.faulty if against in self.faulty_against else [])
+
     def as_json(self) -> dict[str, object]:
         """Everything, for a machine to read."""
-        keys = [metric.key for metric in self.metrics]
+        metrics = {metric.key: metric for metric in (*self.plain, *self.faulty)}
         specs = [peer.spec for peer in self.peers]
+        bases = dict.fromkeys((*self.against, *self.faulty_against))
         return {
             "facts": self.facts,
             "peers": {peer.spec: {"label": peer.label, **peer.settings} for peer in self.peers},
-            "metrics": {metric.key: asdict(metric) for metric in self.metrics},
+            "metrics": {key: asdict(metric) for key, metric in metrics.items()},
             "values": {
-                key: _known({spec: self.value(spec, key) for spec in specs}) for key in keys
+                key: _known({spec: self.value(spec, key) for spec in specs}) for key in metrics
             },
             "ratios": {
-                against: {
-                    key: _known({spec: self.ratio(spec, key, against) for spec in specs})
-                    for key in keys
+                base: {
+                    metric.key: _known({spec: self.ratio(spec, metric.key, base) for spec in specs})
+                    for metric in self._compared(base)
                 }
-                for against in self.against
+                for base in bases
             },
             "targets": [asdict(each) for each in self.outcomes()],
             "rounds": self.rounds,

@@ -74,3 +74,45 @@ def parse(text: str, where: str, *, port_zero: bool = True) -> Address:
     if int(port) == 0 and not port_zero:
         raise UsageError(f"{where}: {text!r} has port 0; a backend needs its real port")
     return Address(host, int(port))
+
+
+class Networks:
+    """Networks that clients may come from: ``10.0.0.0/8,!10.1.0.0/16``; ``!`` excludes.
+
+    ValueError if one is no network. An address counts if it is in any that is not excluded (or none
+    such is given), and in none that is.
+    """
+
+    def __init__(self, text: object) -> None:
+        self.text = str(text)
+        self._in: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        self._out: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
+        for part in (piece.strip() for piece in self.text.split(",")):
+            excluded = part.startswith("!")
+            try:
+                network = ipaddress.ip_network(part.removeprefix("!").strip(), strict=False)
+            except ValueError:
+                raise ValueError(
+                    f"has {part!r}, which is no network; write for instance 10.0.0.0/8 or !::1"
+                ) from None
+            (self._out if excluded else self._in).append(network)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Networks) and other.text == self.text
+
+    def __hash__(self) -> int:
+        return hash(self.text)
+
+    def allow(self, client: object) -> bool:
+        """Whether a client counts: ``(host, port, ...)``, or anything else for a unix socket."""
+        if not isinstance(client, tuple):
+            return not self._in
+        address = ipaddress.ip_address(client[0].partition("%")[0])
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        if any(address in network for network in self._out):
+            return False
+        return not self._in or any(address in network for network in self._in)

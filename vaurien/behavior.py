@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2s
 from struct import Struct
+from typing import Any
 
+from vaurien.address import Networks
 from vaurien.errors import UsageError
 
 DUMMY = "dummy"
@@ -25,7 +27,10 @@ _WEIGHT = re.compile(r"[0-9]{1,3}(\.[0-9]{0,15})?|\.[0-9]{1,15}", re.ASCII)
 
 @dataclass(frozen=True)
 class Behavior:
-    """A behavior string, taken apart: ``(weight in percent, handler name)`` as written."""
+    """A behavior string, taken apart: ``(weight in percent, handler)`` as written.
+
+    The handler is a name, or several joined by ``+``.
+    """
 
     parts: tuple[tuple[Fraction, str], ...]
 
@@ -35,7 +40,7 @@ class Behavior:
     @property
     def names(self) -> list[str]:
         """The names of the handlers, each once, in the order written."""
-        return list(dict.fromkeys(name for _, name in self.parts))
+        return list(dict.fromkeys(name for _, part in self.parts for name in part.split("+")))
 
 
 def parse(text: str, where: str) -> Behavior:
@@ -56,9 +61,7 @@ def parse(text: str, where: str) -> Behavior:
             raise UsageError(
                 f"{where}: weight {weight!r} of {name!r} is not a percentage; give 0 to 100"
             )
-        if any(c.isspace() for c in name):
-            raise UsageError(f"{where}: {name!r} is no handler name; separate behaviors by commas")
-        parts.append((Fraction(weight), name))
+        parts.append((Fraction(weight), combination(name, where)))
     total = sum((weight for weight, _ in parts), Fraction(0))
     if total > _HUNDRED:
         raise UsageError(
@@ -66,6 +69,21 @@ def parse(text: str, where: str) -> Behavior:
             " lower them to 100 or less (the rest goes to dummy)"
         )
     return Behavior(tuple(parts))
+
+
+def combination(text: str, where: str) -> str:
+    """The handlers in `text`, joined by ``+`` without spaces; UsageError if one is missing."""
+    names = [name.strip() for name in text.split("+")]
+    for name in names:
+        if any(c.isspace() for c in name):
+            raise UsageError(f"{where}: {name!r} is no handler name; separate behaviors by commas")
+        if not name:
+            raise UsageError(f"{where}: {text!r} has a + without a handler; take it away")
+        if names.count(name) > 1:
+            raise UsageError(f"{where}: {text!r} names {name!r} twice; name it once")
+        if name == DUMMY and len(names) > 1:
+            raise UsageError(f"{where}: {text!r}: dummy does nothing; leave it away")
+    return "+".join(names)
 
 
 def _decimal(value: Fraction) -> str:
@@ -122,18 +140,41 @@ class Dice:
         """A generator of its own, for those who need many numbers for one purpose."""
         return random.Random(self.bits(connection, exchange, purpose.encode()))
 
-    def part(self, cuts: Sequence[bytes], connection: int, exchange: int) -> int:
+    def part(
+        self, cuts: Sequence[bytes], connection: int, exchange: int, purpose: bytes = b"pick"
+    ) -> int:
         """The index of the behavior's part for an exchange; ``len(parts)`` is dummy."""
-        return bisect_right(cuts, self.bits(connection, exchange, b"pick"))
+        return bisect_right(cuts, self.bits(connection, exchange, purpose))
 
 
 class Exchange:
-    """The random numbers of one exchange, for the handler that deals with it."""
+    """One exchange: who deals with it, the random numbers for that, and what came of it.
 
-    __slots__ = ("_dice", "_noise", "_streams", "connection", "number")
+    `handlers` are keys, such as a chain's slots have; `added` has those that did something, each
+    with the most seconds that it added to a piece of data. `began` is seconds of the monotonic
+    clock, `marks` the bytes of the connection until then, from the client and from the backend.
+    """
 
-    def __init__(self, dice: Dice, connection: int, number: int) -> None:
+    __slots__ = (
+        "_dice",
+        "_noise",
+        "_streams",
+        "added",
+        "began",
+        "connection",
+        "handlers",
+        "marks",
+        "number",
+    )
+
+    def __init__(
+        self, dice: Dice, connection: int, number: int, handlers: tuple[Any, ...] = ()
+    ) -> None:
         self._dice, self.connection, self.number = dice, connection, number
+        self.handlers = handlers
+        self.added: dict[Any, float] = {}
+        self.began = 0.0
+        self.marks = (0, 0)
         self._streams: dict[str, random.Random] = {}
         self._noise = b""
 
@@ -168,17 +209,33 @@ class Exchange:
 class Points:
     """At which exchanges a handler may do harm, once it was picked.
 
-    `after` lets that many exchanges of the scope pass first; `times` allows that many harms, None
-    any number. The scope is the connection, or the whole proxy with `per_proxy`.
+    `after` lets that many exchanges of the scope pass first; of those that follow, `every` allows
+    each Nth, and `times` that many harms, None any number. The scope is the connection, or the
+    whole proxy with `per_proxy`. `since` and `until` are seconds from the start of the proxy.
     """
 
     after: int = 0
     times: int | None = None
+    every: int = 1
+    since: float = 0.0
+    until: float | None = None
     per_proxy: bool = False
+    clients: Networks | None = None
 
-    def allow(self, exchange: int, harms: int) -> bool:
-        """Whether the `exchange` of the scope (from 1) may be harmed, after `harms` harms."""
-        return exchange > self.after and (self.times is None or harms < self.times)
+    def allow(self, exchange: int, harms: int, seconds: float = 0.0, client: object = None) -> bool:
+        """Whether the `exchange` of the scope (from 1) may be harmed, after `harms` harms.
+
+        `seconds` is the time since the proxy's start, `client` the client's address as the system
+        gives it: ``(host, port, ...)``, or a text for a unix socket.
+        """
+        return (
+            exchange > self.after
+            and (exchange - self.after) % self.every == 0
+            and (self.times is None or harms < self.times)
+            and self.since <= seconds
+            and (self.until is None or seconds < self.until)
+            and (self.clients is None or self.clients.allow(client))
+        )
 
 
 ALWAYS = Points()

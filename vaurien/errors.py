@@ -33,6 +33,14 @@ class HandlerDeadlock(VaurienError):
     """Two calls on one connection would wait for each other's side; the later claim raises."""
 
 
+class HandlerRaised(VaurienError):
+    """A flow handler raised; what it raised is the cause."""
+
+    def __init__(self, handler: object) -> None:
+        super().__init__(f"{handler!r} raised")
+        self.handler = handler
+
+
 def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     """The closing half of an error sentence: the nearest known word, or all of them.
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from vaurien.errors import UsageError, nearest
 
-_BOOLEANS = {
+BOOLEANS = {
     **dict.fromkeys(("yes", "on", "true", "1"), True),
     **dict.fromkeys(("no", "off", "false", "0"), False),
 }
@@ -26,7 +26,7 @@ def flag(value: object) -> bool:
     if isinstance(value, bool):
         return value
     try:
-        return _BOOLEANS[str(value).strip().lower()]
+        return BOOLEANS[str(value).strip().lower()]
     except KeyError:
         raise ValueError("is not one of yes, no, on, off, true, false, 1, 0") from None
 
@@ -55,7 +55,7 @@ def number(value: object) -> float:
 class Raw(NamedTuple):
     """A value as it was given, and where: ``--local``, ``VAURIEN_LOCAL``, a line of a file."""
 
-    value: str
+    value: Any  # text, but for values given in Python
     where: str
 
 

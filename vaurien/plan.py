@@ -5,14 +5,64 @@ Law: immutable. Changing a proxy means swapping its plan.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vaurien import behavior as behavior_
-from vaurien.address import Address
-from vaurien.behavior import ALWAYS, Behavior, Points
-from vaurien.options import Values, fill, show
+from vaurien.address import Address, Networks
+from vaurien.behavior import ALWAYS, DUMMY, Behavior, Points
+from vaurien.errors import UsageError
+from vaurien.handlers.connect import ConnectHandler, Down
+from vaurien.handlers.flow import STREAMS, FlowHandler
+from vaurien.options import (
+    Bounded,
+    Option,
+    Raw,
+    Values,
+    count,
+    declared,
+    find,
+    seconds,
+    show,
+    whole,
+)
+
+#: Nobody is in the way of a connection that waits to be opened.
+NOTHING = Behavior(())
+
+#: The options that every handler takes, unless its class declares one of that name itself.
+POINTS = declared(
+    {
+        "after": ("Let so many exchanges pass first", count, 0),
+        "times": ("Do harm at most so often; any number if not set", count, None),
+        "every": ("Of the exchanges, harm each Nth only", Bounded(whole, "count", 1), 1),
+        "since": ("Seconds from the start before which nothing is harmed", seconds, 0),
+        "until": ("Seconds from the start after which nothing is harmed", seconds, None),
+        "scope": (
+            "What after, every and times count in: each connection, or the whole proxy",
+            str,
+            "connection",
+            ("connection", "proxy"),
+        ),
+        "clients": (
+            "Harm clients from these networks only, such as 10.0.0.0/8; ! excludes",
+            Networks,
+            None,
+        ),
+    }
+)
+STREAM = declared(
+    {"stream": ("In which direction it acts", str, "downstream", STREAMS)},
+)
+
+
+def framework(cls: type) -> dict[str, Option]:
+    """The options of Vaurien's own that handlers of the class `cls` take, by key."""
+    own = declared(cls.options)  # type: ignore[attr-defined]
+    given = {**POINTS, **STREAM} if issubclass(cls, FlowHandler) else POINTS
+    return {key: option for key, option in given.items() if key not in own}
 
 
 @dataclass(frozen=True)
@@ -20,49 +70,191 @@ class Specification:
     """One handler as configured: its name here, its class and its options.
 
     A plain mapping of options is converted and completed with the defaults; UsageError if it has a
-    name that the class does not declare, or a value that does not convert.
+    name that neither the class nor Vaurien declares, or a value that does not convert. The class's
+    own options are in `options`; of Vaurien's own, those that were given are in `given`.
     """
 
     name: str
     cls: type
     options: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Values):
-            values = fill(self.cls.options, self.options, self.name)  # type: ignore[attr-defined]
-            object.__setattr__(self, "options", values)
+            raws = {
+                key: Raw(value, f"option {key!r} of {self.name!r}")
+                for key, value in self.options.items()
+            }
+            made = specify(self.name, self.cls, raws)
+            object.__setattr__(self, "options", made.options)
+            object.__setattr__(self, "given", made.given)
+
+    @property
+    def is_flow(self) -> bool:
+        """Whether it is a flow handler, and not a socket handler."""
+        return issubclass(self.cls, FlowHandler)
 
     @property
     def points(self) -> Points:
-        """The exact points that the class's options stand for."""
+        """The exact points that its options stand for."""
         words: Mapping[str, str] = getattr(self.cls, "points", {})
-        if not words:
-            return ALWAYS
 
-        def value(word: str, default: Any) -> Any:
-            return self.options[words[word]] if word in words else default
+        def value(word: str) -> Any:
+            if word in self.given:
+                return self.given[word]
+            return self.options[words[word]] if word in words else POINTS[word].default
 
-        return Points(
-            value("after", 0), value("times", None), value("scope", "connection") == "proxy"
+        points = Points(
+            value("after"),
+            value("times"),
+            value("every"),
+            value("since"),
+            value("until"),
+            value("scope") == "proxy",
+            value("clients"),
         )
+        return ALWAYS if points == ALWAYS else points
+
+    def acts(self, to_backend: bool) -> bool:
+        """Whether, as a flow handler, it acts on that flow."""
+        stream = self.given.get("stream", self.options.get("stream", "downstream"))
+        return bool(stream == "both" or (stream == "upstream") == to_backend)
+
+    @property
+    def in_force(self) -> dict[str, Any]:
+        """All options: the class's own, and those of Vaurien's own that were given."""
+        return {**self.options, **self.given}
 
     def __str__(self) -> str:
-        values = " ".join(f"{name}={show(value)}" for name, value in self.options.items())
+        values = " ".join(f"{name}={show(value)}" for name, value in self.in_force.items())
         return f"{self.name} {values}".rstrip()
+
+
+def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
+    """The handler `name` of the class `cls`, with what is given by option.
+
+    UsageError for an option that does not exist, a value that does not convert, or one thing
+    said twice in two words.
+    """
+    own, ours = declared(cls.options), framework(cls)  # type: ignore[attr-defined]
+    values = Values({option.name: option.get_default() for option in own.values()})
+    given: dict[str, Any] = {}
+    wheres: dict[str, str] = {}
+    for word, raw in raws.items():
+        option = find({**own, **ours}, word, raw.where, f"option of {name}")
+        wheres[option.key] = raw.where
+        if option.key in own:
+            values[option.name] = option.convert(raw.value, raw.where)
+        else:
+            given[option.name] = option.convert(raw.value, raw.where)
+    for word, synonym in getattr(cls, "points", {}).items():
+        if word in wheres and synonym in wheres:
+            raise UsageError(
+                f"{wheres[word]}: {synonym!r} is given too, and means the same; give one of them"
+            )
+    if issubclass(cls, FlowHandler) and values.get("stream", "both") not in STREAMS:
+        raise UsageError(f"{name}: {values['stream']!r} is no stream; streams: {STREAMS}")
+    return Specification(name, cls, values, given)
+
+
+@dataclass(frozen=True)
+class Toxic:
+    """A flow handler pinned to a proxy: it acts on all exchanges of the connections that it hits.
+
+    It hits a connection when the draw made for the two is below `toxicity` (0 to 1). The name of
+    its specification is its own, and unique in its proxy.
+    """
+
+    specification: Specification
+    toxicity: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.specification.is_flow:
+            raise UsageError(f"toxic {self.name!r}: {self.specification.cls} is no flow handler")
+        if not 0 <= self.toxicity <= 1:
+            raise UsageError(f"toxic {self.name!r}: toxicity {self.toxicity} is not from 0 to 1")
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.specification.name
+
+
+def check(
+    behavior: Behavior, specifications: Callable[[str], Sequence[Specification]], where: str
+) -> None:
+    """UsageError naming `where` if what a behavior picks does not fit, alone or together.
+
+    `specifications` gives what a name stands for; see `Plan.specifications`.
+    """
+    for _, part in behavior.parts:
+        found = specifications(part)
+        for spec in found:
+            if issubclass(spec.cls, ConnectHandler):
+                raise UsageError(
+                    f"{where}: {spec.name!r} deals with clients that connect, not with exchanges;"
+                    f" give it to --on-connect"
+                )
+            for word in getattr(spec.cls, "needs_length", ()):
+                if spec.options[word] is not None:
+                    raise UsageError(
+                        f"{where}: {spec.name}.{word} needs a protocol that tells how long a"
+                        " message is; tcp does not: leave it away"
+                    )
+        sockets = [spec.name for spec in found if not spec.is_flow]
+        if len(sockets) > 1:
+            raise UsageError(
+                f"{where}: {part!r}: {' and '.join(map(repr, sockets))} exclude each other: each"
+                " works on the sockets itself; take one of them"
+            )
+        if sockets and found[-1].name != sockets[0]:
+            raise UsageError(
+                f"{where}: {part!r}: {sockets[0]!r} works on the sockets itself, and gets what the"
+                " others let through; write it last"
+            )
+
+
+def check_connect(
+    behavior: Behavior,
+    specifications: Callable[[str], Sequence[Specification]],
+    where: str,
+    replayed: bool = False,
+) -> None:
+    """UsageError naming `where` if what is to meet clients cannot."""
+    for weight, part in behavior.parts:
+        found = specifications(part)
+        for spec in found:
+            if not issubclass(spec.cls, ConnectHandler):
+                raise UsageError(
+                    f"{where}: {spec.name!r} deals with exchanges, not with clients that connect;"
+                    " give it to --behavior"
+                )
+            given = sorted(set(spec.given) - {"since", "until"})
+            if spec.cls is Down and weight != 100 and not replayed:
+                raise UsageError(
+                    f"{where}: {part!r} closes the listener for everybody; write 100:down"
+                )
+            if spec.cls is Down and given:
+                raise UsageError(
+                    f"{where}: down.{given[0]} has no effect: nobody is accepted; give since and"
+                    " until only"
+                )
+        if len(found) > 1:
+            raise UsageError(f"{where}: {part!r}: one handler meets a client; take one of them")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one proxy does. Times are in seconds.
+    """What one proxy does. Times are in seconds, sizes in bytes.
 
-    `timeout` 0 and `max_connections` 0 mean none. `handlers` has a specification for each name in
-    `behavior` but dummy.
+    `timeout` 0 and `max_connections` 0 mean none. `handlers` has the specifications for each name
+    in `behavior` and in `on_connect` but dummy: one, or several for a preset.
     """
 
     local: Address
     distant: Address
     behavior: Behavior
-    handlers: Mapping[str, Specification]
+    handlers: Mapping[str, Specification | tuple[Specification, ...]]
     seed: int
     name: str = "default"
     timeout: float = 0.0
@@ -70,18 +262,54 @@ class Plan:
     max_connections: int = 0
     backlog: int = 1024
     spin: int = 0
+    max_held: int = 1 << 20
+    on_connect: Behavior = NOTHING
+    toxics: tuple[Toxic, ...] = ()
+    #: Which part deals with (connection, exchange), in place of a draw; what is not there is dummy.
+    decisions: Mapping[tuple[int, int], str] | None = None
+    connect_decisions: Mapping[tuple[int, int], str] | None = None
 
-    @property
-    def choices(self) -> tuple[Specification | None, ...]:
-        """What each part of the behavior picks, None for dummy; one more for what is left."""
-        return (*(self.handlers.get(name) for _, name in self.behavior.parts), None)
+    def specifications(self, combination: str) -> tuple[Specification, ...]:
+        """What the handlers joined by ``+`` in `combination` are; nothing for dummy."""
+        found: list[Specification] = []
+        for name in combination.split("+"):
+            specs = self.handlers.get(name, ())
+            found += specs if isinstance(specs, tuple) else (specs,)
+        return tuple(found)
+
+    def __post_init__(self) -> None:
+        check(self.behavior, self.specifications, "behavior")
+        replayed = self.connect_decisions is not None
+        check_connect(self.on_connect, self.specifications, "on_connect", replayed)
 
     @property
     def is_quiet(self) -> bool:
         """True when nothing but dummy can ever be picked, so that no draw is needed."""
-        return not any(weight and name in self.handlers for weight, name in self.behavior.parts)
+        if self.decisions is not None:
+            return not self.decisions
+        return not any(weight and name != DUMMY for weight, name in self.behavior.parts)
 
     @property
     def cuts(self) -> list[bytes]:
         """See `vaurien.behavior.cuts`."""
         return behavior_.cuts(self.behavior)
+
+    @property
+    def order(self) -> dict[str, int]:
+        """Where each name stands in a chain: as the behavior's parts write them.
+
+        UsageError if two parts write two names in different orders.
+        """
+        sorter: TopologicalSorter[str] = TopologicalSorter()
+        for _, part in self.behavior.parts:
+            names = part.split("+")
+            for before, name in zip((None, *names), names, strict=False):
+                sorter.add(name, *([before] if before else []))
+        try:
+            return {name: place for place, name in enumerate(sorter.static_order())}
+        except CycleError as error:
+            names = sorted(set(error.args[1]))
+            raise UsageError(
+                f"behavior: {str(self.behavior)!r} has {' and '.join(names)} in different orders;"
+                " write them in the same order everywhere"
+            ) from None

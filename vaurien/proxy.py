@@ -5,12 +5,15 @@ Law: an operation is done when its call returns, and none waits for the data pat
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from vaurien.address import Address
+from vaurien.errors import UsageError, nearest
 from vaurien.net.server import Counters, Server
 from vaurien.observe.events import Event
-from vaurien.plan import Plan
+from vaurien.observe.summary import Stats
+from vaurien.plan import Plan, Toxic
 
 
 class Proxy:
@@ -19,9 +22,15 @@ class Proxy:
     Building it builds its handlers; `start` listens, and a connect succeeds once it has returned.
     """
 
-    def __init__(self, plan: Plan, observers: tuple[Callable[[Event], None], ...] = ()) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        observers: tuple[Callable[[Event], None], ...] = (),
+        everything: bool = False,
+    ) -> None:
+        """`observers` are told of exchanges that a handler touches; with `everything`, of all."""
         self.plan = plan
-        self._server = Server(plan, self, observers)
+        self._server = Server(plan, self, observers, everything)
 
     def __repr__(self) -> str:
         return f"<Proxy {self._server!r}>"
@@ -45,6 +54,51 @@ class Proxy:
     def connections(self) -> int:
         """How many connections there are now."""
         return len(self._server.connections)
+
+    @property
+    def stats(self) -> Mapping[str, Stats]:
+        """What each handler did since the start, by name."""
+        return self._server.stats
+
+    def unmet(self) -> list[tuple[int, int]]:
+        """Of a replay: which (connection, exchange) did not come to pass."""
+        return self._server.unmet()
+
+    def add_toxic(self, toxic: Toxic) -> None:
+        """Pin `toxic` to the connections that it hits, open ones too; UsageError if it is there."""
+        if toxic.name in self._server.toxics:
+            raise UsageError(f"toxic {toxic.name!r} already exists; choose another name")
+        self.plan = replace(self.plan, toxics=(*self.plan.toxics, toxic))
+        self._server.add_toxic(toxic)
+
+    def update_toxic(self, toxic: Toxic) -> None:
+        """Put `toxic` in the place of the one of its name, of the same class and stream.
+
+        What it holds is passed on, its state stays, its clock starts anew. UsageError if there is
+        none of that name, or it is another thing.
+        """
+        before = self._toxic(toxic.name).specification
+        after = toxic.specification
+        flows = (False, True)
+        if before.cls is not after.cls or [*map(before.acts, flows)] != [*map(after.acts, flows)]:
+            raise UsageError(f"toxic {toxic.name!r} keeps its type and stream; remove it first")
+        toxics = [toxic if old.name == toxic.name else old for old in self.plan.toxics]
+        self.plan = replace(self.plan, toxics=tuple(toxics))
+        self._server.update_toxic(toxic)
+
+    def remove_toxic(self, name: str) -> None:
+        """Take a toxic away; what it holds is passed on. UsageError if there is none."""
+        self._toxic(name)
+        left = tuple(toxic for toxic in self.plan.toxics if toxic.name != name)
+        self.plan = replace(self.plan, toxics=left)
+        self._server.remove_toxic(name)
+
+    def _toxic(self, name: str) -> Toxic:
+        for toxic in self.plan.toxics:
+            if toxic.name == name:
+                return toxic
+        known = [toxic.name for toxic in self.plan.toxics]
+        raise UsageError(f"there is no toxic {name!r}; {nearest(name, known, 'toxics')}")
 
     def start(self) -> None:
         """Listen; ListenError if the address cannot be had."""

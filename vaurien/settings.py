@@ -12,16 +12,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from vaurien import address, behavior, ini
+from vaurien import address, behavior, ini, presets
 from vaurien.behavior import DUMMY
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
+from vaurien.observe import journal
 from vaurien.observe.log import LEVELS, STDERR
 from vaurien.options import (
     Bounded,
     Option,
     Raw,
-    Values,
     count,
     find,
     key,
@@ -30,13 +30,23 @@ from vaurien.options import (
     show,
     whole,
 )
-from vaurien.plan import Plan, Specification
+from vaurien.plan import (
+    NOTHING,
+    Plan,
+    Specification,
+    check,
+    check_connect,
+    framework,
+    specify,
+)
+from vaurien.presets import Preset
 
 PREFIX = "VAURIEN_"
 _HANDLERS = "HANDLERS_"
 _FLAG = "--handlers."
 
 connect_seconds = Bounded(number, "seconds", 0.001, 1e6)
+held_bytes = Bounded(whole, "bytes", 1)
 backlog_count = Bounded(whole, "count", 1, 65535)
 
 SETTINGS: tuple[Option, ...] = (
@@ -45,6 +55,8 @@ SETTINGS: tuple[Option, ...] = (
     Option("distant", "The backend: HOST:PORT, [IPV6]:PORT or unix:PATH", str, "localhost:80"),
     Option("behavior", "Which handlers deal with which share of the exchanges, in percent, such as"
            " 20:delay,5:error; the rest is passed on", str, "100:dummy"),
+    Option("on-connect", "Who deals with which share of the clients that connect, in percent, such"
+           " as 10:refuse,5:slow_accept; the rest is let in", str, None),
     Option("seed", "The seed of all random decisions; drawn and printed if not set", whole, None),
     Option("timeout", "End a connection that is idle for so many seconds; 0 for never", seconds, 0),
     Option("connect-timeout", "Give up an address of the backend after so many seconds",
@@ -54,6 +66,14 @@ SETTINGS: tuple[Option, ...] = (
     Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
     Option("spin", "Poll for so many microseconds after the last event before sleeping: less"
            " latency for more computing time; 0 for never", count, 50),
+    Option("max-held", "How many bytes each flow holds at most while handlers delay it; then its"
+           " sender waits", held_bytes, 1 << 20),
+    Option("journal", "The file to which a line of JSON is appended for each exchange that a"
+           " handler touched", str, None),
+    Option("journal-all", "Put the exchanges into the journal too that nobody touched", bool,
+           False),
+    Option("replay", "A journal whose decisions are made again, in place of the draws", str, None),
+    Option("strict", "End with exit code 3 if a handler of the behavior never fired", bool, False),
     Option("drain", "On SIGINT or SIGTERM, let connections end for so many seconds", seconds, 5),
     Option("log-level", "How much is logged", str, "info", LEVELS),
     Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),
@@ -70,6 +90,7 @@ class Settings:
     handler_sources: dict[tuple[str, str], str]
     warnings: list[str] = field(default_factory=list)
     plan: Plan = field(init=False)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
         return self.values[key(name)]
@@ -77,15 +98,26 @@ class Settings:
     def lines(self) -> Iterator[str]:
         """What ``--check`` prints."""
         rows = [(name, show(value), self.sources[name]) for name, value in self.values.items()]
-        used = {spec.name for spec in self.plan.handlers.values()}
+        used = {
+            *(name for name in self.plan.handlers),
+            *(spec.name for name in self.plan.handlers for spec in self.plan.specifications(name)),
+        }
         for spec in self.handlers.values():
-            sources = {name: self.handler_sources[spec.name, key(name)] for name in spec.options}
+            sources = {
+                name: self.handler_sources.get((spec.name, key(name)), "default")
+                for name in spec.in_force
+            }
             if spec.name in used or any(source != "default" for source in sources.values()):
                 rows.append((f"handler {spec.name}", _path(spec.cls), ""))
                 rows += [
                     (f"  {name}", show(value), sources[name])
-                    for name, value in spec.options.items()
+                    for name, value in spec.in_force.items()
                 ]
+        rows += [
+            (f"preset {name}", preset.summary, "")
+            for name, preset in self.presets.items()
+            if name in used
+        ]
         left = max(len(row[0]) for row in rows)
         middle = max(len(row[1]) for row in rows)
         for name, value, source in rows:
@@ -128,15 +160,41 @@ def resolve(
         return f"--{name}" if sources[name] == "default" else sources[name]
 
     weighted = behavior.parse(values["behavior"], where("behavior"))
+    meeting = NOTHING
+    if values["on-connect"] is not None:
+        meeting = behavior.parse(values["on-connect"], where("on-connect"))
     found = _Handlers(sections)
     found.get(DUMMY, where("behavior"))  # always there: nothing else may be called so
-    used = {name: found.get(name, where("behavior")) for name in weighted.names if name != DUMMY}
+    used = {
+        name: found.get(name, where(setting))
+        for setting, names in (("behavior", weighted.names), ("on-connect", meeting.names))
+        for name in names
+        if name != DUMMY
+    }
     layered = (found.from_file(), layers.handlers(found.classes), handler_arguments)
     specifications, handler_sources = _specify(found, layered)
     settings = Settings(values, sources, specifications, handler_sources, layers.warnings())
+    settings.presets = found.presets
     for name in sorted({name.rpartition(".")[0] for name, _ in handler_arguments}):
         if found.canonical(name) not in used.values():
             settings.warnings.append(f"{_FLAG}{name}.*: no behavior picks {name!r}")
+    handlers = {
+        name: found.presets[own].specifications if own in found.presets else specifications[own]
+        for name, own in used.items()
+    }
+    replay = None
+    if values["replay"] is not None:
+        replay = _replay(settings, found)
+        weighted, meeting, handlers = replay.behavior, replay.on_connect, replay.handlers
+
+    def stands_for(part: str) -> list[Specification]:
+        specs = [handlers.get(name, ()) for name in part.split("+")]
+        return [one for spec in specs for one in (spec if isinstance(spec, tuple) else (spec,))]
+
+    check(weighted, stands_for, where("behavior"))
+    check_connect(meeting, stands_for, where("on-connect"), replayed=replay is not None)
+    if values["journal-all"] and values["journal"] is None:
+        raise UsageError(f"{where('journal-all')}: there is no journal; give --journal FILE too")
     local = address.parse(values["local"], where("local"))
     distant = address.parse(values["distant"], where("distant"), port_zero=False)
     if local == distant:
@@ -148,8 +206,12 @@ def resolve(
         local=local,
         distant=distant,
         behavior=weighted,
-        handlers={name: specifications[used[name]] for name in used},
+        handlers=handlers,
         seed=values["seed"],
+        max_held=values["max-held"],
+        on_connect=meeting,
+        decisions=replay.decisions if replay is not None else None,
+        connect_decisions=replay.connect_decisions if replay is not None else None,
         timeout=values["timeout"],
         connect_timeout=values["connect-timeout"],
         max_connections=values["max-connections"],
@@ -157,6 +219,21 @@ def resolve(
         spin=values["spin"],
     )
     return settings
+
+
+def _replay(settings: Settings, found: _Handlers) -> journal.Replay:
+    """The journal to replay; its decisions and its seed win, which is said once."""
+    where = settings.sources["replay"]
+    replay = journal.read(settings["replay"], where, "default", found.cls)
+    if replay.seed is not None:
+        settings.values["seed"], settings.sources["seed"] = replay.seed, where
+    settings.warnings += replay.warnings
+    settings.warnings.append(
+        f"{where}: {len(replay.decisions) + len(replay.connect_decisions)} decisions and the seed"
+        f" are those of {settings['replay']}; the weights of --behavior and --on-connect, and"
+        " --seed, do not count"
+    )
+    return replay
 
 
 class _Layers:
@@ -184,7 +261,7 @@ class _Layers:
         """The handlers' options among the variables, as (NAME.OPTION, value)."""
         names = {}
         for handler, cls in classes.items():
-            for option in registry.options_of(cls).values():
+            for option in (*registry.options_of(cls).values(), *framework(cls).values()):
                 words = f"{handler}_{option.name}".replace("-", "_").replace(".", "_").upper()
                 names[words] = f"{handler}.{option.name}"
         result = []
@@ -212,14 +289,21 @@ class _Handlers:
         self._wheres: dict[str, str] = {}
         self._paths: dict[str, str] = {}
         self._options: list[tuple[str, Raw]] = []
+        self.presets: dict[str, Preset] = {**presets.builtins(), **presets.found_in(sections)}
         for section, options in sections.items():
             if section == "vaurien":
+                continue
+            if section.startswith(presets.PREFIX) and section != presets.PREFIX:
+                if (own := section[len(presets.PREFIX) :].strip()) in self.classes:
+                    raise UsageError(
+                        f"{options.where}: {own!r} is a handler; give the preset another name"
+                    )
                 continue
             kind, _, name = section.partition(":")
             name = name.strip()
             where = options.where
             if kind.strip() != "handler" or not name:
-                hint = nearest(section, ["vaurien", "handler:NAME"], "sections")
+                hint = nearest(section, ["vaurien", "handler:NAME", "preset:NAME"], "sections")
                 raise UsageError(f"{where}: there is no such section; {hint}")
             if (path := options.get("callable")) is not None:
                 self._add(name, registry.load(path.value, path.where), where)
@@ -245,7 +329,9 @@ class _Handlers:
         if name in self.classes:
             self._wheres.setdefault(name, where)
             return name
-        known = [*self.classes, *registry.known()]
+        if name in self.presets:
+            return name
+        known = [*self.classes, *registry.known(), *self.presets]
         if "." not in name and name not in registry.installed():
             raise UsageError(
                 f"{where}: there is no handler {name!r}; {nearest(name, known, 'handlers')}"
@@ -255,6 +341,10 @@ class _Handlers:
         self._add(own, cls, f"{where} {name}")
         self._paths[name] = own
         return own
+
+    def cls(self, name: str, where: str) -> type:
+        """The class of a handler by the name that it is configured under."""
+        return self.classes[self.get(name, where)]
 
     def canonical(self, name: str) -> str:
         """The name under which `name` is configured."""
@@ -288,25 +378,24 @@ def _specify(
     for path, raw in (item for layer in layers for item in layer):
         name, _, option = path.rpartition(".")
         name = found.canonical(name)
+        if name in found.presets:
+            raise UsageError(
+                f"{raw.where}: {name!r} is a preset and takes no options; make one of your own in a"
+                f" [preset:NAME] section"
+            )
         if name not in found.classes:
             raise UsageError(
                 f"{raw.where}: there is no handler {name!r};"
                 f" {nearest(name, found.classes, 'handlers')}"
             )
-        declared = registry.options_of(found.classes[name])
+        cls = found.classes[name]
+        declared = {**registry.options_of(cls), **framework(cls)}
         chosen.setdefault(name, {})[find(declared, option, raw.where, f"option of {name}").key] = (
             raw
         )
     specifications, sources = {}, {}
     for name, cls in found.classes.items():
-        values = Values()
-        for option_key, declared_option in registry.options_of(cls).items():
-            set_raw = chosen.get(name, {}).get(option_key)
-            sources[name, option_key] = "default" if set_raw is None else set_raw.where
-            values[declared_option.name] = (
-                declared_option.get_default()
-                if set_raw is None
-                else declared_option.convert(set_raw.value, set_raw.where)
-            )
-        specifications[name] = Specification(name, cls, values)
+        raws = chosen.get(name, {})
+        specifications[name] = specify(name, cls, raws)
+        sources.update({(name, option): raw.where for option, raw in raws.items()})
     return specifications, sources

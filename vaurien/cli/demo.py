@@ -22,7 +22,7 @@ from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.errors import UsageError
 from vaurien.handlers import registry
-from vaurien.observe.events import Event
+from vaurien.observe.events import Began
 from vaurien.plan import Plan, Specification
 from vaurien.proxy import Proxy
 from vaurien.settings import Settings
@@ -68,9 +68,13 @@ def run(settings: Settings) -> int:
     seed = SEED if settings.sources["seed"] == "drawn" else settings["seed"]
     backend = WSGIServer(("127.0.0.1", 0), _application, log=None)
     backend.start()
-    picked: list[Event] = []
+    picked: list[Began] = []
     plan = _plan(settings.plan, cast(int, backend.server_port), seed)
-    proxy = Proxy(plan, (picked.append,))
+    proxy = Proxy(
+        plan,
+        (lambda event: picked.append(event) if isinstance(event, Began) else None,),
+        everything=True,
+    )
     proxy.start()
     print(f"backend  http://127.0.0.1:{backend.server_port}/ (inside)")
     print(f"vaurien  http://{proxy.address}/ --behavior {BEHAVIOR} --seed {plan.seed}")
@@ -121,7 +125,7 @@ def _expected(plan: Plan) -> dict[str, Expected]:
     }
 
 
-def _request(address: Address, picked: list[Event], number: int) -> Seen:
+def _request(address: Address, picked: list[Began], number: int) -> Seen:
     """One GET on a connection of its own."""
     client = http.client.HTTPConnection(address.host, address.port, timeout=10)
     before = len(picked)
@@ -138,7 +142,7 @@ def _request(address: Address, picked: list[Event], number: int) -> Seen:
     finally:
         client.close()
     took = time.perf_counter() - start
-    handlers = {event.handler for event in picked[before:]}
+    handlers = {"+".join(event.handlers) or DUMMY for event in picked[before:]}
     return Seen(" and ".join(sorted(handlers)) or "none", outcome, took)
 
 

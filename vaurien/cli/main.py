@@ -19,26 +19,31 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 import gevent
-from gevent.event import Event
+from gevent.event import Event as Event_
 
 import vaurien
 from vaurien.errors import UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.net.handoff import report_exceptions
 from vaurien.net.spin import Spin
-from vaurien.observe.log import log_fault, start
+from vaurien.observe.events import Event
+from vaurien.observe.journal import Journal
+from vaurien.observe.log import QueueWriter, log_fault, start
+from vaurien.observe.summary import table
 from vaurien.observe.watchdog import Watchdog
-from vaurien.options import Raw, key, show
-from vaurien.plan import Specification
+from vaurien.options import BOOLEANS, Option, Raw, key, show
+from vaurien.plan import POINTS, STREAM
 from vaurien.proxy import Proxy
 from vaurien.settings import SETTINGS, Settings, resolve
 
 log = logging.getLogger("vaurien")
 
+NEVER_FIRED = 3  # the exit code of --strict
 _HANDLER_FLAG = "--handlers."
 
 EPILOG = """\
@@ -74,6 +79,9 @@ def parser() -> argparse.ArgumentParser:
     add("--config", metavar="FILE", action=_Once, help="An INI file with settings and handlers")
     for option in SETTINGS:
         default = "" if option.default is None else f" (default: {show(option.default)})"
+        if option.type is bool:
+            add(f"--{option.name}", metavar="yes|no", help=option.description, action=_Once)
+            continue
         choices = f": {', '.join(option.choices)}" if option.choices else ""
         help_text = f"{option.description}{choices}{default}".replace("%", "%%")
         metavar = option.name.rpartition("-")[2].upper()
@@ -98,18 +106,21 @@ class _Once(argparse.Action):
 def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
     """The arguments without the handlers' options, each value joined to its flag, and those."""
     takes_value = {f"--{option.name}" for option in SETTINGS} | {"--config"}
+    switches = {f"--{option.name}" for option in SETTINGS if option.type is bool}
     rest: list[str] = []
     handlers: list[tuple[str, Raw]] = []
-    waiting = iter(arguments)
-    for argument in waiting:
+    waiting = deque(arguments)
+    while waiting:
+        argument = waiting.popleft()
         flag, equals, value = argument.partition("=")
         flag = "--" + key(flag[2:]) if flag.startswith("--") and "." not in flag else flag
         wanted = flag in takes_value or flag.startswith(_HANDLER_FLAG)
-        if wanted and not equals:
-            try:
-                value = next(waiting)
-            except StopIteration:
-                raise UsageError(f"{flag} needs a value; write {flag} VALUE") from None
+        if flag in switches and not equals:
+            value = waiting.popleft() if waiting and waiting[0].lower() in BOOLEANS else "yes"
+        elif wanted and not equals:
+            if not waiting:
+                raise UsageError(f"{flag} needs a value; write {flag} VALUE")
+            value = waiting.popleft()
         if flag.startswith(_HANDLER_FLAG):
             path = flag[len(_HANDLER_FLAG) :]
             if not all(path.rpartition(".")[::2]):
@@ -143,24 +154,31 @@ def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
     return flags, resolve(given, handlers)
 
 
-def handler_lines(configured: Mapping[str, Specification]) -> list[str]:
-    """What ``--list-handlers`` prints: built-in, installed and configured ones."""
+def handler_lines(settings: Settings) -> list[str]:
+    """What ``--list-handlers`` prints: built-in, installed and configured ones, and presets."""
     lines = []
-    for name in sorted({*registry.known(), *configured}):
+    for name in sorted({*registry.known(), *settings.handlers}):
         try:
-            spec = configured.get(name)
+            spec = settings.handlers.get(name)
             cls = spec.cls if spec is not None else registry.find(name, "--list-handlers")
         except UsageError as error:  # another package's fault
             lines.append(f"{name}: {error}")
             continue
-        lines.append(f"{name}: {registry.summary(cls)}")
-        for option in registry.options_of(cls).values():
-            choices = f", one of {', '.join(map(str, option.choices))}" if option.choices else ""
-            lines.append(
-                f"    {option.name} ({option.type_name}{choices}, default"
-                f" {show(option.default)}): {option.description}"
-            )
+        lines.append(f"{name} ({registry.kind(cls)}): {registry.summary(cls)}")
+        lines += map(_option_line, registry.options_of(cls).values())
+    lines += ["", "Every flow handler takes too:", *map(_option_line, STREAM.values())]
+    lines += ["", "Every handler takes too:", *map(_option_line, POINTS.values())]
+    lines += ["", "Presets, for --behavior 100:NAME:"]
+    lines += [f"    {name}: {preset.summary}" for name, preset in sorted(settings.presets.items())]
     return lines
+
+
+def _option_line(option: Option) -> str:
+    choices = f", one of {', '.join(map(str, option.choices))}" if option.choices else ""
+    return (
+        f"    {option.name} ({option.type_name}{choices}, default {show(option.default)}):"
+        f" {option.description}"
+    )
 
 
 def raise_file_limit() -> None:
@@ -177,23 +195,34 @@ def say(line: str) -> None:
     os.write(1, (line + "\n").encode(errors="surrogateescape"))
 
 
-def serve(settings: Settings) -> int:
+def serve(settings: Settings, writer: QueueWriter) -> int:
     """Run the proxy until a signal comes."""
-    told = log.isEnabledFor(logging.INFO) and not settings.plan.is_quiet
-    observers = (log_fault,) if told else ()
-    proxy = Proxy(settings.plan, observers)
+    plan = settings.plan
+    observers: list[Callable[[Event], None]] = []
+    if log.isEnabledFor(logging.INFO):
+        observers.append(log_fault)
+    journal = None
+    if settings["journal"] is not None:
+        journal = Journal(settings["journal"], plan.seed)
+        observers.append(journal)
+    proxy = Proxy(plan, tuple(observers), everything=settings["journal-all"])
     for warning in settings.warnings:
         log.warning("%s", warning)
     raise_file_limit()
-    stop = Event()
+    stop = Event_()
 
     def signalled() -> None:
         if stop.is_set():
             os._exit(0)  # the second: at once
         stop.set()
 
+    def tell() -> None:
+        for line in table(proxy.stats) if proxy.stats else ["no handler is configured"]:
+            writer.tell(line)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, signalled)
+    gevent.signal_handler(signal.SIGUSR1, tell)
     proxy.start()
     watchdog = Watchdog()
     watchdog.start()
@@ -202,7 +231,6 @@ def serve(settings: Settings) -> int:
         spin.start()
     gc.collect()
     gc.freeze()  # what is there now stays: the collector need not look at it again
-    plan = settings.plan
     with contextlib.suppress(OSError):  # if nobody reads it, so be it
         say(f"{proxy.name} listening on {proxy.address}, backend {plan.distant}, seed {plan.seed}")
     stop.wait()
@@ -213,13 +241,36 @@ def serve(settings: Settings) -> int:
     if spin is not None:
         spin.stop()
     watchdog.stop()
-    return 0
+    if journal is not None:
+        journal.stop()
+    return _tell_all(settings, proxy, tell)
+
+
+def _tell_all(settings: Settings, proxy: Proxy, tell: Callable[[], None]) -> int:
+    """What happened, at the end; the exit code."""
+    if settings["replay"] is not None:
+        unmet = [f"{connection}.{exchange}" for connection, exchange in proxy.unmet()]
+        if unmet:
+            more = f" and {len(unmet) - 20} more" if len(unmet) > 20 else ""
+            log.warning(
+                "%s: of the replay, %d decisions did not come to pass: connection.exchange %s%s",
+                proxy.name, len(unmet), ", ".join(unmet[:20]), more,
+            )  # fmt: skip
+        else:
+            log.info("%s: all decisions of the replay came to pass", proxy.name)
+    if not proxy.stats:
+        return 0
+    tell()
+    idle = [name for name, stats in proxy.stats.items() if not stats.fired]
+    if idle:
+        log.warning("%s: never fired: %s", proxy.name, ", ".join(idle))
+    return NEVER_FIRED if idle and settings["strict"] else 0
 
 
 def _run(arguments: Sequence[str]) -> int:
     flags, settings = read(arguments)
     if flags.list_handlers:
-        say("\n".join(handler_lines(settings.handlers)))
+        say("\n".join(handler_lines(settings)))
         return 0
     if flags.check:
         Proxy(settings.plan)  # builds the handlers
@@ -234,13 +285,13 @@ def _run(arguments: Sequence[str]) -> int:
             from vaurien.cli import demo
 
             return demo.run(settings)
-        return serve(settings)
+        return serve(settings, writer)
     finally:
         writer.stop()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage."""
+    """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage, `NEVER_FIRED`."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: os._exit(0))  # until there is something to drain
     if "" not in sys.path and os.getcwd() not in sys.path:

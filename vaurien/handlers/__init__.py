@@ -1,5 +1,6 @@
-"""Handlers: `BaseHandler` and the built-ins, one file each, documented by their docstrings."""
+"""Handlers: the base classes, and the built-ins, documented by their docstrings."""
 
 from vaurien.handlers.base import BaseHandler
+from vaurien.handlers.flow import FlowHandler
 
-__all__ = ["BaseHandler"]
+__all__ = ["BaseHandler", "FlowHandler"]

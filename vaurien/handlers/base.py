@@ -33,9 +33,8 @@ class BaseHandler:
     #: gives the converted value, as ``self.option('x')`` does.
     options: Any = {}
 
-    #: Which of the class's options are the framework's exact points: ``{"after": "warmup"}`` lets
-    #: ``warmup`` exchanges pass first, ``{"times": "agitate"}`` harms at most ``agitate`` of them,
-    #: ``{"scope": "scope"}`` names the option that says ``connection`` or ``proxy``.
+    #: Which of the class's options are other words for exact points, which the framework keeps:
+    #: ``{"after": "warmup"}`` lets ``warmup`` exchanges pass first.
     points: ClassVar[Mapping[str, str]] = {}
 
     settings: Mapping[str, Any]

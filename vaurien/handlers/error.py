@@ -23,15 +23,9 @@ class Error(BaseHandler):
     name = "error"
     options: dict[str, tuple[Any, ...]] = {
         "inject": ("Put random bytes inside the response instead of replacing it", bool, False),
-        "warmup": ("Exchanges that pass untouched first", count, 0),
-        "scope": (
-            "What warmup counts: exchanges of each connection, or of the whole proxy",
-            str,
-            "connection",
-            ("connection", "proxy"),
-        ),
+        "warmup": ("Exchanges that pass untouched first; another word for after", count, 0),
     }
-    points = {"after": "warmup", "scope": "scope"}
+    points = {"after": "warmup"}
 
     def __call__(
         self, client_sock: socket.socket, backend_sock: socket.socket, to_backend: bool

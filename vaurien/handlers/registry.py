@@ -16,22 +16,25 @@ from typing import Any
 from vaurien import options as options_
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers.base import BaseHandler
+from vaurien.handlers.connect import ConnectHandler
+from vaurien.handlers.flow import FlowHandler
 from vaurien.options import Option
 
 GROUP = "vaurien.handlers"
+_BASES = (BaseHandler, FlowHandler, ConnectHandler)
 
 
 @cache
-def builtins() -> Mapping[str, type[BaseHandler]]:
-    """The built-in handlers by name: one file of this package each, in alphabetical order."""
+def builtins() -> Mapping[str, type]:
+    """The built-in handlers by name, in alphabetical order: those in the modules beside this."""
     package = importlib.import_module("vaurien.handlers")
-    found: dict[str, type[BaseHandler]] = {}
+    found: dict[str, type] = {}
     for module_info in pkgutil.iter_modules(package.__path__):
         module = importlib.import_module(f"vaurien.handlers.{module_info.name}")
         for cls in vars(module).values():
             if (
                 isinstance(cls, type)
-                and issubclass(cls, BaseHandler)
+                and issubclass(cls, _BASES)
                 and cls.__module__ == module.__name__
                 and cls.name
             ):
@@ -111,6 +114,13 @@ def check(found: object, where: str, name: str) -> type:
         raise UsageError(
             f"{where}: {name!r} is no handler: give the class a mapping `options` (it may be empty)"
         )
+    if issubclass(found, FlowHandler):
+        if found.on is FlowHandler.on:
+            raise UsageError(
+                f"{where}: {name!r} is no flow handler: give the class on(self, event, now)"
+            )
+        options_of(found, where)
+        return found
     # not by getattr, which would find the metaclass's
     call = next(
         (vars(base)["__call__"] for base in found.__mro__ if "__call__" in vars(base)), None
@@ -119,6 +129,7 @@ def check(found: object, where: str, name: str) -> type:
         raise UsageError(
             f"{where}: {name!r} is no handler:"
             " give the class __call__(self, client_sock, backend_sock, to_backend)"
+            + (", or let it inherit from FlowHandler" if hasattr(found, "on") else "")
         )
     if not _takes(found, 2):
         raise UsageError(
@@ -134,6 +145,13 @@ def options_of(cls: type, where: str = "") -> dict[str, Option]:
         return options_.declared(cls.options)  # type: ignore[attr-defined]
     except ValueError as error:
         raise UsageError(f"{where or cls.__name__}: {cls.__name__!r}: {error}") from None
+
+
+def kind(cls: type) -> str:
+    """What a handler class works on: ``flow``, ``connect`` or ``socket``."""
+    if issubclass(cls, FlowHandler):
+        return "flow"
+    return "connect" if issubclass(cls, ConnectHandler) else "socket"
 
 
 def summary(cls: type) -> str:

@@ -15,12 +15,10 @@ class Transient(Error):
 
     name = "transient"
     options = {
-        "agitate": ("Exchanges that get an error before all works", count, 1),
-        "scope": (
-            "What agitate counts: exchanges of each connection, or of the whole proxy",
-            str,
-            "connection",
-            ("connection", "proxy"),
+        "agitate": (
+            "Exchanges that get an error before all works; another word for times",
+            count,
+            1,
         ),
     }
-    points = {"times": "agitate", "scope": "scope"}
+    points = {"times": "agitate"}

@@ -4,20 +4,27 @@ Laws: a flow is the only writer of its sink, and whoever owns it is the only rea
 nothing in a callback blocks; the pump makes no greenlet, keeps no chunk that could be sent, and an
 exception in a callback ends this connection only.
 
-A flow holds at most the rest of one chunk: while it does, its source is not read, so that a slow
-reader stops its own peer and no other (high watermark 64 KiB, low watermark 0).
+A flow that pumps holds at most the rest of one chunk: while it does, its source is not read, so
+that a slow reader stops its own peer and no other (high watermark 64 KiB, low watermark 0). One
+that goes through a chain reads until `max_held` bytes are on their way, and again at half of that.
 """
 
 from __future__ import annotations
 
 import _socket
+import sys
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from gevent.event import Event
+from gevent import event
 from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
+from vaurien.errors import HandlerRaised
+from vaurien.flow import EOF, Begin, Close, Data, Reset
+from vaurien.flow.chain import Chain, Slot
+from vaurien.net.alarms import Alarm
 from vaurien.net.dial import Dial
 from vaurien.net.guard import guarded
 from vaurien.net.handoff import HandlerSocket, hand_off
@@ -26,28 +33,55 @@ from vaurien.protocols.tcp import Tcp
 
 if TYPE_CHECKING:
     from vaurien.net.handoff import Call
-    from vaurien.net.server import Picked, Server
+    from vaurien.net.picks import Picked
+    from vaurien.net.server import Server
+
+
+def through(flow: Flow, data: bytes) -> None:
+    """A flow's detour: its chain takes `data`, b'' at the end, and what has left it goes on."""
+    if flow.connection.closed or flow.finished:
+        return
+    chain = flow.chain
+    chain.push(Data(data) if data else EOF, chain.route, monotonic())  # type: ignore[union-attr]
+    flow.deliver()
+
+
+def nowhere(_flow: Flow, _data: bytes) -> None:
+    """The detour of a flow whose connection has ended while the data was being read."""
+
+
+def socket_handler(exchange: Exchange | None) -> Picked | None:
+    """Who takes what leaves the chains in `exchange`: a socket handler stands last."""
+    last: Picked | None = exchange.handlers[-1] if exchange and exchange.handlers else None
+    return last if last is not None and last.call is not None else None
 
 
 class Flow:
     """One direction of a connection: reads its source, writes its sink."""
 
     __slots__ = (
+        "alarm",
+        "arrived",
         "callback",
+        "chain",
         "connection",
+        "detour",
         "empty",
         "ended",
+        "exchange",
         "finished",
         "framer",
         "handler",
         "held",
         "loop",
+        "over",
         "owner",
         "passed",
         "peer",
         "reader",
         "recv_into",
         "send",
+        "shaped",
         "sink",
         "to_backend",
         "view",
@@ -74,16 +108,25 @@ class Flow:
         self.writer: Any = None  # made when the sink first falls behind
         self.held: memoryview | None = None  # read or sent by a handler, not yet taken by the sink
         self.passed = 0  # bytes read
-        self.ended = False  # the source has come to its end
+        self.over = False  # the source has come to its end
+        self.ended = False  # so it has for the sink and for handlers: the end has left the chain
         self.finished = False  # the sink was told so, or is gone
-        self.handler: Picked | None = None  # who deals with the present exchange; None is dummy
+        #: Where what was read goes, None for straight on: `hand_off` or `through`.
+        self.detour: Callable[[Flow, bytes], None] | None = None
+        self.exchange: Exchange | None = None  # of what leaves; None where nobody touches it
+        self.handler: Picked | None = None  # the socket handler that takes what leaves
         self.owner: Call | None = None  # the call that reads the source in our place
         self.waiter: Call | None = None  # the call that becomes owner next
-        self.empty: Event | None = None  # set when `held` is gone, for handlers that wait
+        self.empty: event.Event | None = None  # set when `held` is gone, for handlers that wait
+        self.chain: Chain | None = None  # made when first needed
+        self.shaped = False  # the chain has something to do
+        self.alarm: Alarm | None = None  # of the chain's deadline
+        self.arrived: event.Event | None = None  # set when the chain has something for `owner`
 
     def __repr__(self) -> str:
         words = [f"{self.passed} bytes"]
         words += [f"{len(self.held)} held"] if self.held is not None else []
+        words += [repr(self.chain)] if self.shaped else []
         words += ["owned"] if self.owner is not None else []
         words += [name for name in ("ended", "finished") if getattr(self, name)]
         return f"<Flow to {'backend' if self.to_backend else 'client'}: {', '.join(words)}>"
@@ -102,11 +145,11 @@ class Flow:
                 return self.source_broke()
             if not n:
                 return self.source_ended()
-            self.passed += n
             if self.framer.answered:
                 self.connection.begin()
-            if self.handler is not None:
-                return hand_off(self, bytes(self.view[:n]))
+            self.passed += n
+            if self.detour is not None:
+                return self.detour(self, bytes(self.view[:n]))
             try:
                 sent = self.send(self.view[:n])
             except BlockingIOError:
@@ -131,8 +174,8 @@ class Flow:
                 return self.source_ended()
             self.passed += n
             self.framer.answered = True
-            if self.handler is not None:
-                return hand_off(self, bytes(self.view[:n]))
+            if self.detour is not None:
+                return self.detour(self, bytes(self.view[:n]))
             try:
                 sent = self.send(self.view[:n])
             except BlockingIOError:
@@ -178,7 +221,8 @@ class Flow:
     def hold(self, rest: bytes | memoryview) -> None:
         """Keep `rest` until the sink takes it, and stop reading meanwhile."""
         self.held = memoryview(rest)
-        self.reader.stop()
+        if self.detour is not through:
+            self.reader.stop()
         if self.writer is None:
             self.writer = self.loop.io(self.sink.fileno(), WRITE)
         self.writer.start(self.writable)
@@ -187,33 +231,199 @@ class Flow:
         """Nothing is held any more."""
         self.held = None
         self.writer.stop()
+        if self.detour is through:
+            return self.deliver()
         if self.empty is not None:
             self.empty.set()
         if self.owner is not None:
-            return
-        if self.ended:
-            self.finish()
-        else:
-            self.resume()
+            return None
+        return self.finish() if self.ended else self.resume()
 
     def resume(self) -> None:
         """Read the source again, unless something stands against it."""
-        if self.held is None and self.owner is None and not (self.ended or self.finished):
+        if self.over or self.finished:
+            return
+        if self.detour is through:
+            ready = self.chain.held < self.connection.server.plan.max_held  # type: ignore[union-attr]
+        else:
+            ready = self.held is None and self.owner is None
+        if ready:
             self.reader.start(self.callback)
+
+    @property
+    def chained(self) -> bool:
+        """What is read goes through the chain; a call gets it from there."""
+        return self.detour is through
+
+    def stop_reading(self) -> None:
+        """A call reads the source from now on; through a chain we go on reading for it."""
+        if self.detour is not through:
+            self.reader.stop()
 
     def source_ended(self) -> None:
         """EOF: hand it to the handler, if one deals with the exchange, or pass it on."""
-        self.ended = True
+        self.over = True
         self.reader.stop()
-        if self.handler is not None:
-            hand_off(self, b"")
-        else:
-            self.finish()
+        if self.connection.first_end is None:
+            self.connection.first_end = "client" if self.to_backend else "backend"
+        if self.detour is through:
+            return through(self, b"")
+        self.ended = True
+        return self.detour(self, b"") if self.detour is not None else self.finish()
 
     def source_broke(self) -> None:
         """A reset by the source: for a handler it is an end; the other side gets a reset too."""
         self.connection.broken = True
         self.source_ended()
+
+    # The way through the chain
+
+    def deal(self, exchange: Exchange | None, picked: list[Picked]) -> None:
+        """An exchange begins, for which `picked` act on this flow; None if nobody touches it."""
+        chain = self.chain
+        if not picked and (chain is None or self._may_go_round(chain)):
+            self.shaped, self.exchange = False, exchange
+            self.handler = socket_handler(exchange)
+            self.detour = hand_off if self.handler is not None else None
+            return
+        assert exchange is not None
+        now = monotonic()
+        if chain is None:
+            chain = self.chain = Chain(exchange)
+        chain.route, self.shaped = exchange, True
+        self.engage()
+        for one in picked:
+            if not any(slot.key is one for slot in chain.slots):
+                before = sum(slot.pinned or slot.key.place < one.place for slot in chain.slots)
+                self.insert(before, one, now)
+        chain.push(Begin(exchange.number), exchange, now)
+        self.deliver()
+
+    def _may_go_round(self, chain: Chain) -> bool:
+        return not (
+            chain.busy
+            or self.held is not None
+            or self.owner is not None
+            or any(slot.pinned for slot in chain.slots)
+        )
+
+    def insert(self, position: int, one: Picked, now: float, pinned: bool = False) -> None:
+        """Put a stage of `one` into the chain."""
+        connection = self.connection
+        stage = one.stage(self.to_backend, connection.server.dice, connection.number, pinned)
+        self.chain.insert(position, Slot(stage, one, pinned), now)  # type: ignore[union-attr]
+
+    def pin(self, one: Picked) -> None:
+        """A toxic comes to this flow, behind those that are here."""
+        connection = self.connection
+        if self.chain is None:
+            number = connection.framer.exchange
+            now = connection.exchange or Exchange(connection.server.dice, connection.number, number)
+            self.chain = Chain(now)
+        self.shaped = True
+        self.engage()
+        pinned = sum(slot.pinned for slot in self.chain.slots)
+        self.insert(pinned, one, monotonic(), pinned=True)
+        self.deliver()
+
+    def unpin(self, one: Picked) -> None:
+        """A toxic leaves this flow; what it holds goes on."""
+        for slot in self.slots_of(one):
+            self.chain.remove(slot, monotonic())  # type: ignore[union-attr]
+        self.deliver()
+
+    def update(self, one: Picked) -> None:
+        """The options of a toxic have changed; what it holds goes on."""
+        for slot in self.slots_of(one):
+            slot.stage.options = one.specification.options
+            self.chain.update(slot, monotonic())  # type: ignore[union-attr]
+        self.deliver()
+
+    def slots_of(self, one: Picked) -> list[Slot]:
+        """Where `one` is at work in the chain: once, or not at all."""
+        slots = self.chain.slots if self.chain is not None else []
+        return [slot for slot in slots if slot.key is one]
+
+    def engage(self) -> None:
+        """Go through the chain if it has something to do, once no call reads the source itself."""
+        if self.shaped and self.owner is None:
+            self.detour = through
+
+    def deliver(self) -> None:
+        """Pass on what has left the chain, as far as the sink takes it and no handler runs."""
+        chain, connection = self.chain, self.connection
+        if chain is None or connection.closed:
+            return None
+        if chain.final is not None:
+            return connection.told(chain.final)
+        while chain.out and self.held is None and self.owner is None:
+            data, exchange = chain.take()
+            if exchange is not self.exchange:
+                self.exchange, self.handler = exchange, socket_handler(exchange)
+            if data is None:
+                self.ended = True
+            if self.handler is not None:
+                hand_off(self, b"" if data is None else data.data)
+            elif data is None:
+                self.finish()
+            else:
+                self.write(data.data)
+            if connection.closed:
+                return None
+        for waits in (self.arrived, self.empty):
+            if waits is not None:
+                waits.set()
+        high = connection.server.plan.max_held
+        if chain.held >= high:
+            self.reader.stop()
+        elif chain.held <= high // 2 and not self.reader.active:  # type: ignore[attr-defined]
+            self.resume()
+        self.arm()
+        if self.over and self.peer.over and self.stuck and self.peer.stuck:
+            connection.end(connection.first_end or "client")
+        return None
+
+    @property
+    def stuck(self) -> bool:
+        """Nothing can ever pass any more: the source has ended, and no bytes wait."""
+        chain = self.chain
+        if self.finished:
+            return True
+        return chain is not None and not chain.held and chain.deadline is None and not chain.out
+
+    def arm(self) -> None:
+        """Have `wake` called when the chain has something to do."""
+        deadline, alarm = self.chain.deadline, self.alarm  # type: ignore[union-attr]
+        alarms = self.connection.server.alarms
+        if alarm is not None:
+            if alarm.due == deadline:
+                return
+            alarms.give_up(alarm)
+        self.alarm = alarms.set(deadline, self) if deadline is not None else None
+
+    def wake(self, now: float) -> None:
+        """The chain's deadline has come."""
+        self.alarm = None
+        try:
+            self.chain.advance(now)  # type: ignore[union-attr]
+            self.deliver()
+        except Exception:
+            self.connection.crashed()
+
+    def busy_for(self, call: Call) -> bool:
+        """Whether what `call` sends has to wait for what is on its way before it."""
+        if self.held is not None:
+            return True
+        return self.detour is through and self.owner is not call and not self.chain.empty  # type: ignore[union-attr]
+
+    def rest(self, everything: bool) -> memoryview | None:
+        """What is still to be sent to the sink; with what the chain holds, if `everything`."""
+        data = bytes(self.held or b"")
+        if self.chain is not None:
+            data += self.chain.flush(everything)
+        return memoryview(data) if data else None
+
+    # The end
 
     def finish(self) -> None:
         """Tell the sink that nothing more will come; nothing may be held."""
@@ -235,7 +445,7 @@ class Flow:
         """The sink takes nothing any more: let what it has said come through, then reset."""
         connection = self.connection
         connection.broken = True
-        self.ended = self.finished = True
+        self.over = self.ended = self.finished = True
         self.drop()
         self.reader.stop()
         if self.peer.ended and self.peer.held is None and self.peer.owner is None:
@@ -246,6 +456,11 @@ class Flow:
     def drop(self) -> None:
         """Forget what is held, and wake those who wait for it to go."""
         self.held = None
+        if self.chain is not None:
+            self.chain.clear()
+        if self.alarm is not None:
+            self.connection.server.alarms.give_up(self.alarm)
+            self.alarm = None
         if self.writer is not None:
             self.writer.stop()
         if self.empty is not None:
@@ -258,11 +473,12 @@ class Flow:
     def close(self) -> None:
         """Let go of the loop."""
         self.drop()
-        self.ended = self.finished = True
+        self.over = self.ended = self.finished = True
         self.reader.stop()
         self.reader.close()
         if self.writer is not None:
             self.writer.close()
+        self.detour = nowhere
         # Without the circles they are gone at once, and the garbage collector has nothing to do.
         del self.callback, self.peer
 
@@ -281,6 +497,7 @@ class Connection:
         "dial",
         "down",
         "exchange",
+        "first_end",
         "framer",
         "harms",
         "number",
@@ -303,8 +520,9 @@ class Connection:
         self.up: Flow | None = None
         self.down: Flow | None = None
         self.dial: Dial | None = None
-        self.exchange: Exchange | None = None  # the draws of the present one, once asked for
+        self.exchange: Exchange | None = None  # the present one, if anybody is to know of it
         self.harms: dict[str, int] | None = None  # per handler, for its exact points
+        self.first_end: str | None = None  # whose end came first: client or backend
         self.timer: Any = None
         self.broken = False  # one side was reset
         self.closed = False
@@ -329,36 +547,81 @@ class Connection:
         try:
             if backend is None:
                 self.server.dial_failed(self, error)
-                return self.end()
+                return self.end("dial")
             self.backend = backend
             up = self.up = Flow(self, True, self.client, backend, self.server)
             down = self.down = Flow(self, False, backend, self.client, self.server)
             up.peer, down.peer = down, up
+            for toxic in self.server.toxics.values():
+                toxic.attach(self)
+                if self.closed:
+                    return None
             up.resume()
             down.resume()
         except Exception:
             self.crashed()
         return None
 
+    # What those do who meet clients, see `vaurien.handlers.connect`
+
+    def open_later(self, seconds: float) -> None:
+        """Dial the backend after a time."""
+        self.timer = get_hub().loop.timer(seconds)
+        self.timer.start(self._open_now)
+
+    @guarded
+    def _open_now(self) -> None:
+        self._stop_timer()
+        self.open()
+
+    def wait(self) -> None:
+        """Never dial; discard what the client sends, until it closes."""
+        self.timer = get_hub().loop.io(self.client.fileno(), READ)
+        self.timer.start(self._discard)
+
+    @guarded
+    def _discard(self) -> None:
+        try:
+            if self.client.recv_into(self.server.view):
+                return
+        except BlockingIOError:
+            return
+        except OSError:
+            pass
+        self.first_end = "client"
+        self.close()
+
+    def undialled(self, reason: str) -> None:
+        """Go on as if the backend could not be reached."""
+        self.end("handler")
+
+    # Exchanges
+
     def begin(self) -> None:
         """Client bytes were read that begin an exchange: pick who deals with it."""
         self.framer.client_bytes()
-        picks = self.server.picks
-        if picks is not None:
-            self.exchange = None
-            self.up.handler = self.down.handler = picks.pick(self)  # type: ignore[union-attr]
+        if self.server.picks is not None:
+            self.server.begin(self)
 
-    def exchange_now(self) -> Exchange:
-        """The present exchange: its number and its draws."""
-        if self.exchange is None:
-            self.exchange = Exchange(self.server.dice, self.number, self.framer.exchange)
-        return self.exchange
+    def deal(self, exchange: Exchange | None) -> None:
+        """`exchange` is the present one from now on; None if nobody touches it."""
+        self.exchange = exchange
+        picked = [one for one in exchange.handlers if one.call is None] if exchange else []
+        for flow in (self.up, self.down):
+            if flow is not None and not self.closed:
+                flow.deal(exchange, [one for one in picked if one.acts[flow.to_backend]])
+
+    @property
+    def shaped(self) -> bool:
+        """Whether a chain has something to do."""
+        return self.up is not None and (self.up.shaped or self.down.shaped)  # type: ignore[union-attr]
 
     @property
     def moved(self) -> int:
         """A number that changes with each byte that is read, or leaves what is held."""
-        flows = (self.up, self.down)
-        return sum(flow.passed - len(flow.held or b"") for flow in flows if flow is not None)
+        flows = [flow for flow in (self.up, self.down) if flow is not None]
+        held = sum(flow.chain.held for flow in flows if flow.chain is not None)
+        return sum(flow.passed - len(flow.held or b"") for flow in flows) - held
 
     @property
     def is_idle(self) -> bool:
@@ -372,12 +635,18 @@ class Connection:
             and down.held is None
             and up.owner is None
             and down.owner is None
+            and not (up.chain is not None and up.chain.held)
+            and not (down.chain is not None and down.chain.held)
         )
 
     def crashed(self) -> None:
         """Called in an ``except``: log the error and end this connection, and no other."""
-        self.server.crashed(self)
-        self.end()
+        error = sys.exc_info()[1]
+        if isinstance(error, HandlerRaised) and error.__cause__ is not None:
+            self.server.handler_raised(self, error.handler, error.__cause__, False)  # type: ignore[arg-type]
+        else:
+            self.server.crashed(self)
+        self.end("error")
 
     def done(self) -> bool:
         """Close if both sides were told that nothing more will come, and no handler runs."""
@@ -389,22 +658,33 @@ class Connection:
         if up.ended and down.ended:
             self.close()
         else:  # a handler has shut down a side whose peer may still be sending
-            self.end()
+            self.end("handler")
         return True
 
     # The ways to end. Each leaves the connection closed and its sockets in other hands.
 
     def close(self) -> None:
         """Both sides have ended and have been told: nothing is left to do."""
-        self.finish(close, close)
+        self.finish(close, close, self.first_end or "client")
 
-    def end(self) -> None:
+    def end(self, why: str) -> None:
         """A polite end of both sides."""
-        self.finish(None, None)
+        self.finish(None, None, why)
 
     def reset(self) -> None:
         """RST to both sides, now."""
-        self.finish(reset, reset)
+        self.finish(reset, reset, "reset")
+
+    def told(self, final: Close | Reset) -> None:
+        """A flow handler ends the connection."""
+        sides = ("client", "backend")
+        if isinstance(final, Reset):
+            ways = [reset if final.side in (side, "both") else None for side in sides]
+            return self.finish(ways[0], ways[1], "handler")
+        for flow in (self.up, self.down):
+            if flow is not None:
+                flow.held = flow.rest(final.side == sides[not flow.to_backend])
+        return self.end("handler")
 
     def reset_later(self) -> None:
         """Reset when what is still on its way has come through, or does not move for a second.
@@ -425,16 +705,23 @@ class Connection:
         self,
         end_client: Callable[[_socket.socket], None] | None,
         end_backend: Callable[[_socket.socket], None] | None,
+        why: str,
     ) -> None:
-        """End each side in its own way: `close`, `reset`, or None, the polite one."""
+        """End each side in its own way: `close`, `reset`, or None, the polite one.
+
+        `why` is for those who want to know how the exchange ended, see `observe.events.Ended`.
+        """
         if self.closed:
             return
         self.closed = True
         if self.dial is not None:
             self.dial.cancel()
-        if self.timer is not None:
-            self.timer.stop()
-            self.timer.close()
+        self._stop_timer()
+        if self.exchange is not None:
+            for flow in (self.up, self.down):
+                if flow is not None and flow.owner is not None:
+                    flow.owner.count()
+            self.server.over(self, self.exchange, why)
         up, down = self.up, self.down
         held = {flow.to_backend: flow.held for flow in (up, down) if flow is not None}
         for flow in (up, down):
@@ -460,6 +747,12 @@ class Connection:
             Linger(polite, self.server.view, self._gone)
         else:
             self._gone()
+
+    def _stop_timer(self) -> None:
+        if self.timer is not None:
+            self.timer.stop()
+            self.timer.close()
+            self.timer = None
 
     def _gone(self) -> None:
         self.server.closed_one(self)

@@ -14,6 +14,7 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from gevent import Greenlet, getcurrent
@@ -30,6 +31,7 @@ log = logging.getLogger("vaurien")
 if TYPE_CHECKING:
     from vaurien.net.connection import Connection, Flow
 
+
 #: Seconds until a handler is called again that returned without reading what is there.
 UNREAD = 0.01
 
@@ -39,7 +41,7 @@ _NOTHING = memoryview(b"")
 
 def hand_off(flow: Flow, data: bytes) -> None:
     """Call the handler of `flow` in a greenlet, with `data` as its first recv."""
-    flow.reader.stop()
+    flow.stop_reading()
     connection = flow.connection
     if connection.client_sock is None:
         _lend(connection)
@@ -116,7 +118,8 @@ class Call(Greenlet):  # type: ignore[type-arg]
     def __init__(self, flow: Flow) -> None:
         super().__init__()
         self.flow, self.connection, self.handler = flow, flow.connection, flow.handler
-        self.exchange = flow.connection.exchange_now()
+        self.exchange = flow.exchange
+        self.since = monotonic()
         self.owned = [flow]
         self.begun = self.over = False
         self.wants: Flow | None = None  # the flow it waits for
@@ -139,7 +142,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.begun = True
         result: object = False
         try:
-            result = self.handler.call(  # type: ignore[union-attr]
+            result = self.handler.call(  # type: ignore[union-attr, misc]
                 connection.client_sock, connection.backend_sock, self.flow.to_backend
             )
         except BaseException as error:  # an exception of any kind ends this connection only
@@ -162,11 +165,12 @@ class Call(Greenlet):  # type: ignore[type-arg]
         connection = self.connection
         if connection.closed:
             return
+        self.count()
         if result is False:
             if connection.broken:
                 connection.reset()
             else:
-                connection.end()
+                connection.end("handler")
             return
         for flow in self.owned:
             flow.owner = None
@@ -179,6 +183,12 @@ class Call(Greenlet):  # type: ignore[type-arg]
                 _go_on(flow, self.read)
         connection.done()
 
+    def count(self) -> None:
+        """Its handler did something to the exchange, and took this long."""
+        if self.begun and self.exchange is not None:
+            added, seconds = self.exchange.added, monotonic() - self.since
+            added[self.handler] = max(added.get(self.handler, 0.0), seconds)
+
     def cancel(self) -> None:
         """End it, without waiting for that; called when its connection has ended."""
         self.over = True
@@ -188,7 +198,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
     def owns(self, flow: Flow) -> None:
         """Read the source of `flow` from now on."""
         flow.owner = self
-        flow.reader.stop()
+        flow.stop_reading()
         self.owned.append(flow)
 
 
@@ -201,6 +211,7 @@ def _go_on(flow: Flow, read: bool) -> None:
             waiter.granted.set()
         return
     source = _source(flow)
+    flow.engage()
     if flow.finished:  # nobody takes what is left
         source.pending = _NOTHING
     if not source.pending:
@@ -208,6 +219,7 @@ def _go_on(flow: Flow, read: bool) -> None:
             flow.finish()
         else:
             flow.resume()
+            flow.deliver()
     elif flow.handler is None:  # left unread, and the exchange now is another's
         data, source.pending = source.pending, _NOTHING
         if flow.held is not None:
@@ -216,6 +228,7 @@ def _go_on(flow: Flow, read: bool) -> None:
             flow.write(data)
         if flow.held is None:
             flow.finish() if flow.ended else flow.resume()
+        flow.deliver()
     else:
         Call(flow).start() if read else Call(flow).start_later(UNREAD)
 
@@ -245,19 +258,23 @@ class HandlerSocket(gsocket.socket):
     @property
     def exchange(self) -> Exchange:
         """The exchange that the call deals with: its number and its draws."""
-        return self._call().exchange
+        exchange = self._call().exchange
+        assert exchange is not None
+        return exchange
 
     # Reading
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """At most `bufsize` bytes; b'' at the end of this side, a reset included."""
         flow = self._claim()
+        if flow.chained and not self.pending and not flow.ended:
+            self._wait_for_chain(flow)
         if self.pending and bufsize:
             data = bytes(self.pending[:bufsize])
             if not flags & _socket.MSG_PEEK:
                 self.pending = self.pending[bufsize:] or _NOTHING  # an empty view keeps its bytes
             return data
-        if flow.ended:
+        if flow.ended or flow.chained:
             return b""
         try:
             data = super().recv(bufsize, flags)
@@ -265,18 +282,38 @@ class HandlerSocket(gsocket.socket):
             if isinstance(error, TimeoutError) and error.errno is None:
                 raise  # the handler's own settimeout
             flow.connection.broken = True
-            flow.ended = True
+            flow.over = flow.ended = True
             return b""
         if flags & _socket.MSG_PEEK or not bufsize:
             return data
         if not data:
-            flow.ended = True
-        flow.passed += len(data)
+            flow.over = flow.ended = True
         if not flow.to_backend:
             flow.framer.backend_bytes()
         elif data and flow.framer.client_bytes():
-            flow.connection.exchange = None  # one more began, and it stays with this handler
+            flow.connection.server.another(flow.connection)
+        flow.passed += len(data)
         return data
+
+    def _wait_for_chain(self, flow: Flow) -> None:
+        """Wait until the chain lets something out: for the call, or the end."""
+        chain = flow.chain
+        assert chain is not None
+        while not chain.out:
+            if self.gettimeout() == 0.0:
+                raise BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
+            if flow.arrived is None:
+                flow.arrived = Event()
+            flow.arrived.clear()
+            if not flow.arrived.wait(self.gettimeout()):
+                raise TimeoutError("timed out")
+            self._call()
+        data, _ = chain.take()
+        if data is None:
+            flow.ended = True
+        else:
+            self.pending = memoryview(data.data)
+        flow.deliver()
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
         with memoryview(buffer).cast("B") as view:
@@ -361,6 +398,8 @@ class HandlerSocket(gsocket.socket):
         self._claim()
         if self.pending:
             raise OSError(errno.EBUSY, f"bytes were read ahead: recv() them before {use}")
+        if self._incoming.chained:
+            raise OSError(errno.EBUSY, f"flow handlers shape this side: use recv(), not {use}")
 
     def _wait_for(self, flow: Flow, call: Call) -> None:
         call.wants, flow.waiter = flow, call
@@ -402,8 +441,7 @@ class HandlerSocket(gsocket.socket):
         """As `sendall`, unless the socket does not block: then as much as fits now."""
         with memoryview(data).cast("B") as view:
             if self.gettimeout() == 0.0:
-                self._call()
-                if self._outgoing.held is not None:
+                if self._outgoing.busy_for(self._call()):
                     raise BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
                 return int(self._sock.send(view, flags))
             self.sendall(view, flags)
@@ -417,8 +455,8 @@ class HandlerSocket(gsocket.socket):
 
     def _wait_empty(self, flow: Flow) -> None:
         """Wait until `flow` holds nothing; raise if it can take nothing any more."""
-        self._call()
-        while flow.held is not None:
+        call = self._call()
+        while flow.busy_for(call):
             if flow.empty is None:
                 flow.empty = Event()
             flow.empty.clear()
@@ -439,7 +477,8 @@ class HandlerSocket(gsocket.socket):
             flow.reader.stop()
             flow.finish()
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
-            self._claim().ended = True
+            flow = self._claim()
+            flow.over = flow.ended = True
             self.pending = _NOTHING  # as the system does: what was not read is gone
 
     def close(self) -> None:
@@ -452,7 +491,7 @@ class HandlerSocket(gsocket.socket):
     def _end(self, how: Callable[[_socket.socket], None] | None) -> None:
         """End this side in the way of `how`, the other politely."""
         sides = (how, None) if self._incoming.to_backend else (None, how)
-        self._incoming.connection.finish(*sides)
+        self._incoming.connection.finish(sides[0], sides[1], "handler")
 
     def give_back(self) -> _socket.socket:
         """The raw socket again, for the end of the connection."""

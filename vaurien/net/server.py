@@ -13,7 +13,8 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from time import monotonic
+from math import inf
+from time import monotonic, time
 from typing import Any, cast
 
 import gevent
@@ -21,15 +22,18 @@ from gevent import socket as gsocket
 from gevent.server import StreamServer
 
 from vaurien.address import Address
-from vaurien.behavior import DUMMY, Dice, Points
-from vaurien.errors import ListenError, UsageError
+from vaurien.behavior import Dice, Exchange, Points
+from vaurien.errors import ListenError
 from vaurien.handlers.base import CHUNK
-from vaurien.net.connection import Connection
+from vaurien.handlers.connect import Down
+from vaurien.net.alarms import Alarms
+from vaurien.net.connection import Connection, Flow
 from vaurien.net.dial import Dialer, resolve
 from vaurien.net.linger import LINGER
-from vaurien.observe.events import Began, Event
-from vaurien.options import Values
-from vaurien.plan import Plan, Specification
+from vaurien.net.picks import Picked, Picks
+from vaurien.observe.events import Began, Ended, Event
+from vaurien.observe.summary import Stats
+from vaurien.plan import Plan, Toxic
 
 log = logging.getLogger("vaurien")
 
@@ -58,64 +62,47 @@ class Counters:
         return ", ".join(counted)
 
 
-class Picked:
-    """A handler that a behavior can pick: its name, the instance, its exact points."""
+class Pin:
+    """A toxic at work: its configuration, and what it did."""
 
-    __slots__ = ("call", "harms", "name", "points")
+    def __init__(self, toxic: Toxic, dice: Dice, proxy: object) -> None:
+        self.toxic, self._dice = toxic, dice
+        self.picked = Picked(toxic.specification, (0, 0), Stats(), proxy)
 
-    def __init__(self, name: str, handler: Any, points: Points) -> None:
-        self.name, self.call, self.points = name, handler, points
-        self.harms = 0  # in the whole proxy
+    def hits(self, connection: Connection) -> bool:
+        """Whether it acts on that connection: the draw is the same whenever it is asked for."""
+        draw = self._dice.draw(connection.number, 0, f"toxicity {self.toxic.name}")
+        return draw < self.toxic.toxicity
 
-    def __repr__(self) -> str:
-        return f"<Picked {self.name!r}: {self.call!r}>"
+    def flows(self, connection: Connection) -> list[Flow]:
+        """The flows of that connection that are in its stream."""
+        flows = (connection.up, connection.down)
+        return [flow for flow in flows if flow and self.picked.acts[flow.to_backend]]
 
+    def attach(self, connection: Connection) -> None:
+        """Come to that connection, if it is hit."""
+        if self.hits(connection):
+            for flow in self.flows(connection):
+                if not connection.closed:
+                    flow.pin(self.picked)
 
-class Picks:
-    """The choice of one plan, made ready: a hash and a bisection for each exchange."""
+    def detach(self, connection: Connection) -> None:
+        """Leave that connection."""
+        for flow in self.flows(connection):
+            if not connection.closed:
+                flow.unpin(self.picked)
 
-    __slots__ = ("choices", "cuts", "dice", "exchanges", "limited")
-
-    def __init__(self, plan: Plan, dice: Dice, proxy: object) -> None:
-        specs = {spec.name: spec for spec in plan.handlers.values()}
-        made = {
-            name: Picked(name, _build(spec, proxy), spec.points) for name, spec in specs.items()
-        }
-        self.choices = [made[spec.name] if spec else None for spec in plan.choices]
-        self.cuts, self.dice = plan.cuts, dice
-        self.exchanges = 0  # begun in the whole proxy
-
-    def pick(self, connection: Connection) -> Picked | None:
-        """Who deals with the exchange that begins on `connection`; None is dummy."""
-        self.exchanges += 1
-        exchange = connection.framer.exchange
-        picked = self.choices[self.dice.part(self.cuts, connection.number, exchange)]
-        if picked is None:
-            return None
-        points = picked.points
-        if points.per_proxy:
-            if not points.allow(self.exchanges, picked.harms):
-                return None
-        elif points.after or points.times is not None:
-            harms = connection.harms
-            if harms is None:
-                harms = connection.harms = {}
-            done = harms.get(picked.name, 0)
-            if not points.allow(exchange, done):
-                return None
-            harms[picked.name] = done + 1
-        picked.harms += 1
-        return picked
-
-
-def _build(spec: Specification, proxy: object) -> Any:
-    try:
-        return spec.cls(Values(spec.options), proxy)
-    except Exception as error:
-        raise UsageError(
-            f"handler {spec.name!r}: {spec.cls.__qualname__}(settings, proxy) raised"
-            f" {type(error).__name__}: {error}"
-        ) from error
+    def update(self, connection: Connection) -> None:
+        """The toxic has changed: act on that connection as it says now."""
+        at_work = any(flow.slots_of(self.picked) for flow in self.flows(connection))
+        if at_work and self.hits(connection):
+            for flow in self.flows(connection):
+                if not connection.closed:
+                    flow.update(self.picked)
+        elif at_work:
+            self.detach(connection)
+        else:
+            self.attach(connection)
 
 
 class Server(StreamServer):
@@ -136,14 +123,23 @@ class Server(StreamServer):
         plan: Plan,
         proxy: object = None,
         observers: tuple[Callable[[Event], None], ...] = (),
+        everything: bool = False,
     ) -> None:
+        """`observers` get the events of exchanges that a handler touches; `everything`: of all."""
         self.plan, self.name, self.observers = plan, plan.name, observers
         self.dice = Dice(plan.seed, plan.name)
-        self._picks = Picks(plan, self.dice, proxy)
+        self._proxy, self._everything = proxy, everything
+        self._picks = Picks(plan.behavior, plan, self.dice, proxy, decisions=plan.decisions)
+        self._meets = Picks(
+            plan.on_connect, plan, self.dice, proxy, b"connect", plan.connect_decisions
+        )
+        self.toxics = {toxic.name: Pin(toxic, self.dice, proxy) for toxic in plan.toxics}
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
-        self.picks: Server | Picks | None = self if observers else self._picks
-        if plan.is_quiet and not observers:
-            self.picks = None
+        self.picks: Picks | None = None
+        self._look()
+        self._alarms: Alarms | None = None
+        self._down: Picked | None = self._meets.only(Down)
+        self._down_timers: list[Any] = []
         self.dialer = Dialer(plan.distant, plan.connect_timeout)
         self.view = memoryview(bytearray(CHUNK))
         self.counters = Counters()
@@ -160,16 +156,73 @@ class Server(StreamServer):
 
     # Listening
 
+    def _look(self) -> None:
+        quiet = self.plan.is_quiet and not self.toxics and not self._everything
+        self.picks = None if quiet else self._picks
+
     def listen(self) -> None:
-        """Bind and listen, so that a connect succeeds from now on; ListenError if it can't be."""
-        self._bound = _Bound(self.plan.local, self.plan.backlog)
-        self.socket, self.family = self._bound.sock, self._bound.sock.family
-        super().start()
+        """Bind and listen, so that a connect succeeds from now on; ListenError if it can't be.
+
+        The proxy's time begins; `down` may have it that it does not listen yet.
+        """
+        self._bound = _Bound(self.plan.local)
+        self.family = self._bound.sock.family
+        self._picks.started = self._meets.started = monotonic()
+        if self._down is not None:
+            self._schedule_down(self._down.specification.points)
+        if self._down is None or self._down.specification.points.since:
+            self._bound.listen(self.plan.backlog)
+            self.socket = self._bound.sock
+            super().start()
         if not self.plan.distant.is_literal:
             self.dialer.lookup_soon(self._looked_up)
         if self.plan.timeout:
             self._sweeper = self.loop.timer(0, min(self.plan.timeout / 4, 1.0))
             self._sweeper.start(self._sweep)
+
+    def _schedule_down(self, points: Points) -> None:
+        """Have the listener closed and opened at its times."""
+        until = "" if points.until is None else f" until {points.until:g} s after the start"
+        if points.since:
+            self._later(points.since, lambda: self._go_down(until))
+        else:
+            log.info("%s: down%s: the system refuses who connects", self.name, until)
+        if points.until is not None:
+            self._later(max(points.until, points.since), self._come_up)
+
+    def _later(self, seconds: float, action: Callable[[], None]) -> None:
+        timer = self.loop.timer(seconds)
+        timer.start(action)
+        self._down_timers.append(timer)
+
+    def _go_down(self, until: str) -> None:
+        """Close the listener; its address stays ours, bound anew."""
+        log.info("%s: down%s: the system refuses who connects", self.name, until)
+        bound = self.bound
+        try:
+            self._stop_accepting_all()
+            self._bound = _Bound(bound)
+        except ListenError as error:
+            log.error("%s: %s", self.name, error)
+
+    def _come_up(self) -> None:
+        log.info("%s: up again at %s", self.name, self.bound)
+        try:
+            if self._bound is None:
+                self._bound = _Bound(self.plan.local)
+            self._bound.listen(self.plan.backlog)
+            self.socket = self._bound.sock
+            super().start()
+        except (ListenError, OSError) as error:
+            log.error("%s: cannot listen again: %s", self.name, error)
+
+    def _stop_accepting_all(self) -> None:
+        """Take those who wait in the backlog, then close the listener."""
+        if self.started and self._watcher is not None:
+            self._do_read()
+        self.close()
+        if self._bound is not None:
+            self._bound.close()
 
     def _looked_up(self, error: OSError | None) -> None:
         if error is not None:
@@ -218,9 +271,22 @@ class Server(StreamServer):
         client.setblocking(False)
         connection = self.connections[number] = Connection(self, number, client, address)
         try:
-            connection.open()
+            if self.plan.on_connect.parts:
+                self._meet(connection)
+            else:
+                connection.open()
         except Exception:
             connection.crashed()
+
+    def _meet(self, connection: Connection) -> None:
+        """Pick who meets a connection before its first byte, and let him."""
+        picked = self._meets.pick(connection, 0)
+        if not picked:
+            connection.open()
+            return
+        connection.exchange = exchange = self._exchange(connection, 0, picked)
+        exchange.added[picked[0]] = inf
+        picked[0].call.meet(connection)  # type: ignore[union-attr]
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for a moment."""
@@ -238,15 +304,122 @@ class Server(StreamServer):
 
     # What connections tell
 
-    def pick(self, connection: Connection) -> Picked | None:
-        """Who deals with the exchange that begins on `connection`, told to the observers."""
-        picked = self._picks.pick(connection)
-        if self.observers:
-            name = DUMMY if picked is None else picked.name
-            event = Began(self.name, connection.number, connection.framer.exchange, name)
+    def begin(self, connection: Connection) -> None:
+        """An exchange begins on `connection`: pick who deals with it.
+
+        Nothing is made for one that nobody touches.
+        """
+        before = connection.exchange
+        if before is not None:
+            self.over(connection, before, "next")
+        number = connection.framer.exchange
+        picked = self._picks.pick(connection, number)
+        if picked or self._everything or connection.shaped:
+            connection.deal(self._exchange(connection, number, picked))
+        elif before is not None:
+            connection.deal(None)
+
+    def another(self, connection: Connection) -> None:
+        """An exchange begins with bytes that a handler has read itself: it stays with it."""
+        before = connection.exchange
+        if before is not None:
+            self.over(connection, before, "next")
+            number = connection.framer.exchange
+            connection.deal(self._exchange(connection, number, before.handlers))
+
+    def _exchange(
+        self, connection: Connection, number: int, picked: tuple[Picked, ...]
+    ) -> Exchange:
+        """The exchange that begins, told to the observers if anybody touches it."""
+        exchange = Exchange(self.dice, connection.number, number, picked)
+        exchange.began = monotonic()
+        up, down = connection.up, connection.down
+        if up is not None and down is not None:
+            exchange.marks = (up.passed, down.passed)
+        if self.observers and (picked or self._everything):
+            names = tuple(dict.fromkeys(one.name for one in picked))
+            event = Began(self.name, connection.number, number, names)
             for observer in self.observers:
                 observer(event)
-        return picked
+        return exchange
+
+    def over(self, connection: Connection, exchange: Exchange, end: str) -> None:
+        """`exchange` has ended as `end` says: count what it was, and tell the observers."""
+        seconds = monotonic() - exchange.began
+        up, down = connection.up, connection.down
+        from_client = up.passed - exchange.marks[0] if up is not None else 0
+        from_backend = down.passed - exchange.marks[1] if down is not None else 0
+        fired: dict[str, float] = {}
+        for one, added in exchange.added.items():
+            fired[one.name] = max(added, fired.get(one.name, 0.0))
+        touched = {one.name: one.stats for one in (*exchange.handlers, *exchange.added)}
+        for name, stats in touched.items():
+            stats.bytes += from_client + from_backend
+            if name in fired:
+                stats.fire(fired[name])
+        if self.observers and (exchange.handlers or self._everything):
+            event = Ended(
+                time() - seconds,
+                self.name,
+                connection.number,
+                _client(connection.address),
+                exchange.number,
+                tuple(dict.fromkeys(one.name for one in exchange.handlers)),
+                tuple(one.specification for one in exchange.handlers),
+                tuple(fired),
+                from_client,
+                from_backend,
+                seconds,
+                end,
+            )
+            for observer in self.observers:
+                observer(event)
+
+    @property
+    def alarms(self) -> Alarms:
+        """The alarms of all flows."""
+        if self._alarms is None:
+            self._alarms = Alarms()
+        return self._alarms
+
+    @property
+    def stats(self) -> dict[str, Stats]:
+        """What each handler did: those of the behavior, those of on-connect, the toxics."""
+        pinned = {name: pin.picked.stats for name, pin in self.toxics.items()}
+        return {**self._picks.stats, **self._meets.stats, **pinned}
+
+    def unmet(self) -> list[tuple[int, int]]:
+        """The decisions of a replay, as (connection, exchange), that did not come to pass."""
+        return sorted(self._picks.unmet() + self._meets.unmet())
+
+    # Toxics
+
+    def add_toxic(self, toxic: Toxic) -> None:
+        """Pin `toxic` to all connections that it hits, open ones too."""
+        pin = self.toxics[toxic.name] = Pin(toxic, self.dice, self._proxy)
+        self._look()
+        self._for_each(pin.attach)
+
+    def update_toxic(self, toxic: Toxic) -> None:
+        """Change the toxic of the same name."""
+        pin = self.toxics[toxic.name]
+        pin.toxic = toxic
+        pin.picked.specification = toxic.specification
+        self._for_each(pin.update)
+
+    def remove_toxic(self, name: str) -> None:
+        """Take a toxic away."""
+        pin = self.toxics.pop(name)
+        self._for_each(pin.detach)
+        self._look()
+
+    def _for_each(self, action: Callable[[Connection], None]) -> None:
+        for connection in list(self.connections.values()):
+            if not connection.closed:
+                try:
+                    action(connection)
+                except Exception:
+                    connection.crashed()
 
     def closed_one(self, connection: Connection) -> None:
         """A connection is gone, its descriptors too."""
@@ -292,7 +465,7 @@ class Server(StreamServer):
         now = monotonic()
         for connection in self._quiet(now, self.plan.timeout):
             log.info("%s: connection %d ends: idle", self.name, connection.number)
-            connection.end()
+            connection.end("idle")
 
     def _quiet(self, now: float, limit: float) -> list[Connection]:
         """The connections through which nothing has passed for `limit` seconds."""
@@ -307,15 +480,14 @@ class Server(StreamServer):
 
     def stop_listening(self) -> None:
         """Take those who wait in the backlog, then close the listener."""
-        if self.started and self._watcher is not None:
-            self._do_read()
+        for timer in self._down_timers:
+            timer.stop()
+            timer.close()
         if self._sweeper is not None:
             self._sweeper.stop()
             self._sweeper.close()
             self._sweeper = None
-        self.close()
-        if self._bound is not None:
-            self._bound.close()
+        self._stop_accepting_all()
 
     def drain(self, limit: float) -> int:
         """Let connections come to their end, for `limit` seconds; how many had to be ended.
@@ -328,21 +500,32 @@ class Server(StreamServer):
         while self.connections and (now := monotonic()) < until:
             for connection in self._quiet(now, QUIET):
                 if connection.is_idle:
-                    connection.end()
+                    connection.end("exit")
             gevent.sleep(min(_LOOK, until - now))
         left = [connection for connection in self.connections.values() if not connection.closed]
         for connection in left:
-            connection.end()
+            connection.end("exit")
         until = monotonic() + LINGER + _LOOK
         while self.connections and monotonic() < until:
             gevent.sleep(_LOOK)
+        if self._alarms is not None:
+            self._alarms.close()
+            self._alarms = None
         return len(left)
 
 
-class _Bound:
-    """A listening socket and, for a unix socket, its file."""
+def _client(address: object) -> str:
+    """A client's address as text; a unix socket's has none."""
+    if not isinstance(address, tuple):
+        return "unix"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
-    def __init__(self, local: Address, backlog: int) -> None:
+
+class _Bound:
+    """A socket that is bound, and listens if told to; for a unix socket, its file too."""
+
+    def __init__(self, local: Address) -> None:
         self._file: tuple[int, int] | None = None
         self._path = local.path
         try:
@@ -361,7 +544,6 @@ class _Bound:
                 # on Linux accepted sockets inherit it: one call for all of them
                 self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
             self.sock.bind(sockaddr)
-            self.sock.listen(backlog)
         except OSError as error:
             self.sock.close()
             raise ListenError(f"--local: cannot listen on {local}: {_why(error, local)}") from None
@@ -372,6 +554,15 @@ class _Bound:
         else:
             host, port = self.sock.getsockname()[:2]
             self.address = Address(host, port)
+
+    def listen(self, backlog: int) -> None:
+        """Let clients connect; ListenError if another program does so at this address."""
+        try:
+            self.sock.listen(backlog)
+        except OSError as error:
+            self.close()
+            why = _why(error, self.address)
+            raise ListenError(f"--local: cannot listen on {self.address}: {why}") from None
 
     def close(self) -> None:
         """Close, and remove the file if it is still ours."""

@@ -4,14 +4,39 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from vaurien.plan import Specification
+
 
 class Began(NamedTuple):
-    """An exchange began on a connection, and `handler` was picked for it."""
+    """An exchange began on a connection, and `handlers` were picked for it."""
 
     proxy: str
     connection: int
     exchange: int
-    handler: str
+    handlers: tuple[str, ...]
 
 
-Event = Began
+class Ended(NamedTuple):
+    """An exchange is over.
+
+    `time` is when it began, in seconds since the epoch, `seconds` how long it took. The bytes are
+    those that were read. `end` is how it ended: ``next`` (another one began), ``client`` or
+    ``backend`` (that side closed first), ``reset``, ``handler``, ``idle``, ``exit``, ``dial``,
+    ``error``.
+    """
+
+    time: float
+    proxy: str
+    connection: int
+    client: str
+    exchange: int
+    handlers: tuple[str, ...]
+    specifications: tuple[Specification, ...]
+    fired: tuple[str, ...]
+    from_client: int
+    from_backend: int
+    seconds: float
+    end: str
+
+
+Event = Began | Ended

@@ -11,12 +11,10 @@ import os
 from traceback import TracebackException
 from typing import Any
 
-from vaurien.behavior import DUMMY
 from vaurien.errors import UsageError
-from vaurien.observe import native
-from vaurien.observe.events import Event
+from vaurien.observe.events import Began, Event
+from vaurien.observe.writer import LIMIT, Writer
 
-LIMIT = 10_000  # lines waiting
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
 STDERR = "-"
@@ -44,21 +42,19 @@ class QueueWriter(logging.Handler):
     def __init__(self, descriptor: int, limit: int = LIMIT) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter(FORMAT))
-        self.descriptor, self.limit = descriptor, limit
-        self.dropped = 0  # in all
-        self._told = 0
-        self._queue: native.Queue[_Waiting | None] = native.Queue()
-        self._done = native.lock()
-        self._done.acquire()
-        native.start_thread(self._write_all)
+        self.writer: Writer[_Waiting | str] = Writer(
+            descriptor, self._text, limit, apology="{} lines of the log were dropped".format
+        )
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped in all."""
+        return self.writer.dropped
 
     def createLock(self) -> None:  # noqa: N802
         self.lock: Any = _NoLock()
 
     def emit(self, record: logging.LogRecord) -> None:
-        if self._queue.qsize() >= self.limit:
-            self.dropped += 1
-            return
         # What waits must not keep frames and what is in them. The lines of the traceback's files
         # are read by the thread.
         trace = None
@@ -70,39 +66,23 @@ class QueueWriter(logging.Handler):
         except Exception as error:
             record.msg = f"a line of the log could not be made of {record.msg!r}: {error!r}"
         record.args = None
-        self._queue.put((record, trace))
+        self.writer.put((record, trace))
+
+    def tell(self, text: str) -> None:
+        """Write `text` as it is, whatever the level of the log."""
+        self.writer.put(text)
 
     def stop(self, limit: float = 1.0) -> None:
         """Write what is waiting, for `limit` seconds at most."""
-        self._queue.put(None)
-        self._done.acquire(True, limit)
+        self.writer.stop(limit)
 
-    def _write_all(self) -> None:
-        """The thread: until None comes, or the other end is gone."""
-        try:
-            while (waiting := self._queue.get()) is not None:
-                self._write(self._text(*waiting))
-                dropped = self.dropped
-                if dropped > self._told:
-                    self._write(f"{dropped - self._told} lines of the log were dropped")
-                    self._told = dropped
-        except OSError:
-            self.limit = 0  # nobody reads any more: count what comes
-        finally:
-            self._done.release()
-
-    def _text(self, record: logging.LogRecord, trace: TracebackException | None) -> str:
+    def _text(self, waiting: _Waiting | str) -> str:
+        if isinstance(waiting, str):
+            return waiting
+        record, trace = waiting
         if trace is not None:
             record.exc_text = "".join(trace.format()).rstrip()
         return self.format(record)
-
-    def _write(self, line: str) -> None:
-        data = (line + "\n").encode(errors="backslashreplace")
-        while data:
-            try:
-                data = data[os.write(self.descriptor, data) :]
-            except BlockingIOError:  # a pipe that somebody made non-blocking is full
-                native.sleep(0.05)
 
 
 def start(level: str, output: str) -> QueueWriter:
@@ -125,11 +105,11 @@ def start(level: str, output: str) -> QueueWriter:
 
 def log_fault(event: Event) -> None:
     """An observer: one line for each exchange that a handler deals with, quiet for dummy."""
-    if event.handler != DUMMY:
+    if isinstance(event, Began) and event.handlers:
         log.info(
             "%s: connection %d, exchange %d: %s",
             event.proxy,
             event.connection,
             event.exchange,
-            event.handler,
+            "+".join(event.handlers),
         )

@@ -1,0 +1,115 @@
+"""What a flow handler is, and the base class to write one.
+
+Law: pure. A flow handler turns events into later events; it has no socket, no clock and does not
+sleep. One configured handler makes one instance, a *stage*, for each connection and direction; the
+stage keeps its state in itself and lives as long as the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ClassVar
+
+from vaurien import options as options_
+from vaurien.behavior import Dice
+from vaurien.flow.events import Event
+from vaurien.options import Bounded, Values, number
+
+#: Types of options that many flow handlers have.
+milliseconds = Bounded(number, "milliseconds", 0, 1e9)
+percent = Bounded(number, "percent", 0, 100)
+
+STREAMS = ("downstream", "upstream", "both")
+
+
+class Draws:
+    """The random numbers of one stage, of the exchange that it deals with."""
+
+    __slots__ = ("_counts", "_prefix", "connection", "dice", "exchange")
+
+    def __init__(self, dice: Dice, connection: int, prefix: str) -> None:
+        self.dice, self.connection, self._prefix = dice, connection, prefix
+        self.exchange = 0
+        self._counts: dict[str, int] = {}
+
+    def __call__(self, purpose: str) -> float:
+        """The next number for `purpose` in this exchange: from 0 to 1, 1 excluded."""
+        n = self._counts.get(purpose, 0)
+        self._counts[purpose] = n + 1
+        return self.dice.draw(self.connection, self.exchange, f"{self._prefix} {purpose} {n}")
+
+    def enter(self, exchange: int) -> None:
+        """Begin with the numbers of another exchange."""
+        self.exchange = exchange
+        self._counts.clear()
+
+
+class FlowHandler:
+    """A handler that works on the events of one flow.
+
+    Subclasses set `name` and `options` and implement `on`. State is kept in attributes, whose first
+    values best stand in the class: an instance serves one flow of one connection.
+
+    Made by hand, as in a test, it takes a mapping of options: ``Latency({"latency": 20})``.
+    """
+
+    name: ClassVar[str] = ""
+
+    #: ``{name: (description, type, default[, choices])}``; on an instance, ``self.options('x')``
+    #: gives the converted value.
+    options: Any = {}
+
+    #: See `vaurien.handlers.BaseHandler.points`.
+    points: ClassVar[Mapping[str, str]] = {}
+
+    to_backend: bool  # True upstream, False downstream
+    draw: Draws
+    shared: dict[Any, Any]  # one for all stages of this handler in the proxy
+    pinned = False  # True for a toxic, which acts on all exchanges, False for what a behavior picks
+
+    def __new__(
+        cls,
+        options: Any = None,
+        to_backend: bool = False,
+        draw: Draws | None = None,
+        shared: dict[Any, Any] | None = None,
+    ) -> Any:
+        # Here and not in __init__, which subclasses may leave uncalled.
+        self = super().__new__(cls)
+        given = {} if options is None else options
+        if not isinstance(given, Values):
+            given = options_.fill(cls.options, given, cls.name)
+        self.options, self.to_backend = given, to_backend
+        self.draw = draw if draw is not None else Draws(Dice(0, "default"), 1, cls.name)
+        self.shared = shared if shared is not None else {}
+        return self
+
+    def __init__(
+        self,
+        options: Any = None,
+        to_backend: bool = False,
+        draw: Callable[[str], float] | None = None,
+        shared: dict[Any, Any] | None = None,
+    ) -> None:
+        """For subclasses to extend; the attributes are there before it is called."""
+
+    def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        """What becomes of `event`, which came at `now`: later events, each with its delay.
+
+        Times are in seconds, `now` counts from any point. No answer drops the event. The engine
+        keeps the order, so that an answer may come later than asked. ``(delay, WAKE)`` brings
+        WAKE back to this stage.
+        """
+        raise TypeError(f"flow handler {self.name!r} does not implement on()")
+
+    def enter(self, exchange: int) -> None:
+        """The events that follow belong to `exchange`."""
+        self.draw.enter(exchange)
+
+    def removed(self, now: float) -> Iterable[tuple[float, Event]]:
+        """What follows when the handler is taken away from an open connection."""
+        return ()
+
+    def __repr__(self) -> str:
+        values = " ".join(f"{k}={options_.show(v)}" for k, v in self.options.items())
+        return f"<{type(self).__name__} {self.name!r}{' ' + values if values else ''}>"

@@ -1,0 +1,19 @@
+"""The flow handler that does nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vaurien.flow import Event
+from vaurien.handlers.flow import FlowHandler
+
+
+class Noop(FlowHandler):
+    """Passes everything on, through the engine: what a toxic costs that does no harm."""
+
+    name = "noop"
+    options: Any = {}
+
+    def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        yield 0, event

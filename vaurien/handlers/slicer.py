@@ -1,0 +1,47 @@
+"""The flow handler that cuts data into small pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vaurien.flow import Data, Event
+from vaurien.handlers.flow import FlowHandler
+from vaurien.options import Bounded, number, whole
+
+piece_bytes = Bounded(whole, "bytes", 1)
+some_bytes = Bounded(whole, "bytes", 0)
+microseconds = Bounded(number, "microseconds", 0, 1e12)
+
+
+class Slicer(FlowHandler):
+    """Cuts data into pieces, each sent on its own, with a delay between them.
+
+    The size of a piece is uniform in ``average_size`` ± ``size_variation``, at least one byte.
+    """
+
+    name = "slicer"
+    options: Any = {
+        "average_size": ("Size of a piece in bytes", piece_bytes, 1024),
+        "size_variation": ("How far a size may be off, in bytes", some_bytes, 0),
+        "delay": ("Time between two pieces in microseconds", microseconds, 0),
+    }
+
+    _free = 0.0  # when the next piece may go
+
+    def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        if not isinstance(event, Data):
+            yield 0, event
+            return
+        data, start = event.data, 0
+        average, variation = self.options("average_size"), self.options("size_variation")
+        due, delay = max(now, self._free), self.options("delay") / 1e6
+        while start < len(data):
+            size = average
+            if variation:
+                size = max(1, average + round((2 * self.draw("size") - 1) * variation))
+            piece = data[start : start + size]
+            yield due - now, Data(piece) if len(piece) < len(data) else event
+            start += size
+            due += delay
+        self._free = due

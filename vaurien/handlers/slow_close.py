@@ -1,0 +1,20 @@
+"""The flow handler that delays the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vaurien.flow import EOF, Close, Event
+from vaurien.handlers.flow import FlowHandler, milliseconds
+
+
+class SlowClose(FlowHandler):
+    """Delays the end of the flow; data passes untouched."""
+
+    name = "slow_close"
+    options: Any = {"delay": ("Delay in ms", milliseconds, 1000)}
+
+    def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        ends = event is EOF or isinstance(event, Close)
+        yield self.options("delay") / 1000 if ends else 0, event

@@ -1,0 +1,37 @@
+"""The flow handler that lets nothing through, and closes after a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Event
+from vaurien.handlers.flow import FlowHandler, milliseconds
+
+
+class Timeout(FlowHandler):
+    """Drops all data, and after ``timeout`` ms closes the connection with a polite end (FIN).
+
+    The time counts from when the handler first deals with the connection, whatever it is sent
+    meanwhile. With ``timeout`` 0 the connection stays open until the client closes its side; when
+    the handler is removed from an open connection, the connection is closed.
+    """
+
+    name = "timeout"
+    options: Any = {
+        "timeout": ("Time in ms until the connection closes; 0 for never", milliseconds, 1000)
+    }
+
+    def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        timeout = self.options("timeout") / 1000
+        if event is OPEN and timeout:
+            yield timeout, WAKE
+        elif event is WAKE:
+            yield 0, Close()
+        elif event is EOF and self.to_backend and not timeout:
+            yield 0, Close()  # who waited has gone
+        elif isinstance(event, (Begin, Close)):
+            yield 0, event
+
+    def removed(self, now: float) -> Iterable[tuple[float, Event]]:
+        yield 0, Close()

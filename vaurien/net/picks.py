@@ -1,0 +1,164 @@
+"""Who deals with an exchange, or meets a client: a plan's choices, made ready.
+
+Laws: a draw is one hash and a bisection; it is made first, and what it picks is dropped if its
+exact points do not allow it, without another draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from vaurien.behavior import ALWAYS, DUMMY, Behavior, Dice, cuts
+from vaurien.errors import UsageError
+from vaurien.handlers.flow import Draws, FlowHandler
+from vaurien.observe.summary import Stats
+from vaurien.options import Values
+from vaurien.plan import Plan, Specification
+
+if TYPE_CHECKING:
+    from vaurien.net.connection import Connection
+
+#: Which part of a behavior deals with (connection, exchange), in place of a draw.
+Decisions = Mapping[tuple[int, int], str]
+
+
+class Picked:
+    """A handler that a behavior can pick: its configuration, its instance, what it did."""
+
+    __slots__ = (
+        "acts",
+        "call",
+        "harms",
+        "name",
+        "place",
+        "points",
+        "shared",
+        "specification",
+        "stats",
+    )
+
+    def __init__(
+        self, specification: Specification, place: tuple[int, int], stats: Stats, proxy: object
+    ) -> None:
+        self.specification, self.name, self.stats = specification, specification.name, stats
+        self.place = place  # in a chain: that of its name, and within a preset
+        self.call = None if specification.is_flow else _build(specification, proxy)
+        self.acts = (specification.acts(False), specification.acts(True))  # downstream, upstream
+        self.shared: dict[Any, Any] = {}  # see FlowHandler
+        points = specification.points
+        self.points = None if points == ALWAYS else points
+        self.harms = 0  # in the whole proxy
+
+    def __repr__(self) -> str:
+        return f"<Picked {self.name!r}: {self.specification}>"
+
+    def stage(self, to_backend: bool, dice: Dice, connection: int, pinned: bool) -> FlowHandler:
+        """A stage for one flow of a connection."""
+        spec = self.specification
+        prefix = f"{self.name}.{self.place[1]} {'up' if to_backend else 'down'}"
+        draws = Draws(dice, connection, prefix)
+        made: FlowHandler = spec.cls(spec.options, to_backend, draws, self.shared)
+        made.pinned = pinned
+        return made
+
+
+NOBODY: tuple[Picked, ...] = ()
+
+
+class Picks:
+    """The choice among the parts of one behavior; `purpose` tells its draws from others'."""
+
+    def __init__(
+        self,
+        behavior: Behavior,
+        plan: Plan,
+        dice: Dice,
+        proxy: object,
+        purpose: bytes = b"pick",
+        decisions: Decisions | None = None,
+    ) -> None:
+        self._plan, self._proxy, self._order = plan, proxy, plan.order
+        self._made: dict[str, tuple[Picked, ...]] = {}
+        parts = [part for _, part in behavior.parts]
+        self._choices = [
+            tuple(picked for name in part.split("+") for picked in self._make(name))
+            for part in parts
+        ]
+        self._choices.append(NOBODY)  # what is left
+        #: What each handler did, by the name that it is configured under.
+        self.stats = {name: made[0].stats for name, made in self._made.items()}
+        self._cuts, self._dice, self._purpose = cuts(behavior), dice, purpose
+        self._decided: dict[tuple[int, int], int] | None = None
+        if decisions is not None:
+            self._decided = {at: parts.index(part) for at, part in decisions.items()}
+        self.met: set[tuple[int, int]] = set()  # those decisions that came to pass
+        self.started = monotonic()
+        self._count = 0  # picks in the whole proxy
+
+    def _make(self, name: str) -> tuple[Picked, ...]:
+        """The handlers that a behavior calls `name`: one, several for a preset, none for dummy."""
+        specifications = self._plan.specifications(name) if name != DUMMY else ()
+        if not specifications:
+            return NOBODY
+        own = specifications[0].name
+        if own not in self._made:
+            stats, place = Stats(), self._order.get(name, 0)
+            self._made[own] = tuple(
+                Picked(specification, (place, i), stats, self._proxy)
+                for i, specification in enumerate(specifications)
+            )
+        return self._made[own]
+
+    def pick(self, connection: Connection, exchange: int) -> tuple[Picked, ...]:
+        """Who deals with `exchange` of `connection`, 0 for meeting it; nobody is dummy."""
+        self._count += 1
+        if self._decided is None:
+            part = self._dice.part(self._cuts, connection.number, exchange, self._purpose)
+        else:
+            part = self._decided.get((connection.number, exchange), -1)
+            if part >= 0:
+                self.met.add((connection.number, exchange))
+        choice = self._choices[part]
+        for picked in choice:
+            picked.stats.picked += not picked.place[1]
+            if picked.points is not None and not self._allow(picked, exchange, connection):
+                choice = tuple(other for other in choice if other is not picked)
+            else:
+                picked.harms += 1
+        return choice
+
+    def only(self, cls: type) -> Picked | None:
+        """The handler that each part picks, if it is of the class `cls`."""
+        found = {picked for choice in self._choices for picked in choice}
+        return next((one for one in found if issubclass(one.specification.cls, cls)), None)
+
+    def unmet(self) -> list[tuple[int, int]]:
+        """The decisions that did not come to pass."""
+        return [at for at in self._decided or () if at not in self.met]
+
+    def _allow(self, picked: Picked, exchange: int, connection: Connection) -> bool:
+        points = picked.points
+        assert points is not None
+        seconds = monotonic() - self.started if points.since or points.until is not None else 0.0
+        if points.per_proxy or not exchange:  # those who meet clients count in the whole proxy
+            return points.allow(self._count, picked.harms, seconds, connection.address)
+        if connection.harms is None:
+            connection.harms = {}
+        done = connection.harms.get(picked.name, 0)
+        if not points.allow(exchange, done, seconds, connection.address):
+            return False
+        connection.harms[picked.name] = done + 1
+        return True
+
+
+def _build(spec: Specification, proxy: object) -> Any:
+    """The instance of a socket handler, or of one that meets clients."""
+    try:
+        return spec.cls(Values(spec.options), proxy)
+    except Exception as error:
+        raise UsageError(
+            f"handler {spec.name!r}: {spec.cls.__qualname__}(settings, proxy) raised"
+            f" {type(error).__name__}: {error}"
+        ) from error

@@ -1,0 +1,224 @@
+"""The journal: one JSON line for each exchange that a handler touched; and its replay.
+
+Law: writing never blocks the loop; a full disk or a closed pipe stops the journal, not the proxy.
+The lines are described in ``docs/journal.rst``; whoever changes them raises `VERSION`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import stat
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from fractions import Fraction
+from typing import Any
+
+from vaurien.behavior import DUMMY, Behavior
+from vaurien.errors import UsageError
+from vaurien.handlers import registry
+from vaurien.observe.events import Ended, Event
+from vaurien.observe.writer import Writer
+from vaurien.options import Raw, show
+from vaurien.plan import Specification, specify
+
+VERSION = 1
+
+log = logging.getLogger("vaurien")
+
+
+class Journal:
+    """An observer that appends to the file at `path`; `seed` is the run's."""
+
+    def __init__(self, path: str, seed: int) -> None:
+        self.path, self._seed = path, seed
+        try:
+            # A pipe that nobody reads would block the opening.
+            flags = os.O_RDWR if os.path.isfile(path) else os.O_WRONLY
+            flags |= os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
+            self._descriptor = os.open(path, flags, 0o644)
+            os.set_blocking(self._descriptor, True)
+            if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+                self._end_torn_line()
+        except OSError as error:
+            raise UsageError(
+                f"--journal: cannot write {path!r}: {error.strerror}; give a file's path"
+            ) from None
+        self._writer: Writer[Ended] = Writer(self._descriptor, self._line, failed=self._failed)
+
+    def __call__(self, event: Event) -> None:
+        """Take note of an exchange that is over."""
+        if isinstance(event, Ended):
+            self._writer.put(event)
+
+    def stop(self) -> None:
+        """Write what is waiting, for a second at most."""
+        if not self._writer.stop():
+            log.error("journal %s: not all could be written within a second", self.path)
+        elif self._writer.dropped:
+            log.error("journal %s: %d lines were dropped", self.path, self._writer.dropped)
+
+    def _end_torn_line(self) -> None:
+        """What stands in the file may end in the middle of a line."""
+        size = os.fstat(self._descriptor).st_size
+        if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
+            os.write(self._descriptor, b"\n")
+
+    def _failed(self, error: OSError) -> None:
+        log.error("journal %s stops: %s; the proxy goes on", self.path, error.strerror)
+
+    def _line(self, event: Ended) -> str:
+        time = datetime.fromtimestamp(event.time, timezone.utc).isoformat(timespec="microseconds")
+        return json.dumps(
+            {
+                "v": VERSION,
+                "seed": self._seed,
+                "time": time,
+                "proxy": event.proxy,
+                "connection": event.connection,
+                "client": event.client,
+                "exchange": event.exchange,
+                "handler": "+".join(event.handlers) or DUMMY,
+                "options": _options(event.specifications),
+                "fired": list(event.fired),
+                "from_client": event.from_client,
+                "from_backend": event.from_backend,
+                "seconds": round(event.seconds, 6),
+                "end": event.end,
+            }
+        )
+
+
+def _options(specifications: tuple[Specification, ...]) -> dict[str, Any]:
+    """The options in force by handler; of a preset, a list of its handlers with theirs."""
+    found: dict[str, Any] = {}
+    for spec in specifications:
+        values = {name: _plain(value) for name, value in spec.in_force.items()}
+        if spec.name in registry.builtins() or spec.cls.name not in registry.builtins():  # type: ignore[attr-defined]
+            found[spec.name] = values
+        else:  # of a preset
+            found.setdefault(spec.name, []).append({"handler": spec.cls.name, "options": values})  # type: ignore[attr-defined]
+    return found
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
+
+
+@dataclass
+class Replay:
+    """The decisions of a journal, as parts of behaviors whose weights do not count."""
+
+    seed: int | None = None
+    decisions: dict[tuple[int, int], str] = field(default_factory=dict)
+    connect_decisions: dict[tuple[int, int], str] = field(default_factory=dict)
+    handlers: dict[str, Specification | tuple[Specification, ...]] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def behavior(self) -> Behavior:
+        """All parts that deal with exchanges."""
+        return _behavior(self.decisions)
+
+    @property
+    def on_connect(self) -> Behavior:
+        """All parts that meet clients."""
+        return _behavior(self.connect_decisions)
+
+
+def _behavior(decisions: dict[tuple[int, int], str]) -> Behavior:
+    return Behavior(tuple((Fraction(0), part) for part in dict.fromkeys(decisions.values())))
+
+
+def read(path: str, where: str, proxy: str, find: Callable[[str, str], type]) -> Replay:
+    """The decisions for `proxy` in the journal at `path`; `find` knows the handlers' classes.
+
+    UsageError if the file cannot be read, is of another version or holds several runs. A torn last
+    line, as a killed process leaves it, is left out with a warning.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = file.read().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        raise UsageError(f"{where}: cannot read {path!r}: {reason}; give a journal") from None
+    replay = Replay()
+    others: set[str] = set()
+    torn = lines.pop()
+    for number, text in enumerate([*lines, *([torn] if torn else [])], 1):
+        place = f"{where}: {path}, line {number}"
+        try:
+            line = json.loads(text)
+            if not isinstance(line, dict):
+                raise ValueError
+        except ValueError:
+            if number > len(lines):
+                replay.warnings.append(f"{place} is torn, as when a run is killed; it is left out")
+                break
+            raise UsageError(f"{place} is no JSON object; give a journal") from None
+        if line.get("v") != VERSION:
+            raise UsageError(
+                f"{place} is of version {line.get('v')!r}; this Vaurien reads {VERSION}"
+            )
+        if line.get("proxy") == proxy:
+            try:
+                _take(replay, line, place, find)
+            except (KeyError, TypeError, AttributeError) as error:
+                raise UsageError(f"{place} is damaged ({error!r}); give a whole journal") from None
+        else:
+            others.add(str(line.get("proxy")))
+    if others and replay.seed is None:
+        raise UsageError(
+            f"{where}: {path!r} has nothing of proxy {proxy!r}, only of {', '.join(sorted(others))}"
+        )
+    return replay
+
+
+def _take(
+    replay: Replay, line: dict[str, Any], place: str, find: Callable[[str, str], type]
+) -> None:
+    """Take in the decision of one line."""
+    if replay.seed not in (None, line["seed"]):
+        raise UsageError(
+            f"{place} has the seed {line['seed']}, those before have {replay.seed}: two runs; give"
+            " each run a journal of its own"
+        )
+    replay.seed = int(line["seed"])
+    if line["handler"] == DUMMY:
+        return
+    at = (int(line["connection"]), int(line["exchange"]))
+    decisions = replay.decisions if at[1] else replay.connect_decisions
+    if at in decisions:
+        raise UsageError(
+            f"{place} has connection {at[0]}, exchange {at[1]} a second time: two runs; give each"
+            " run a journal of its own"
+        )
+    names = []
+    for name, options in line["options"].items():
+        made = _specify(name, options, place, find)
+        known = [other for other in replay.handlers if other.partition("~")[0] == name]
+        same = [other for other in known if replay.handlers[other] == made]
+        names.append(same[0] if same else f"{name}~{len(known)}" if known else name)
+        replay.handlers[names[-1]] = made
+    decisions[at] = "+".join(names)
+
+
+def _specify(
+    name: str, options: Any, place: str, find: Callable[[str, str], type]
+) -> Specification | tuple[Specification, ...]:
+    """The handler as it was, without its exact points: the journal says where it did harm."""
+
+    def made(cls: type, values: dict[str, Any]) -> Specification:
+        keep = {option.name for option in registry.options_of(cls).values()} | {"stream"}
+        raws = {
+            key: Raw(value, f"{place}: {name}.{key}")
+            for key, value in values.items()
+            if key in keep and value is not None
+        }
+        return specify(name, cls, raws)
+
+    if isinstance(options, list):
+        return tuple(made(find(one["handler"], place), one["options"]) for one in options)
+    return made(find(name, place), options)

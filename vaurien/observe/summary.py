@@ -1,0 +1,71 @@
+"""What the handlers did: counted while they do it, told as a table.
+
+Law: pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from math import floor, inf, log2
+
+_STEPS = 64  # buckets for each doubling: a quantile is off by 0.6 % at most
+
+
+class Histogram:
+    """Durations in seconds, counted in buckets that grow by 1.1 %."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[int, int] = {}
+        self.count = 0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        bucket = floor(log2(seconds) * _STEPS) if seconds > 1e-6 else -10_000
+        self._buckets[bucket] = self._buckets.get(bucket, 0) + 1
+        self.count += 1
+
+    def quantile(self, share: float) -> float | None:
+        """What `share` of the durations do not exceed, None if there are none."""
+        left = share * self.count
+        for bucket in sorted(self._buckets):
+            left -= self._buckets[bucket]
+            if left <= 0:
+                return 2 ** ((bucket + 0.5) / _STEPS) if bucket > -10_000 else 0.0
+        return None
+
+
+class Stats:
+    """What one handler did since the start."""
+
+    def __init__(self) -> None:
+        self.picked = 0  # the draw chose it
+        self.fired = 0  # it did something to an exchange
+        self.bytes = 0  # of the exchanges that it dealt with, both ways
+        self.added = Histogram()  # the most time that it added to a piece of an exchange
+
+    def __repr__(self) -> str:
+        return f"<Stats: picked {self.picked}, fired {self.fired}, {self.bytes} bytes>"
+
+    def fire(self, added: float) -> None:
+        """It did something to an exchange, and added so many seconds; infinity does not count."""
+        self.fired += 1
+        if added < inf:
+            self.added.add(added)
+
+
+def table(stats: Mapping[str, Stats]) -> Iterable[str]:
+    """The table that is told at exit: a line for each handler, below its heading."""
+    rows: list[tuple[str, ...]] = [
+        ("handler", "picked", "fired", "bytes", "added p50", "added p99")
+    ]
+    for name, one in stats.items():
+        quantiles = (one.added.quantile(0.5), one.added.quantile(0.99))
+        rows.append((name, str(one.picked), str(one.fired), str(one.bytes), *map(_ms, quantiles)))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *rest in rows:
+        cells = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
+        yield "  ".join((first.ljust(widths[0]), *cells))
+
+
+def _ms(seconds: float | None) -> str:
+    return "-" if seconds is None else f"{seconds * 1000:.3g} ms"
