@@ -51,7 +51,14 @@ NEVER = "0.000001"
 """A share, in percent, too small to come up."""
 
 TURNS = 3
-"""How often two proxies take turns with a load."""
+"""How often proxies take turns with a load."""
+
+ENGINE = {
+    "noop": "a fault that does nothing",
+    "unpicked": "a fault never picked",
+    "none": "no fault",
+}
+"""The faults that show what the machinery of faults costs."""
 
 
 @dataclass(frozen=True)
@@ -183,23 +190,23 @@ def bulk(subjects: Sequence[Subject], effort: Effort) -> Values:
     }
 
 
-def unpicked(subjects: Sequence[Subject], effort: Effort) -> Values:
-    """Requests/s past a fault that never comes up, as a multiple of those without any; CPU of both.
+def engine(subjects: Sequence[Subject], effort: Effort) -> Values:
+    """Requests/s through `ENGINE`, the last of which is the yardstick, and CPU time for each.
 
     They take turns.
     """
     usual = min(load(subject, 50, 5000).rate for subject in subjects)
     count = max(1000, int(usual * effort.seconds / 2))
     turns = [[load(subject, 50, count) for subject in subjects] for _ in range(TURNS)]
-    past, plain = (
-        Load(TURNS * count, sum(each.seconds for each in found), sum(each.cpu for each in found))
-        for found in zip(*turns, strict=True)
-    )
-    return {
-        "fault-unpicked": past.rate / plain.rate,
-        "fault-unpicked-cpu": past.cpu / past.count * 1e6,
-        "fault-unpicked-cpu-plain": plain.cpu / plain.count * 1e6,
+    sums = {
+        key: Load(TURNS * count, sum(one.seconds for one in runs), sum(one.cpu for one in runs))
+        for key, runs in zip(ENGINE, zip(*turns, strict=True), strict=True)
     }
+    *faulty, plain = sums
+    values = {f"fault-engine-{key}": sums[key].rate / sums[plain].rate for key in faulty}
+    for key, run in sums.items():
+        values[f"fault-engine-{key}-cpu"] = run.cpu / run.count * 1e6
+    return values
 
 
 def stored(subjects: Sequence[Subject], effort: Effort) -> Values:
@@ -226,7 +233,7 @@ def stored(subjects: Sequence[Subject], effort: Effort) -> Values:
 
 
 def _latency(milliseconds: int, share: str = "100") -> Fault:
-    return Fault("latency", "latency", milliseconds, share)
+    return Fault("latency", {"latency": milliseconds}, share)
 
 
 def _steady_load(connections: int, seconds: float) -> Measure:
@@ -280,7 +287,7 @@ FAULTS = {
                 )
                 for rate, title in RATES.items()
             ),
-            faults=tuple(Fault("bandwidth", "rate", rate) for rate in RATES),
+            faults=tuple(Fault("bandwidth", {"rate": rate}) for rate in RATES),
             rounds=3,
         ),
         Measure(
@@ -295,7 +302,7 @@ FAULTS = {
                 ),
                 Metric(
                     "fault-bulk-unpicked",
-                    "bulk, fault never picked",
+                    f"bulk, {ENGINE['unpicked']}",
                     "multiple of no fault",
                     higher=True,
                 ),
@@ -304,30 +311,31 @@ FAULTS = {
             rounds=3,
         ),
         Measure(
-            "fault-unpicked",
+            "fault-engine",
             "redis",
-            unpicked,
+            engine,
             (
-                Metric(
-                    "fault-unpicked",
-                    "50 connections, fault never picked",
-                    "multiple of no fault",
-                    higher=True,
+                *(
+                    Metric(
+                        f"fault-engine-{key}",
+                        f"50 connections, {ENGINE[key]}",
+                        "multiple of no fault",
+                        higher=True,
+                    )
+                    for key in ENGINE
+                    if key != "none"
                 ),
-                Metric(
-                    "fault-unpicked-cpu",
-                    "50 connections, fault never picked: CPU",
-                    "µs/request",
-                    higher=False,
-                ),
-                Metric(
-                    "fault-unpicked-cpu-plain",
-                    "50 connections, no fault: CPU",
-                    "µs/request",
-                    higher=False,
+                *(
+                    Metric(
+                        f"fault-engine-{key}-cpu",
+                        f"50 connections, {title}: CPU",
+                        "µs/request",
+                        higher=False,
+                    )
+                    for key, title in ENGINE.items()
                 ),
             ),
-            faults=(_latency(0, NEVER), None),
+            faults=(Fault("noop"), _latency(0, NEVER), None),
             rounds=3,
         ),
         Measure(

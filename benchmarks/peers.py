@@ -33,13 +33,12 @@ MAXIMUM = 8000
 class Fault:
     """What a proxy is to do to what comes from the backend.
 
-    Toxiproxy and Vaurien have the same names for a fault and its attribute. `share` is the percent
+    Toxiproxy and Vaurien have the same names for a fault and its attributes. `share` is the percent
     it comes up in: of the exchanges with Vaurien, of the connections with Toxiproxy.
     """
 
     name: str
-    attribute: str
-    value: int
+    attributes: dict[str, int] = field(default_factory=dict)
     share: str = "100"
 
 
@@ -211,18 +210,15 @@ def _toxiproxy_toxic(launch: Launch) -> None:
     """Add the toxic: its configuration file cannot hold one."""
     fault = launch.fault
     assert fault is not None
-    wanted = {
-        "type": fault.name,
-        "attributes": {fault.attribute: fault.value},
-        "toxicity": float(fault.share) / 100,
-    }
+    toxicity = float(fault.share) / 100
+    wanted = {"type": fault.name, "attributes": fault.attributes, "toxicity": toxicity}
     url = f"http://{launch.api}/proxies/bench/toxics"
     try:
         with urllib.request.urlopen(url, json.dumps(wanted).encode(), timeout=10) as answer:
             made = json.load(answer)
     except OSError as error:
         raise RunError(f"Toxiproxy refused {wanted}: {error}") from None
-    if made["attributes"].get(fault.attribute) != fault.value or made["stream"] != "downstream":
+    if made["stream"] != "downstream" or not fault.attributes.items() <= made["attributes"].items():
         raise RunError(f"Toxiproxy was asked for {wanted} and made {made}")
 
 
@@ -236,7 +232,8 @@ def _vaurien(launch: Launch) -> list[str]:
     if launch.fault is not None:
         fault = launch.fault
         settings["behavior"] = f"{fault.share}:{fault.name}"
-        settings[f"handlers.{fault.name}.{fault.attribute}"] = str(fault.value)
+        for name, value in fault.attributes.items():
+            settings[f"handlers.{fault.name}.{name}"] = str(value)
     flags = [f"--{key}={value}" for key, value in settings.items() if key not in NO_FLAGS]
     return [*_vaurien_program(launch.settings), *flags]
 

@@ -68,7 +68,9 @@ def test_no_two_measures_share_a_metric() -> None:
 def test_vaurien_gets_a_fault_in_place_of_its_behavior(tmp_path: Path) -> None:
     command = PEERS["vaurien"].command
     assert command is not None
-    argv = command(launch(tmp_path, Address("127.0.0.1", 3), Fault("latency", "latency", 20, "5")))
+    argv = command(
+        launch(tmp_path, Address("127.0.0.1", 3), Fault("latency", {"latency": 20}, "5"))
+    )
     assert "--behavior=5:latency" in argv
     assert "--handlers.latency.latency=20" in argv
     assert "--behavior=100:dummy" not in argv
@@ -109,7 +111,7 @@ def api() -> Iterator[Address]:
 def test_toxiproxy_gets_a_fault_as_a_toxic(tmp_path: Path, api: Address) -> None:
     inject = PEERS["toxiproxy"].inject
     assert inject is not None
-    inject(launch(tmp_path, api, Fault("bandwidth", "rate", 10, "50")))
+    inject(launch(tmp_path, api, Fault("bandwidth", {"rate": 10}, "50")))
     toxic = {"type": "bandwidth", "attributes": {"rate": 10}, "toxicity": 0.5}
     assert Api.asked == [("/proxies/bench/toxics", toxic)]
 
@@ -122,7 +124,7 @@ def test_a_toxic_other_than_asked_for_is_an_error(
     inject = PEERS["toxiproxy"].inject
     assert inject is not None
     with pytest.raises(RunError, match="was asked for"):
-        inject(launch(tmp_path, api, Fault("bandwidth", "rate", 10)))
+        inject(launch(tmp_path, api, Fault("bandwidth", {"rate": 10})))
 
 
 @pytest.fixture
