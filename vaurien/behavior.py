@@ -150,9 +150,10 @@ class Dice:
 class Exchange:
     """One exchange: who deals with it, the random numbers for that, and what came of it.
 
-    `handlers` are keys, such as a chain's slots have; `added` has those that did something, each
-    with the most seconds that it added to a piece of data. `began` is seconds of the monotonic
-    clock, `marks` the bytes of the connection until then, from the client and from the backend.
+    `handlers` are keys, such as a chain's slots have; `taker` is who takes what leaves the chains.
+    `added` has those that did something, each with the most seconds that it added to a piece of
+    data. `began` is seconds of the monotonic clock, `marks` the bytes of the connection until then,
+    from the client and from the backend.
     """
 
     __slots__ = (
@@ -165,17 +166,23 @@ class Exchange:
         "handlers",
         "marks",
         "number",
+        "taker",
     )
 
     def __init__(
-        self, dice: Dice, connection: int, number: int, handlers: tuple[Any, ...] = ()
+        self,
+        dice: Dice,
+        connection: int,
+        number: int,
+        handlers: tuple[Any, ...] = (),
+        taker: Any = None,
     ) -> None:
         self._dice, self.connection, self.number = dice, connection, number
-        self.handlers = handlers
+        self.handlers, self.taker = handlers, taker
         self.added: dict[Any, float] = {}
         self.began = 0.0
         self.marks = (0, 0)
-        self._streams: dict[str, random.Random] = {}
+        self._streams: dict[str, random.Random] | None = None
         self._noise = b""
 
     def __repr__(self) -> str:
@@ -187,11 +194,12 @@ class Exchange:
 
     def stream(self, purpose: str) -> random.Random:
         """A generator for one purpose, going on where the last use of it in this exchange ended."""
-        try:
-            return self._streams[purpose]
-        except KeyError:
+        if self._streams is None:
+            self._streams = {}
+        if purpose not in self._streams:
             made = self._dice.stream(self.connection, self.number, purpose)
-            return self._streams.setdefault(purpose, made)
+            self._streams[purpose] = made
+        return self._streams[purpose]
 
     def noise(self, n: int) -> bytes:
         """The next `n` random bytes; how a response is cut into pieces does not change them."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from vaurien.flow import Data, Event
+from vaurien.flow import OPEN, Data, Event
 from vaurien.handlers.flow import FlowHandler
 from vaurien.options import Bounded, number
 
@@ -27,22 +27,21 @@ class Bandwidth(FlowHandler):
         "shared": ("One line for the whole proxy, not one for each connection", bool, False),
     }
 
-    _free = 0.0  # when the line falls free
+    _free: dict[bool, float]  # when the line falls free, by direction
+    _speed = 1.0  # bytes per second
+    _size = 1  # bytes of a piece at most
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if not isinstance(event, Data):
+            if event is OPEN:
+                self._speed = self.options("rate") * 1000
+                self._size = max(1, int(self._speed * PIECE))
+                self._free = self.shared if self.options("shared") else {}
             yield 0, event
             return
-        speed = self.options("rate") * 1000
-        size = max(1, int(speed * PIECE))
-        data, n = event.data, len(event.data)
-        shared = self.options("shared")
-        start = max(now, self.shared.get(self.to_backend, 0.0) if shared else self._free)
-        free = start + n / speed
-        if shared:
-            self.shared[self.to_backend] = free
-        else:
-            self._free = free
+        data, n, speed, size = event.data, len(event.data), self._speed, self._size
+        start = max(now, self._free.get(self.to_backend, 0.0))
+        self._free[self.to_backend] = free = start + n / speed
         for end in range(size, n, size):
             yield start + end / speed - now, Data(data[end - size : end])
         last = (n - 1) // size * size

@@ -8,7 +8,7 @@ from statistics import NormalDist
 from typing import Any
 
 from vaurien.errors import nearest
-from vaurien.flow import EOF, Data, Event
+from vaurien.flow import EOF, OPEN, Data, Event
 from vaurien.handlers.flow import FlowHandler, milliseconds, percent
 
 _NORMAL = NormalDist()
@@ -93,21 +93,23 @@ class Latency(FlowHandler):
     }
 
     _last: float | None = None  # the last draw, as a normal deviate
+    _fixed: float | None = None  # the delay, if it is always the same
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if event.__class__ is Data or event is EOF:
-            yield self.delay(), event
-        else:
-            yield 0, event
+            yield self.delay() if self._fixed is None else self._fixed, event
+            return
+        if event is OPEN:
+            varies = self.options("jitter") or isinstance(self.options("distribution"), Samples)
+            self._fixed = None if varies else self.options("latency") / 1000
+        yield 0, event
 
     def delay(self) -> float:
-        """The next delay, in seconds."""
+        """The next delay, in seconds, where it is not always the same."""
         latency, jitter = self.options("latency"), self.options("jitter")
         kind = self.options("distribution")
         if isinstance(kind, Samples):
             return kind.at(self._draw()) / 1000
-        if not jitter:
-            return latency / 1000  # type: ignore[no-any-return]
         deviation = _DISTRIBUTIONS[kind](self._draw())
         if kind == "lognormal":
             return latency * exp(jitter / latency * deviation) / 1000 if latency else 0.0

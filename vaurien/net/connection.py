@@ -33,7 +33,7 @@ from vaurien.protocols.tcp import Tcp
 
 if TYPE_CHECKING:
     from vaurien.net.handoff import Call
-    from vaurien.net.picks import Picked
+    from vaurien.net.picks import Choice, Picked
     from vaurien.net.server import Server
 
 
@@ -48,12 +48,6 @@ def through(flow: Flow, data: bytes) -> None:
 
 def nowhere(_flow: Flow, _data: bytes) -> None:
     """The detour of a flow whose connection has ended while the data was being read."""
-
-
-def socket_handler(exchange: Exchange | None) -> Picked | None:
-    """Who takes what leaves the chains in `exchange`: a socket handler stands last."""
-    last: Picked | None = exchange.handlers[-1] if exchange and exchange.handlers else None
-    return last if last is not None and last.call is not None else None
 
 
 class Flow:
@@ -283,7 +277,7 @@ class Flow:
         chain = self.chain
         if not picked and (chain is None or self._may_go_round(chain)):
             self.shaped, self.exchange = False, exchange
-            self.handler = socket_handler(exchange)
+            self.handler = exchange.taker if exchange is not None else None
             self.detour = hand_off if self.handler is not None else None
             return
         assert exchange is not None
@@ -293,7 +287,7 @@ class Flow:
         chain.route, self.shaped = exchange, True
         self.engage()
         for one in picked:
-            if not any(slot.key is one for slot in chain.slots):
+            if not self.slots_of(one):
                 before = sum(slot.pinned or slot.key.place < one.place for slot in chain.slots)
                 self.insert(before, one, now)
         chain.push(Begin(exchange.number), exchange, now)
@@ -359,7 +353,7 @@ class Flow:
         while chain.out and self.held is None and self.owner is None:
             data, exchange = chain.take()
             if exchange is not self.exchange:
-                self.exchange, self.handler = exchange, socket_handler(exchange)
+                self.exchange, self.handler = exchange, exchange.taker
             if data is None:
                 self.ended = True
             if self.handler is not None:
@@ -370,9 +364,10 @@ class Flow:
                 self.write(data.data)
             if connection.closed:
                 return None
-        for waits in (self.arrived, self.empty):
-            if waits is not None:
-                waits.set()
+        if self.arrived is not None:
+            self.arrived.set()
+        if self.empty is not None:
+            self.empty.set()
         high = connection.server.plan.max_held
         if chain.held >= high:
             self.reader.stop()
@@ -603,13 +598,14 @@ class Connection:
         if self.server.picks is not None:
             self.server.begin(self)
 
-    def deal(self, exchange: Exchange | None) -> None:
-        """`exchange` is the present one from now on; None if nobody touches it."""
+    def deal(self, exchange: Exchange | None, choice: Choice) -> None:
+        """`exchange` is the present one from now on, None if nobody touches it."""
         self.exchange = exchange
-        picked = [one for one in exchange.handlers if one.call is None] if exchange else []
-        for flow in (self.up, self.down):
-            if flow is not None and not self.closed:
-                flow.deal(exchange, [one for one in picked if one.acts[flow.to_backend]])
+        up, down = self.up, self.down
+        assert up is not None and down is not None
+        up.deal(exchange, choice.upstream)
+        if not self.closed:
+            down.deal(exchange, choice.downstream)
 
     @property
     def shaped(self) -> bool:

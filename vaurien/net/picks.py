@@ -64,7 +64,24 @@ class Picked:
         return made
 
 
-NOBODY: tuple[Picked, ...] = ()
+class Choice:
+    """Who deals with an exchange: by kind, and flow handlers by the flow that they act on."""
+
+    __slots__ = ("downstream", "handlers", "taker", "upstream")
+
+    def __init__(self, handlers: tuple[Picked, ...]) -> None:
+        self.handlers = handlers
+        flows = [picked for picked in handlers if picked.call is None]
+        self.upstream = [picked for picked in flows if picked.acts[True]]
+        self.downstream = [picked for picked in flows if picked.acts[False]]
+        #: The socket handler, which takes what the others let through; it stands last.
+        self.taker = handlers[-1] if handlers and handlers[-1].call is not None else None
+
+    def __repr__(self) -> str:
+        return f"<Choice {'+'.join(dict.fromkeys(one.name for one in self.handlers)) or DUMMY}>"
+
+
+NOBODY = Choice(())
 
 
 class Picks:
@@ -83,10 +100,11 @@ class Picks:
         self._made: dict[str, tuple[Picked, ...]] = {}
         parts = [part for _, part in behavior.parts]
         self._choices = [
-            tuple(picked for name in part.split("+") for picked in self._make(name))
+            Choice(tuple(picked for name in part.split("+") for picked in self._make(name)))
             for part in parts
         ]
         self._choices.append(NOBODY)  # what is left
+        self._lesser: dict[tuple[Picked, ...], Choice] = {}  # what exact points leave of them
         #: What each handler did, by the name that it is configured under.
         self.stats = {name: made[0].stats for name, made in self._made.items()}
         self._cuts, self._dice, self._purpose = cuts(behavior), dice, purpose
@@ -101,7 +119,7 @@ class Picks:
         """The handlers that a behavior calls `name`: one, several for a preset, none for dummy."""
         specifications = self._plan.specifications(name) if name != DUMMY else ()
         if not specifications:
-            return NOBODY
+            return ()
         own = specifications[0].name
         if own not in self._made:
             stats, place = Stats(), self._order.get(name, 0)
@@ -111,7 +129,7 @@ class Picks:
             )
         return self._made[own]
 
-    def pick(self, connection: Connection, exchange: int) -> tuple[Picked, ...]:
+    def pick(self, connection: Connection, exchange: int) -> Choice:
         """Who deals with `exchange` of `connection`, 0 for meeting it; nobody is dummy."""
         self._count += 1
         if self._decided is None:
@@ -121,17 +139,23 @@ class Picks:
             if part >= 0:
                 self.met.add((connection.number, exchange))
         choice = self._choices[part]
-        for picked in choice:
+        left = choice.handlers
+        for picked in choice.handlers:
             picked.stats.picked += not picked.place[1]
             if picked.points is not None and not self._allow(picked, exchange, connection):
-                choice = tuple(other for other in choice if other is not picked)
+                left = tuple(other for other in left if other is not picked)
             else:
                 picked.harms += 1
-        return choice
+        return choice if left is choice.handlers else self._lesser_of(left)
+
+    def _lesser_of(self, left: tuple[Picked, ...]) -> Choice:
+        if left not in self._lesser:
+            self._lesser[left] = Choice(left) if left else NOBODY
+        return self._lesser[left]
 
     def only(self, cls: type) -> Picked | None:
         """The handler that each part picks, if it is of the class `cls`."""
-        found = {picked for choice in self._choices for picked in choice}
+        found = {picked for choice in self._choices for picked in choice.handlers}
         return next((one for one in found if issubclass(one.specification.cls, cls)), None)
 
     def unmet(self) -> list[tuple[int, int]]:

@@ -11,7 +11,7 @@ import errno
 import logging
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from math import inf
 from time import monotonic, time
@@ -30,7 +30,7 @@ from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow
 from vaurien.net.dial import Dialer, resolve
 from vaurien.net.linger import LINGER
-from vaurien.net.picks import Picked, Picks
+from vaurien.net.picks import Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.summary import Stats
 from vaurien.plan import Plan, Toxic
@@ -280,13 +280,14 @@ class Server(StreamServer):
 
     def _meet(self, connection: Connection) -> None:
         """Pick who meets a connection before its first byte, and let him."""
-        picked = self._meets.pick(connection, 0)
-        if not picked:
+        choice = self._meets.pick(connection, 0)
+        picked = choice.taker
+        if picked is None:
             connection.open()
             return
-        connection.exchange = exchange = self._exchange(connection, 0, picked)
-        exchange.added[picked[0]] = inf
-        picked[0].call.meet(connection)  # type: ignore[union-attr]
+        connection.exchange = exchange = self._exchange(connection, 0, choice)
+        exchange.added[picked] = inf
+        picked.call.meet(connection)  # type: ignore[union-attr]
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for a moment."""
@@ -313,60 +314,56 @@ class Server(StreamServer):
         if before is not None:
             self.over(connection, before, "next")
         number = connection.framer.exchange
-        picked = self._picks.pick(connection, number)
-        if picked or self._everything or connection.shaped:
-            connection.deal(self._exchange(connection, number, picked))
+        choice = self._picks.pick(connection, number)
+        if choice.handlers or self._everything or connection.shaped:
+            connection.deal(self._exchange(connection, number, choice), choice)
         elif before is not None:
-            connection.deal(None)
+            connection.deal(None, choice)
 
     def another(self, connection: Connection) -> None:
         """An exchange begins with bytes that a handler has read itself: it stays with it."""
         before = connection.exchange
         if before is not None:
             self.over(connection, before, "next")
+            choice = Choice(before.handlers)
             number = connection.framer.exchange
-            connection.deal(self._exchange(connection, number, before.handlers))
+            connection.deal(self._exchange(connection, number, choice), choice)
 
-    def _exchange(
-        self, connection: Connection, number: int, picked: tuple[Picked, ...]
-    ) -> Exchange:
+    def _exchange(self, connection: Connection, number: int, choice: Choice) -> Exchange:
         """The exchange that begins, told to the observers if anybody touches it."""
-        exchange = Exchange(self.dice, connection.number, number, picked)
+        handlers = choice.handlers
+        exchange = Exchange(self.dice, connection.number, number, handlers, choice.taker)
         exchange.began = monotonic()
         up, down = connection.up, connection.down
         if up is not None and down is not None:
             exchange.marks = (up.passed, down.passed)
-        if self.observers and (picked or self._everything):
-            names = tuple(dict.fromkeys(one.name for one in picked))
-            event = Began(self.name, connection.number, number, names)
+        if self.observers and (handlers or self._everything):
+            event = Began(self.name, connection.number, number, _names(handlers))
             for observer in self.observers:
                 observer(event)
         return exchange
 
     def over(self, connection: Connection, exchange: Exchange, end: str) -> None:
         """`exchange` has ended as `end` says: count what it was, and tell the observers."""
-        seconds = monotonic() - exchange.began
         up, down = connection.up, connection.down
         from_client = up.passed - exchange.marks[0] if up is not None else 0
         from_backend = down.passed - exchange.marks[1] if down is not None else 0
-        fired: dict[str, float] = {}
+        fired: dict[Stats, float] = {}
         for one, added in exchange.added.items():
-            fired[one.name] = max(added, fired.get(one.name, 0.0))
-        touched = {one.name: one.stats for one in (*exchange.handlers, *exchange.added)}
-        for name, stats in touched.items():
-            stats.bytes += from_client + from_backend
-            if name in fired:
-                stats.fire(fired[name])
+            fired[one.stats] = max(added, fired.get(one.stats, 0.0))
+        for stats, added in fired.items():
+            stats.fire(added, from_client + from_backend)
         if self.observers and (exchange.handlers or self._everything):
+            seconds = monotonic() - exchange.began
             event = Ended(
                 time() - seconds,
                 self.name,
                 connection.number,
                 _client(connection.address),
                 exchange.number,
-                tuple(dict.fromkeys(one.name for one in exchange.handlers)),
+                _names(exchange.handlers),
                 tuple(one.specification for one in exchange.handlers),
-                tuple(fired),
+                _names(exchange.added),
                 from_client,
                 from_backend,
                 seconds,
@@ -512,6 +509,11 @@ class Server(StreamServer):
             self._alarms.close()
             self._alarms = None
         return len(left)
+
+
+def _names(handlers: Iterable[Picked]) -> tuple[str, ...]:
+    """The names of handlers, each once; those of a preset have one in common."""
+    return tuple(dict.fromkeys(one.name for one in handlers))
 
 
 def _client(address: object) -> str:

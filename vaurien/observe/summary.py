@@ -40,15 +40,16 @@ class Stats:
     def __init__(self) -> None:
         self.picked = 0  # the draw chose it
         self.fired = 0  # it did something to an exchange
-        self.bytes = 0  # of the exchanges that it dealt with, both ways
+        self.bytes = 0  # of those exchanges, both ways
         self.added = Histogram()  # the most time that it added to a piece of an exchange
 
     def __repr__(self) -> str:
         return f"<Stats: picked {self.picked}, fired {self.fired}, {self.bytes} bytes>"
 
-    def fire(self, added: float) -> None:
+    def fire(self, added: float, bytes_: int) -> None:
         """It did something to an exchange, and added so many seconds; infinity does not count."""
         self.fired += 1
+        self.bytes += bytes_
         if added < inf:
             self.added.add(added)
 
