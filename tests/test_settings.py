@@ -25,11 +25,20 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "max-connections": [("1", 1), ("2", 2), ("3", 3)],
     "backlog": [("1", 1), ("2", 2), ("3", 3)],
     "spin": [("1", 1), ("2", 2), ("3", 3)],
+    "on-connect": [(f"{n}:refuse", f"{n}:refuse") for n in (1, 2, 3)],
+    "max-held": [("1", 1), ("2", 2), ("3", 3)],
+    "journal": [(f"/tmp/{n}", f"/tmp/{n}") for n in (1, 2, 3)],
+    "journal-all": [("no", False), ("yes", True), ("off", False)],
+    # An empty journal, by three names.
+    "replay": [(path, path) for path in ("/dev/null", "/dev/./null", "/dev//null")],
+    "strict": [("no", False), ("yes", True), ("off", False)],
     "drain": [("1", 1.0), ("0.5", 0.5), ("0", 0.0)],
     "log-level": [(word, word) for word in ("error", "debug", "warning")],
     "log-output": [(f"/tmp/{n}", f"/tmp/{n}") for n in (1, 2, 3)],
 }
 NAMES = [option.key for option in SETTINGS]
+#: What else the file has to say for a setting to be in place.
+NEEDS = {"journal-all": "journal = /tmp/journal\n"}
 
 
 def resolved(
@@ -81,6 +90,10 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert values["connect-timeout"] == 10
     assert values["max-connections"] == 0
     assert values["drain"] == 5
+    assert values["max-held"] == 1 << 20
+    for name in ("on-connect", "journal", "replay"):
+        assert values[name] is None
+    assert not values["journal-all"] and not values["strict"]
 
 
 def test_every_setting_is_tried_below() -> None:
@@ -90,7 +103,7 @@ def test_every_setting_is_tried_below() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_command_line_beats_environment_beats_file(name: str, tmp_path: Path) -> None:
     (low, in_file), (middle, in_environment), (high, in_arguments) = VALUES[name]
-    file = ini(tmp_path, f"[vaurien]\n{name} = {low}\n")
+    file = ini(tmp_path, f"[vaurien]\n{name} = {low}\n{NEEDS.get(name, '')}")
 
     found = resolved(config=file)
     assert found[name] == in_file

@@ -1,5 +1,5 @@
-"""The handlers' and the settings' reference, generated from what is declared in the code; the tests
-of the laws, from the tests.
+"""The reference of handlers, presets and settings, generated from what is declared in the code; the
+tests of the laws, from the tests.
 
 Law: pure; needs `vaurien` and no Sphinx, so that tests can hold the text against the declarations.
 The pages are made anew with each build of the docs; no copy of them is kept.
@@ -14,17 +14,57 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from vaurien import ini, presets
 from vaurien.handlers import registry
 from vaurien.options import Option, show
+from vaurien.plan import POINTS, STREAM
 from vaurien.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
+PRESETS = Path(presets.__file__).with_name("presets.ini")
 LISTED = 12  # tests; of a file with more, only their number is told
 
 
-def handlers() -> str:
-    """A section for each built-in handler: its docstring, its options, how to use it."""
-    return "\n".join(line for cls in registry.builtins().values() for line in _handler(cls))
+def handlers(kind: str) -> str:
+    """A section for each built-in handler of a kind: its docstring, its options, how to use it.
+
+    The kind is ``flow``, ``socket`` or ``connect``.
+    """
+    classes = [cls for cls in registry.builtins().values() if registry.kind(cls) == kind]
+    if not classes:
+        raise ValueError(f"there is no handler of the kind {kind!r}")
+    return "\n".join(line for cls in classes for line in _handler(cls))
+
+
+def common() -> str:
+    """A table of the options that every handler takes, and every flow handler."""
+    rows = [(f"``{o.name}``", *_row(o)) for o in (*POINTS.values(), *STREAM.values())]
+    return "\n".join(_table((("Option", "Type", "Default", "Meaning"), *rows), "15 15 15 55"))
+
+
+def lines() -> str:
+    """A table of the presets, with the figures as they are published, and by whom."""
+    header = ("Preset", "Delay in ms", "Down in kbit/s", "Up in kbit/s", "Loss in %", "Source")
+    rows = []
+    for title, given in ini.read(str(PRESETS), "presets.ini").items():
+        values = {name: raw.value for name, raw in given.items()}
+        if "rtt" in values:
+            delay = f"{values['rtt']} there and back"
+        elif "latency" in values:
+            delay = f"{values['latency']} each way"
+        elif "latency_down" in values:
+            delay = f"{values['latency_down']} down, {values['latency_up']} up"
+        else:
+            delay = "\\-"
+        figures = (delay, *(values.get(word, "0") for word in ("down", "up", "loss")))
+        rows.append((f"``{title[len(presets.PREFIX) :]}``", *figures, _plain(values["source"])))
+    return "\n".join(_table((header, *rows), "18 17 12 12 9 32"))
+
+
+def preset_options() -> str:
+    """A table of what a ``[preset:NAME]`` section may say."""
+    rows = [(f"``{o.name}``", *_row(o)) for o in presets.OPTIONS.values()]
+    return "\n".join(_table((("Option", "Type", "Default", "Meaning"), *rows), "15 15 15 55"))
 
 
 def settings() -> str:
@@ -34,8 +74,13 @@ def settings() -> str:
 
 def sources() -> list[str]:
     """The files that the reference is made from."""
-    modules = {"vaurien.settings", *(cls.__module__ for cls in registry.builtins().values())}
-    return sorted(str(sys.modules[module].__file__) for module in modules)
+    modules = {
+        "vaurien.settings",
+        "vaurien.plan",
+        "vaurien.presets",
+        *(cls.__module__ for cls in registry.builtins().values()),
+    }
+    return sorted([str(sys.modules[module].__file__) for module in modules] + [str(PRESETS)])
 
 
 def tests(patterns: Iterable[str]) -> str:
@@ -74,13 +119,10 @@ def _handler(cls: type) -> Iterator[str]:
     yield from (inspect.getdoc(cls) or "").splitlines()
     yield ""
     if not options:
-        yield from ("It has no options.", "")
+        yield from ("It has no options of its own.", "")
         return
     header = ("Option", "Type", "Default", "Meaning")
-    rows = [
-        (f"``{o.name}``", _type(o), f"``{show(o.default)}``", _plain(o.description))
-        for o in options
-    ]
+    rows = [(f"``{o.name}``", *_row(o)) for o in options]
     yield from _table((header, *rows), "15 15 15 55")
     first, value = options[0].name, show(options[0].default)
     yield from (
@@ -104,6 +146,11 @@ def _setting(option: Option) -> Iterator[str]:
         f":Environment: ``{_variable(option.name)}``",
         "",
     )
+
+
+def _row(option: Option) -> tuple[str, str, str]:
+    """Type, default and meaning."""
+    return _type(option), f"``{show(option.default)}``", _plain(option.description)
 
 
 def _plain(text: str) -> str:

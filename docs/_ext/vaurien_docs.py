@@ -1,4 +1,4 @@
-"""The directives ``vaurien-handlers``, ``vaurien-settings`` and ``vaurien-tests``: never stale."""
+"""The directives by which the docs show what the code declares: never stale."""
 
 from __future__ import annotations
 
@@ -23,10 +23,38 @@ class _Reference(SphinxDirective):
         return self.parse_text_to_nodes(type(self).make(), allow_section_headings=True)
 
 
-class Handlers(_Reference):
-    """``.. vaurien-handlers::``."""
+class Handlers(SphinxDirective):
+    """``.. vaurien-handlers:: KIND``, which is flow, socket or connect."""
 
-    make = staticmethod(reference.handlers)
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the text; the page is read again when what it is made from changes."""
+        for path in reference.sources():
+            self.env.note_dependency(path)
+        try:
+            text = reference.handlers(self.arguments[0])
+        except ValueError as error:
+            raise self.error(str(error)) from None
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Common(_Reference):
+    """``.. vaurien-common::``: the options that every handler takes."""
+
+    make = staticmethod(reference.common)
+
+
+class Presets(_Reference):
+    """``.. vaurien-presets::``."""
+
+    make = staticmethod(reference.lines)
+
+
+class PresetOptions(_Reference):
+    """``.. vaurien-preset-options::``."""
+
+    make = staticmethod(reference.preset_options)
 
 
 class Settings(_Reference):
@@ -55,6 +83,9 @@ class Tests(SphinxDirective):
 def setup(app: Sphinx) -> dict[str, Any]:
     """Tell Sphinx."""
     app.add_directive("vaurien-handlers", Handlers)
+    app.add_directive("vaurien-common", Common)
+    app.add_directive("vaurien-presets", Presets)
+    app.add_directive("vaurien-preset-options", PresetOptions)
     app.add_directive("vaurien-settings", Settings)
     app.add_directive("vaurien-tests", Tests)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,12 @@ FLAGS = [
     "--max-connections",
     "--backlog",
     "--spin",
+    "--on-connect",
+    "--max-held",
+    "--journal",
+    "--journal-all",
+    "--replay",
+    "--strict",
     "--drain",
     "--log-level",
     "--log-output",
@@ -34,7 +41,13 @@ FLAGS = [
     "--help",
 ]
 
-BUILTINS = ["abort", "blackout", "delay", "dummy", "error", "hang", "reset", "transient"]
+#: The built-ins, by what they work on.
+BUILTINS = {
+    "socket": "delay dummy error transient",
+    "connect": "dial_fail down refuse slow_accept unanswered",
+    "flow": "abort bandwidth blackhole blackout corrupt cut hang latency limit_data noop pause reset"
+    " reset_peer slicer slow_close stall timeout trickle truncate wave",
+}
 
 
 # What it prints
@@ -52,9 +65,9 @@ def test_help_tells_every_flag_and_the_defaults() -> None:
 
 def test_list_handlers_tells_names_options_types_defaults_and_descriptions() -> None:
     lines = accepted("--list-handlers").splitlines()
-    names = [line.partition(":")[0] for line in lines if not line.startswith(" ")]
-    assert names == BUILTINS
-    delay = lines.index(next(line for line in lines if line.startswith("delay:")))
+    heads = [line.partition(":")[0] for line in lines[: lines.index("")] if line[:1] != " "]
+    assert heads == sorted(f"{name} ({kind})" for kind in BUILTINS for name in BUILTINS[kind].split())
+    delay = lines.index(next(line for line in lines if line.startswith("delay (socket):")))
     assert "delay" in lines[delay].partition(":")[2].lower()
     sleep, before = lines[delay + 1 : delay + 3]
     for word in ("sleep", "seconds", "default 1", "Delay in seconds"):
@@ -62,8 +75,12 @@ def test_list_handlers_tells_names_options_types_defaults_and_descriptions() -> 
     for word in ("before", "bool", "default yes", "backend is called"):
         assert word in before
     text = "\n".join(lines)
-    for option in ("inject", "warmup", "scope", "agitate", "connection, proxy"):
+    for option in ("inject", "warmup", "agitate"):
         assert option in text
+    for point in ("after", "times", "every", "since", "until", "scope", "clients", "stream"):
+        assert f"\n    {point} (" in text
+    assert "connection, proxy" in text
+    assert "\n    3g: rtt 300, down 1600, up 768 (WebPageTest" in text
 
 
 def test_check_tells_the_source_of_each_value(tmp_path: Path) -> None:
@@ -337,8 +354,8 @@ def test_the_log_level_holds_back_what_is_less(echo_backend: Backend) -> None:
         with program.dial() as client:
             assert exchange(client, b"hello") == b"hello"
         assert program.stop() == 0
-        assert "INFO" not in program.text
-        assert "delay" not in program.text
+        # What is left is the table of what happened, which is no line of the log.
+        assert not re.search("INFO|exchange 1: delay", program.text), program.text
 
 
 def test_unknown_variables_warn_and_do_no_harm(echo_backend: Backend) -> None:

@@ -5,6 +5,7 @@ touches nothing else.
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from tests.laws.helpers import Acceptor, assert_fin, own, wait_said, write_module
-from tests.support import PATIENCE, Backend, Program, dial, exchange, receive_all, reset, wait_for
+from tests.support import (
+    PATIENCE,
+    Backend,
+    Program,
+    dial,
+    exchange,
+    receive,
+    receive_all,
+    reset,
+    wait_for,
+)
 
 FRAGILE = """
 def fail(word):
@@ -163,7 +174,7 @@ logging.basicConfig()
 
 
 def observer(event):
-    if event.connection == 2:
+    if event.connection == 2 and type(event).__name__ == sys.argv[2]:
         raise RuntimeError("observer fell over")
 
 
@@ -174,21 +185,22 @@ plan = Plan(
     handlers={},
     seed=1,
 )
-proxy = Proxy(plan, (observer,))
+proxy = Proxy(plan, (observer,), everything=True)
 proxy.start()
 print(proxy.address, flush=True)
 Event().wait()
 """
 
 
+@pytest.mark.parametrize("when", ["Began", "Ended"])
 def test_a_callback_that_raises_ends_its_connection_only(
-    tmp_path: Path, echo_backend: Backend
+    tmp_path: Path, echo_backend: Backend, when: str
 ) -> None:
-    # An observer is called within the loop's callback, once an exchange.
+    # An observer is called within the loop's callback, as an exchange begins and as it ends.
     script = tmp_path / "embedding.py"
     script.write_text(CALLBACK)
     with subprocess.Popen(
-        [sys.executable, str(script), echo_backend.address],
+        [sys.executable, str(script), echo_backend.address, when],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -199,6 +211,9 @@ def test_a_callback_that_raises_ends_its_connection_only(
             with dial(address) as first, dial(address) as second, dial(address) as third:
                 assert exchange(first, b"before") == b"before"
                 second.sendall(b"boom")
+                if when == "Ended":
+                    assert receive(second, 4) == b"boom"
+                    second.shutdown(socket.SHUT_WR)
                 assert receive_all(second) == b""
                 assert exchange(first, b"after") == b"after"
                 assert exchange(third, b"third") == b"third"

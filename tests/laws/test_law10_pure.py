@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 
 import vaurien
+from vaurien.handlers import registry
 
 ROOT = Path(vaurien.__file__).parent
 FORBIDDEN = {
@@ -22,9 +24,21 @@ FORBIDDEN = {
     "threading",
     "time",
 }
+#: The files of the built-in handlers that work on events, and of those that meet clients.
+HANDLERS = {
+    Path(file)
+    for cls in registry.builtins().values()
+    if registry.kind(cls) != "socket" and (file := inspect.getsourcefile(cls))
+}
 #: What pure rooms may take from Vaurien itself: each other, and the errors.
 PURE = [
     *sorted(ROOT.glob("flow/**/*.py")),
+    *sorted(HANDLERS),
+    ROOT / "handlers" / "flow.py",
+    ROOT / "plan.py",
+    ROOT / "ini.py",
+    ROOT / "presets.py",
+    ROOT / "observe" / "summary.py",
     *sorted(ROOT.glob("protocols/**/*.py")),
     ROOT / "behavior.py",
     ROOT / "options.py",
@@ -43,8 +57,11 @@ def imports(path: Path) -> Iterator[str]:
             above = package[: len(package) - node.level + 1] if node.level else ()
             module = ".".join((*above, *filter(None, [node.module])))
             yield module
-            if module == "vaurien" or (ROOT.parent / module.replace(".", "/")).is_dir():
-                yield from (f"{module}.{alias.name}" for alias in node.names)
+            room = ROOT.parent / module.replace(".", "/")
+            if room.is_dir():
+                names = {alias.name for alias in node.names}
+                files = {path.stem for path in room.iterdir()}
+                yield from (f"{module}.{name}" for name in names & files)
 
 
 def of(path: Path) -> str:
@@ -85,4 +102,6 @@ def test_a_pure_room_imports_nothing_by_name_at_run_time() -> None:
 def test_the_rooms_are_there() -> None:
     # Else the tests above would look at nothing.
     assert ROOT / "protocols" / "tcp.py" in PURE
+    assert ROOT / "flow" / "chain.py" in PURE
+    assert len(HANDLERS) > 15
     assert all(path.is_file() for path in PURE)

@@ -43,6 +43,8 @@ from vaurien.settings import SETTINGS, Settings, resolve
 
 log = logging.getLogger("vaurien")
 
+#: The collector's thresholds: what the data path makes has no circles, and goes by itself.
+GARBAGE = (20_000, 20, 20)
 NEVER_FIRED = 3  # the exit code of --strict
 _HANDLER_FLAG = "--handlers."
 
@@ -231,6 +233,7 @@ def serve(settings: Settings, writer: QueueWriter) -> int:
         spin.start()
     gc.collect()
     gc.freeze()  # what is there now stays: the collector need not look at it again
+    gc.set_threshold(*GARBAGE)
     with contextlib.suppress(OSError):  # if nobody reads it, so be it
         say(f"{proxy.name} listening on {proxy.address}, backend {plan.distant}, seed {plan.seed}")
     stop.wait()

@@ -1,13 +1,13 @@
 """The chain of one flow: a small discrete-event engine.
 
 Laws: pure, its clock is the `now` that it is given. The engine keeps the order, stages need not:
-nothing leaves a flow before what was read before it. `Reset` alone jumps the queue. All that it
-holds is counted in `held`.
+nothing leaves a flow before what was read before it. `Reset` alone jumps the queue. All that is
+held is counted.
 
-An event goes from slot to slot. What a stage answers with a delay is kept in one heap, ordered by
-when it is due; when it is, it goes on to the next slot, with that very time as its `now`, so that a
-loop that comes late makes no stage late. A slot whose stage was not picked for an exchange lets its
-events by, but never past those that it still holds.
+An event goes from slot to slot. What a stage answers with a delay waits in one heap until it is
+due, and goes on to the next slot with that very time as its `now`: a loop that comes late makes no
+stage late. A slot whose stage was not picked for an exchange lets its events by, but never past
+those that it still holds.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from vaurien.behavior import Exchange
     from vaurien.handlers.flow import FlowHandler
 
-#: What each held piece counts beside its bytes: about what its objects take, measured with
-#: tracemalloc on CPython 3.11.
+#: What a held piece counts beside its bytes: about what its objects take.
 PIECE = 256
+_number = count().__next__  # what is due at the same time keeps its order
 
 
 class Slot:
@@ -42,14 +42,11 @@ class Slot:
         self.last = 0.0  # when the last of them is due
         self.route: Exchange | None = None  # the exchange that the stage's draws are of
 
-    def __repr__(self) -> str:
-        return f"<Slot {self.position}: {self.stage!r}, {self.pending} pending>"
-
 
 class Chain:
     """Some slots, what they hold, and what has left them."""
 
-    __slots__ = ("_heap", "_sequence", "ended", "final", "held", "out", "route", "slots")
+    __slots__ = ("_heap", "ended", "final", "held", "out", "route", "slots", "wants_begin")
 
     def __init__(self, route: Exchange) -> None:
         self.slots: list[Slot] = []
@@ -58,8 +55,8 @@ class Chain:
         self.held = 0  # bytes in the chain, `out` included, and PIECE for each piece
         self.ended = False  # EOF is in `out`, or has been
         self.route = route  # of what came in last
+        self.wants_begin = False  # whether any stage does
         self._heap: list[tuple[float, int, Slot, Event, Exchange]] = []
-        self._sequence = count()
 
     def __repr__(self) -> str:
         return f"<Chain of {len(self.slots)}: {self.held} held, deadline {self.deadline}>"
@@ -83,6 +80,8 @@ class Chain:
         """Take in `event` of the exchange `route`."""
         self.advance(now)
         self.route = route
+        if type(event) is Data and self.final is None:
+            self.held += len(event.data) + PIECE
         self._give(0, event, route, now)
 
     def advance(self, now: float) -> None:
@@ -92,11 +91,9 @@ class Chain:
             due, _, slot, event, route = heappop(heap)
             if event is WAKE:
                 self._run(slot, event, route, due)
-            else:
-                slot.pending -= 1
-                if event.__class__ is Data:
-                    self.held -= len(event.data) + PIECE
-                self._give(slot.position + 1, event, route, due)
+                continue
+            slot.pending -= type(event) is not Reset
+            self._give(slot.position + 1, event, route, due)
 
     def take(self) -> tuple[Data | None, Exchange]:
         """The next of `out`, which must not be empty."""
@@ -108,11 +105,9 @@ class Chain:
     def flush(self, everything: bool) -> bytes:
         """The bytes ready to leave, or all that it holds, in order; nothing stays."""
         inside = sorted(self._heap, key=lambda entry: (-entry[2].position, entry[:2]))
-        data = [event.data for event, _ in self.out if event is not None]
-        if everything:
-            data += [event.data for _, _, _, event, _ in inside if isinstance(event, Data)]
+        events = [event for event, _ in self.out] + [entry[3] for entry in inside if everything]
         self.clear()
-        return b"".join(data)
+        return b"".join(event.data for event in events if type(event) is Data)
 
     def clear(self) -> None:
         """Drop all that is held, alarms too."""
@@ -136,13 +131,18 @@ class Chain:
         self._release(slot, now)
         self.slots.remove(slot)
         self._renumber()
-        for _, event in slot.stage.removed(now):
+        try:
+            last = [event for _, event in slot.stage.removed(now)]
+        except Exception as error:
+            raise HandlerRaised(slot.key) from error
+        for event in last:
+            self.held += len(event.data) + PIECE if type(event) is Data else 0
             self._give(slot.position, event, self.route, now)
 
     def update(self, slot: Slot, now: float) -> None:
         """The options of `slot` have changed: pass on what it holds, and start its clock anew."""
         self._release(slot, now)
-        self._run(slot, OPEN, self.route, now)
+        self._run(slot, OPEN, slot.route or self.route, now)
 
     def _release(self, slot: Slot, now: float) -> None:
         """Pass on what `slot` holds, in order, and forget its alarms."""
@@ -152,12 +152,12 @@ class Chain:
         heapify(self._heap)
         slot.pending = 0
         for _, _, _, event, route in mine:
-            if event.__class__ is Data:
-                self.held -= len(event.data) + PIECE
-            if event is not WAKE:
+            if event is not WAKE and type(event) is not Reset:
                 self._give(slot.position + 1, event, route, now)
 
     def _renumber(self) -> None:
+        """The slots have changed."""
+        self.wants_begin = any(slot.stage.wants_begin for slot in self.slots)
         for position, slot in enumerate(self.slots):
             slot.position = position
 
@@ -165,54 +165,61 @@ class Chain:
 
     def _give(self, position: int, event: Event, route: Exchange, now: float) -> None:
         """Give `event` to the first slot from `position` on that it concerns."""
-        if self.final is not None or (event.__class__ is Data and not event.data):
+        if self.final is not None:
             return
-        if event.__class__ is Reset:
+        if type(event) is Reset:
             self.clear()
             self.final = event
+            return
+        if type(event) is Data and (self.ended or not event.data):
+            self.held -= len(event.data) + PIECE
             return
         for slot in self.slots[position:]:
             if slot.pinned or slot.key in route.handlers:
                 return self._run(slot, event, route, now)
             if slot.pending:
                 return self._hold(slot, event, route, now)
-        if event.__class__ is Close:
-            self.final = event
+        if type(event) is Data:
+            self.out.append((event, route))
         elif event is EOF and not self.ended:
             self.ended = True
             self.out.append((None, route))
-        elif event.__class__ is Data and not self.ended:
-            self.held += len(event.data) + PIECE
-            self.out.append((event, route))
+        elif type(event) is Close:
+            self.final = event
 
     def _run(self, slot: Slot, event: Event, route: Exchange, now: float) -> None:
         """Let the stage of `slot` deal with `event`, and pass on what it answers."""
         if event is not WAKE and slot.route is not route:
             slot.route = route
             slot.stage.enter(route.number)
-        touched, added = event.__class__ is Data or event is EOF, 0.0
+        touched, added, kept = False, 0.0, False
         try:
             for delay, made in slot.stage.on(event, now):
                 if not delay >= 0:
                     raise ValueError(f"answered with a delay of {delay} s")
-                if made is WAKE:
-                    heappush(self._heap, (now + delay, next(self._sequence), slot, made, route))
-                elif made is event and not delay and not slot.pending:
-                    touched = False
-                    self._give(slot.position + 1, made, route, now)
+                if made is event:
+                    kept = True
+                elif type(made) is Data:
+                    self.held += len(made.data) + PIECE
+                if made is WAKE or (delay and type(made) is Reset):
+                    heappush(self._heap, (now + delay, _number(), slot, made, route))
+                elif (delay or slot.pending) and made is not OPEN and type(made) is not Reset:
+                    self._hold(slot, made, route, now + delay)
+                    touched, added = True, slot.last - now
                 elif made is not OPEN:
-                    touched = True
-                    if made.__class__ is not Reset and (delay or slot.pending):
-                        self._hold(slot, made, route, now + delay)
-                        added = slot.last - now
-                    else:
-                        self._give(slot.position + 1, made, route, now)
+                    touched = touched or made is not event
+                    self._give(slot.position + 1, made, route, now)
                 if self.final is not None:
                     break
         except HandlerRaised:
             raise
         except Exception as error:
             raise HandlerRaised(slot.key) from error
+        if type(event) is Data and not kept:
+            self.held -= len(event.data) + PIECE
+        if type(self.final) is Reset:
+            self.held = 0
+        touched = touched or (not kept and (type(event) is Data or event is EOF))
         if touched and added >= route.added.get(slot.key, 0.0):
             route.added[slot.key] = added
 
@@ -220,6 +227,4 @@ class Chain:
         """Keep `event` at `slot` until `due`, and not shorter than what came before it."""
         slot.last = max(due, slot.last) if slot.pending else due
         slot.pending += 1
-        if event.__class__ is Data:
-            self.held += len(event.data) + PIECE
-        heappush(self._heap, (slot.last, next(self._sequence), slot, event, route))
+        heappush(self._heap, (slot.last, _number(), slot, event, route))

@@ -22,6 +22,7 @@ class Bandwidth(FlowHandler):
     """
 
     name = "bandwidth"
+    wants_begin = False
     options: Any = {
         "rate": ("Rate in KB/s; 1 KB is 1000 bytes", rate, 100),
         "shared": ("One line for the whole proxy, not one for each connection", bool, False),

@@ -18,6 +18,7 @@ class Blackhole(FlowHandler):
     """
 
     name = "blackhole"
+    wants_begin = False
     options: Any = {}
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:

@@ -62,6 +62,9 @@ class FlowHandler:
     #: See `vaurien.handlers.BaseHandler.points`.
     points: ClassVar[Mapping[str, str]] = {}
 
+    #: Whether `on` wants to know of `Begin`; saying no spares an event for each exchange.
+    wants_begin: ClassVar[bool] = True
+
     to_backend: bool  # True upstream, False downstream
     draw: Draws
     shared: dict[Any, Any]  # one for all stages of this handler in the proxy

@@ -80,6 +80,7 @@ class Latency(FlowHandler):
     """
 
     name = "latency"
+    wants_begin = False
     options: Any = {
         "latency": ("Delay in ms", milliseconds, 100),
         "jitter": ("How far a delay may be off, in ms", milliseconds, 0),
@@ -96,13 +97,12 @@ class Latency(FlowHandler):
     _fixed: float | None = None  # the delay, if it is always the same
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
-        if event.__class__ is Data or event is EOF:
-            yield self.delay() if self._fixed is None else self._fixed, event
-            return
+        if type(event) is Data or event is EOF:
+            return ((self.delay() if self._fixed is None else self._fixed, event),)
         if event is OPEN:
             varies = self.options("jitter") or isinstance(self.options("distribution"), Samples)
             self._fixed = None if varies else self.options("latency") / 1000
-        yield 0, event
+        return ((0, event),)
 
     def delay(self) -> float:
         """The next delay, in seconds, where it is not always the same."""

@@ -14,6 +14,7 @@ class LimitData(FlowHandler):
     """Closes the connection with a polite end (FIN) once so many bytes have passed in all."""
 
     name = "limit_data"
+    wants_begin = False
     options: Any = {"bytes": ("How many bytes may pass", some_bytes, 0)}
 
     _passed = 0

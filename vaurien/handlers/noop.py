@@ -13,6 +13,7 @@ class Noop(FlowHandler):
     """Passes everything on, through the engine: what a toxic costs that does no harm."""
 
     name = "noop"
+    wants_begin = False
     options: Any = {}
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:

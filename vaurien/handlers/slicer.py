@@ -21,6 +21,7 @@ class Slicer(FlowHandler):
     """
 
     name = "slicer"
+    wants_begin = False
     options: Any = {
         "average_size": ("Size of a piece in bytes", piece_bytes, 1024),
         "size_variation": ("How far a size may be off, in bytes", some_bytes, 0),

@@ -13,6 +13,7 @@ class SlowClose(FlowHandler):
     """Delays the end of the flow; data passes untouched."""
 
     name = "slow_close"
+    wants_begin = False
     options: Any = {"delay": ("Delay in ms", milliseconds, 1000)}
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:

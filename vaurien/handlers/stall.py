@@ -27,6 +27,7 @@ class Stall(FlowHandler):
     """
 
     name = "stall"
+    wants_begin = False
     options: Any = {
         "loss": ("Chance that a packet is lost, in percent", percent, 1),
         "model": (

@@ -18,6 +18,7 @@ class Timeout(FlowHandler):
     """
 
     name = "timeout"
+    wants_begin = False
     options: Any = {
         "timeout": ("Time in ms until the connection closes; 0 for never", milliseconds, 1000)
     }

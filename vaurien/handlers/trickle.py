@@ -19,6 +19,7 @@ class Trickle(FlowHandler):
     """
 
     name = "trickle"
+    wants_begin = False
     options: Any = {"duration": ("How long a chunk takes in ms", milliseconds, 1000)}
 
     _free = 0.0  # when the last chunk is through

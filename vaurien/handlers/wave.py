@@ -29,6 +29,7 @@ class Wave(FlowHandler):
     """
 
     name = "wave"
+    wants_begin = False
     options: Any = {
         "latency": ("Base delay in ms", milliseconds, 100),
         **{

@@ -42,8 +42,14 @@ def through(flow: Flow, data: bytes) -> None:
     if flow.connection.closed or flow.finished:
         return
     chain = flow.chain
-    chain.push(Data(data) if data else EOF, chain.route, monotonic())  # type: ignore[union-attr]
-    flow.deliver()
+    assert chain is not None
+    chain.push(Data(data) if data else EOF, chain.route, monotonic())
+    if chain.out or flow.over or chain.final is not None:
+        flow.deliver()
+        return
+    if chain.held >= flow.max_held:
+        flow.reader.stop()
+    flow.arm()
 
 
 def nowhere(_flow: Flow, _data: bytes) -> None:
@@ -68,10 +74,12 @@ class Flow:
         "handler",
         "held",
         "loop",
+        "max_held",
         "over",
         "owner",
         "passed",
         "peer",
+        "picked",
         "reader",
         "recv_into",
         "send",
@@ -93,7 +101,7 @@ class Flow:
     ) -> None:
         self.connection, self.to_backend = connection, to_backend
         self.framer = connection.framer
-        self.view, self.loop = server.view, server.loop
+        self.view, self.loop, self.max_held = server.view, server.loop, server.plan.max_held
         self.recv_into = source.recv_into
         self.sink, self.send = sink, sink.send
         self.reader = self.loop.io(source.fileno(), READ)
@@ -114,6 +122,7 @@ class Flow:
         self.empty: event.Event | None = None  # set when `held` is gone, for handlers that wait
         self.chain: Chain | None = None  # made when first needed
         self.shaped = False  # the chain has something to do
+        self.picked: list[Picked] = []  # who acts on the present exchange, in the chain
         self.alarm: Alarm | None = None  # of the chain's deadline
         self.arrived: event.Event | None = None  # set when the chain has something for `owner`
 
@@ -238,7 +247,7 @@ class Flow:
         if self.over or self.finished:
             return
         if self.detour is through:
-            ready = self.chain.held < self.connection.server.plan.max_held  # type: ignore[union-attr]
+            ready = self.chain.held < self.max_held  # type: ignore[union-attr]
         else:
             ready = self.held is None and self.owner is None
         if ready:
@@ -276,22 +285,29 @@ class Flow:
         """An exchange begins, for which `picked` act on this flow; None if nobody touches it."""
         chain = self.chain
         if not picked and (chain is None or self._may_go_round(chain)):
-            self.shaped, self.exchange = False, exchange
+            self.shaped, self.exchange, self.picked = False, exchange, picked
             self.handler = exchange.taker if exchange is not None else None
             self.detour = hand_off if self.handler is not None else None
             return
         assert exchange is not None
-        now = monotonic()
         if chain is None:
             chain = self.chain = Chain(exchange)
-        chain.route, self.shaped = exchange, True
-        self.engage()
-        for one in picked:
-            if not self.slots_of(one):
-                before = sum(slot.pinned or slot.key.place < one.place for slot in chain.slots)
-                self.insert(before, one, now)
-        chain.push(Begin(exchange.number), exchange, now)
-        self.deliver()
+        chain.route = exchange
+        if picked is not self.picked or not self.shaped:
+            self.shaped, self.picked = True, picked
+            self.engage()
+            for one in picked:
+                if not self.slots_of(one):
+                    before = sum(slot.pinned or slot.key.place < one.place for slot in chain.slots)
+                    self.insert(before, one, monotonic())
+        elif not chain.wants_begin:
+            return
+        if chain.wants_begin:
+            chain.push(Begin(exchange.number), exchange, monotonic())
+        if chain.out or chain.final is not None:
+            self.deliver()
+        else:
+            self.arm()
 
     def _may_go_round(self, chain: Chain) -> bool:
         return not (
@@ -368,10 +384,9 @@ class Flow:
             self.arrived.set()
         if self.empty is not None:
             self.empty.set()
-        high = connection.server.plan.max_held
-        if chain.held >= high:
+        if chain.held >= self.max_held:
             self.reader.stop()
-        elif chain.held <= high // 2 and not self.reader.active:  # type: ignore[attr-defined]
+        elif chain.held <= self.max_held // 2 and not self.reader.active:  # type: ignore[attr-defined]
             self.resume()
         self.arm()
         if self.over and self.peer.over and self.stuck and self.peer.stuck:
@@ -389,12 +404,13 @@ class Flow:
     def arm(self) -> None:
         """Have `wake` called when the chain has something to do."""
         deadline, alarm = self.chain.deadline, self.alarm  # type: ignore[union-attr]
-        alarms = self.connection.server.alarms
         if alarm is not None:
             if alarm.due == deadline:
                 return
-            alarms.give_up(alarm)
-        self.alarm = alarms.set(deadline, self) if deadline is not None else None
+            self.connection.server.alarms.give_up(alarm)
+            self.alarm = None
+        if deadline is not None:
+            self.alarm = self.connection.server.alarms.set(deadline, self)
 
     def wake(self, now: float) -> None:
         """The chain's deadline has come."""
@@ -717,7 +733,10 @@ class Connection:
             for flow in (self.up, self.down):
                 if flow is not None and flow.owner is not None:
                     flow.owner.count()
-            self.server.over(self, self.exchange, why)
+            try:
+                self.server.over(self, self.exchange, why)
+            except Exception:
+                self.server.crashed(self)
         up, down = self.up, self.down
         held = {flow.to_backend: flow.held for flow in (up, down) if flow is not None}
         for flow in (up, down):

@@ -345,12 +345,14 @@ class Server(StreamServer):
 
     def over(self, connection: Connection, exchange: Exchange, end: str) -> None:
         """`exchange` has ended as `end` says: count what it was, and tell the observers."""
+        connection.exchange = None
         up, down = connection.up, connection.down
         from_client = up.passed - exchange.marks[0] if up is not None else 0
         from_backend = down.passed - exchange.marks[1] if down is not None else 0
-        fired: dict[Stats, float] = {}
+        fired: dict[Stats, float] = {}  # the handlers of a preset count as one
         for one, added in exchange.added.items():
-            fired[one.stats] = max(added, fired.get(one.stats, 0.0))
+            if added >= fired.get(one.stats, 0.0):
+                fired[one.stats] = added
         for stats, added in fired.items():
             stats.fire(added, from_client + from_backend)
         if self.observers and (exchange.handlers or self._everything):
