@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import inspect
+import json
 import os
 import re
 import shlex
@@ -22,8 +23,12 @@ import pytest
 
 import vaurien
 from tests.support import PATIENCE, Program, parse_address, run, wait_for
+from vaurien import flow, presets
 from vaurien.handlers import registry
+from vaurien.observe.events import Ended
+from vaurien.observe.journal import Journal
 from vaurien.options import show
+from vaurien.plan import POINTS, STREAM
 from vaurien.settings import SETTINGS
 
 ROOT = Path(__file__).parent.parent
@@ -50,9 +55,19 @@ def reference() -> ModuleType:
 # Nothing undocumented
 
 
+def everything(reference: ModuleType) -> str:
+    """The generated text about all handlers."""
+    return "".join(reference.handlers(kind) for kind in ("flow", "socket", "connect"))
+
+
+def test_every_kind_of_handler_has_its_place() -> None:
+    pages = "".join(page.read_text() for page in PAGES)
+    for kind in {registry.kind(cls) for cls in registry.builtins().values()}:
+        assert pages.count(f"vaurien-handlers:: {kind}\n") == 1
+
+
 def test_the_reference_has_every_handler_with_every_option(reference: ModuleType) -> None:
-    text = reference.handlers()
-    assert "vaurien-handlers::" in (DOCS / "handlers.rst").read_text()
+    text = everything(reference)
     for name, cls in registry.builtins().items():
         section = text.partition(f".. _handler-{name}:\n")[2].partition("\n.. _")[0]
         assert inspect.getdoc(cls) is not None
@@ -63,6 +78,57 @@ def test_the_reference_has_every_handler_with_every_option(reference: ModuleType
             assert f"- {option.description}" in section.replace("\\", "")
             for choice in option.choices:
                 assert f"``{choice}``" in section
+
+
+def test_the_reference_has_every_option_that_all_handlers_take(reference: ModuleType) -> None:
+    text = reference.common()
+    assert "vaurien-common::" in (DOCS / "handlers.rst").read_text()
+    points = (DOCS / "behaviors.rst").read_text()
+    for option in (*POINTS.values(), *STREAM.values()):
+        assert f"- ``{option.name}``" in text
+        assert f"- ``{show(option.default)}``" in text
+        assert f"- {option.description}" in text.replace("\\", "")
+        assert f"``{option.name}``" in points or option.name in STREAM
+
+
+def test_the_reference_has_every_preset_with_its_figures_and_their_source(
+    reference: ModuleType,
+) -> None:
+    text = reference.lines()
+    assert "vaurien-presets::" in (DOCS / "presets.rst").read_text()
+    for name, preset in presets.builtins().items():
+        row = text.partition(f"* - ``{name}``\n")[2].partition("\n   * - ")[0]
+        said, _, source = preset.summary.partition(" (")
+        assert source
+        assert source.removesuffix(")") in row.replace("\\", "")
+        for figure in said.split(", "):
+            assert re.search(rf"(?<!\S){re.escape(figure.split()[1])}(?!\S)", row)
+
+
+def test_the_reference_has_all_that_a_preset_may_say(reference: ModuleType) -> None:
+    text = reference.preset_options()
+    assert "vaurien-preset-options::" in (DOCS / "presets.rst").read_text()
+    for option in presets.OPTIONS.values():
+        assert f"- ``{option.name}``" in text
+        assert f"- {option.description}" in text.replace("\\", "")
+
+
+def test_every_field_of_the_journal_is_documented(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    journal = Journal(str(path), 1)
+    journal(Ended(0.0, "default", 1, "client", 1, (), (), (), 0, 0, 0.0, "next"))
+    journal.stop()
+    page = (DOCS / "journal.rst").read_text()
+    fields = list(json.loads(path.read_text()))
+    assert re.findall(r"^   \* - ``(\w+)``$", page, re.MULTILINE) == fields
+    for end in re.findall(r"``(\w+)``", str(Ended.__doc__)):
+        assert f"``{end}``" in page.partition("\nHow it ended\n")[2], f"end {end!r} is not told"
+
+
+def test_every_event_of_a_flow_is_documented() -> None:
+    page = (DOCS / "flow-handlers.rst").read_text()
+    for name in flow.__all__:
+        assert re.search(rf"^``{name}\b", page, re.MULTILINE), f"{name} is not told of"
 
 
 def test_the_reference_has_every_setting(reference: ModuleType) -> None:
@@ -79,8 +145,9 @@ def test_the_reference_has_every_setting(reference: ModuleType) -> None:
 
 
 def test_the_reference_is_made_anew_when_its_sources_change(reference: ModuleType) -> None:
-    sources = {Path(path).name for path in reference.sources()}
-    assert {"settings.py", *(f"{name}.py" for name in registry.builtins())} <= sources
+    sources = set(reference.sources())
+    assert {inspect.getfile(cls) for cls in registry.builtins().values()} <= sources
+    assert {"settings.py", "plan.py", "presets.ini"} <= {Path(path).name for path in sources}
 
 
 def test_every_flag_is_documented(reference: ModuleType) -> None:
@@ -92,8 +159,10 @@ def test_every_flag_is_documented(reference: ModuleType) -> None:
 
 def test_every_public_name_is_documented() -> None:
     told = "".join(page.read_text() for page in PAGES)
-    for name in ("BaseHandler", "HandlerDeadlock", "Proxy"):
-        assert re.search(rf"auto(class|exception):: vaurien\.(handlers\.)?{name}\b", told)
+    for name in ("BaseHandler", "FlowHandler", "HandlerDeadlock", "Proxy", "play"):
+        assert re.search(
+            rf"auto(class|exception|function):: vaurien\.((handlers|testing)\.)?{name}\b", told
+        )
 
 
 # Nothing stale
@@ -163,20 +232,24 @@ def test_the_readme_shows_what_is_in_the_examples(kind: str, suffix: str) -> Non
 
 #: Preparations that the tests stand upon, or that take a machine of their own; .ci/run has them.
 ELSEWHERE = ("make ", "python3 -m venv", ". .venv", "pip install")
+STOP = "^C"
 #: Flags with which ``vaurien`` does not serve.
 ENDS = {"--check", "--list-handlers", "--demo", "--version", "--help"}
 LATER, EARLIER = 0.9, 0.1  # seconds by which a time may differ from the one that is shown
 
 
 def commands(page: Path) -> Iterator[tuple[str, list[str]]]:
-    """The commands in a page's console blocks, each with the lines that it shows."""
+    """The commands in a page's console blocks, each with the lines that it shows.
+
+    ``^C`` is one too: it ends the proxy, and shows what that wrote.
+    """
     command, shown = "", list[str]()
     for code in block("console").findall(page.read_text()):
         for line in textwrap.dedent(code).strip("\n").splitlines():
-            if line.startswith("$ "):
+            if line.startswith("$ ") or line == STOP:
                 if command:
                     yield command, shown
-                command, shown = line[2:], []
+                command, shown = line.removeprefix("$ "), []
             elif command.endswith("\\"):
                 command = command[:-1] + line.strip()
             elif command.startswith("for ") and not command.endswith("done"):
@@ -196,12 +269,27 @@ def same(shown: Sequence[str], got: Sequence[str]) -> bool:
     return bool(got) and same_line(shown[0], got[0]) and same(shown[1:], got[1:])
 
 
+#: What differs from time to time in the log, in the table and in a journal. How many bytes a client
+#: and a server send for one request is up to their versions.
+VARIES = (
+    (re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d:\d\d[.,]\d+(\+00:00)?"), "TIME"),
+    (re.compile(r"(?<=seconds\": )[\d.]+"), "SECONDS"),
+    (re.compile(r"(?<=client\": \"127.0.0.1:)\d+"), "PORT"),
+    (re.compile(r"(?<=from_client\": )[1-9]\d+"), "N"),
+    (re.compile(r"(?<=from_backend\": )[1-9]\d+"), "N"),
+    (re.compile(r"(?<=\d )[1-9]\d{2,}(?= )"), "BYTES"),
+    (re.compile(r"\b\d+ open of"), "N open of"),
+)
+
+
 def same_line(shown: str, got: str) -> bool:
     """Whether two lines are the same but for times."""
     ms = re.compile(r" +[\d.]+ ms")
     seconds = re.compile(r"(\d+\.\d+)(?= s\b)")
     wanted, found = seconds.findall(shown), seconds.findall(got)
     shown, got = (re.sub(" +", " ", seconds.sub("", ms.sub("", line))) for line in (shown, got))
+    for pattern, word in VARIES:
+        shown, got = pattern.sub(word, shown), pattern.sub(word, got)
     return shown == got and all(
         float(a) - EARLIER <= float(b) <= float(a) + LATER
         for a, b in zip(wanted, found, strict=True)
@@ -209,10 +297,16 @@ def same_line(shown: str, got: str) -> bool:
 
 
 class Reader:
-    """Someone who types a page's commands. Servers get free ports; the page's stand for them."""
+    """Someone who types a page's commands. Servers get free ports; the page's stand for them.
 
-    def __init__(self, addresses: dict[str, str]) -> None:
+    The working directory is an empty one but for the examples; what a page makes goes there.
+    """
+
+    def __init__(self, addresses: dict[str, str], directory: Path) -> None:
         self.addresses = addresses  # as the page has them -> as they are
+        self.directory = directory
+        (directory / "examples").symlink_to(ROOT / "examples")
+        self.code = 0  # the exit code of the last proxy
         self.ports: dict[str, str] = {}
         self.servers: dict[str, Program] = {}
         self.stack = contextlib.ExitStack()
@@ -232,7 +326,13 @@ class Reader:
             return
         error = shown[:1] and shown[0].startswith("vaurien: ")
         words = shlex.split(command)
-        if "http.server" in words:
+        if command == STOP:
+            got = self._stop()
+        elif words[0] == "pkill":
+            got = self._signal(words)
+        elif command == "echo $?":
+            got = [str(self.code)]
+        elif "http.server" in words:
             self._web(words)
             got = []
         elif "vaurien" in words and not ENDS & set(words) and not error:
@@ -263,6 +363,22 @@ class Reader:
             text = re.sub(rf"\b{there}\b", here, text)
         return text
 
+    def _stop(self) -> list[str]:
+        """Ctrl-C where the proxy runs: what it has written to standard error."""
+        (program,) = self.servers.values()
+        self.servers.clear()
+        self.code = program.stop(signal.SIGINT)
+        return program.text.splitlines()
+
+    def _signal(self, words: list[str]) -> list[str]:
+        """``pkill -SIGNAL -x vaurien``, of which there are others; what it writes then."""
+        assert words[2:] == ["-x", "vaurien"]
+        (program,) = self.servers.values()
+        before = len(program.log)
+        program.send_signal(signal.Signals[f"SIG{words[1].removeprefix('-')}"])
+        wait_for(lambda: len(program.log) > before + 1, "a table")
+        return [line.rstrip("\n") for line in program.log[before:]]
+
     def _run(self, command: str) -> list[str]:
         done = subprocess.run(
             ["bash", "-c", command if "--check" in command else self._real(command)],
@@ -270,7 +386,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            cwd=ROOT,
+            cwd=self.directory,
             env=self.env,
             timeout=PATIENCE,
             check=False,
@@ -283,7 +399,7 @@ class Reader:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            cwd=ROOT,
+            cwd=self.directory,
         )
         self.stack.callback(server.communicate)
         self.stack.callback(server.kill)
@@ -303,7 +419,7 @@ class Reader:
         if "--local" in arguments:
             arguments.remove("--local")
         env = {key: self._real(value) for key, value in env.items()}
-        program = Program("--local", "127.0.0.1:0", *arguments, env=env, cwd=ROOT)
+        program = Program("--local", "127.0.0.1:0", *arguments, env=env, cwd=self.directory)
         self.servers[there] = self.stack.enter_context(program)
         self.ports["8000"] = str(parse_address(program.address)[1])
         return [line.rstrip("\n") for line in program.output]
@@ -334,7 +450,9 @@ def addresses() -> Iterator[dict[str, str]]:
 @pytest.mark.program("curl")
 @pytest.mark.program("redis-server")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_commands_do_what_the_page_shows(page: Path, addresses: dict[str, str]) -> None:
-    with Reader(addresses) as reader:
+def test_the_commands_do_what_the_page_shows(
+    page: Path, addresses: dict[str, str], tmp_path: Path
+) -> None:
+    with Reader(addresses, tmp_path) as reader:
         for command, shown in commands(page):
             reader.type(command, shown)

@@ -180,6 +180,26 @@ class Toxic:
         return self.specification.name
 
 
+def order(behavior: Behavior, where: str) -> dict[str, int]:
+    """Where each name stands in a chain: as the behavior's parts write them.
+
+    UsageError naming `where` if two parts write two names in different orders.
+    """
+    sorter: TopologicalSorter[str] = TopologicalSorter()
+    for _, part in behavior.parts:
+        names = part.split("+")
+        for before, name in zip((None, *names), names, strict=False):
+            sorter.add(name, *([before] if before else []))
+    try:
+        return {name: place for place, name in enumerate(sorter.static_order())}
+    except CycleError as error:
+        names = sorted(set(error.args[1]))
+        raise UsageError(
+            f"{where}: {str(behavior)!r} has {' and '.join(names)} in different orders; write them"
+            " in the same order everywhere"
+        ) from None
+
+
 def check(
     behavior: Behavior, specifications: Callable[[str], Sequence[Specification]], where: str
 ) -> None:
@@ -187,6 +207,7 @@ def check(
 
     `specifications` gives what a name stands for; see `Plan.specifications`.
     """
+    order(behavior, where)
     for _, part in behavior.parts:
         found = specifications(part)
         for spec in found:
@@ -296,20 +317,5 @@ class Plan:
 
     @property
     def order(self) -> dict[str, int]:
-        """Where each name stands in a chain: as the behavior's parts write them.
-
-        UsageError if two parts write two names in different orders.
-        """
-        sorter: TopologicalSorter[str] = TopologicalSorter()
-        for _, part in self.behavior.parts:
-            names = part.split("+")
-            for before, name in zip((None, *names), names, strict=False):
-                sorter.add(name, *([before] if before else []))
-        try:
-            return {name: place for place, name in enumerate(sorter.static_order())}
-        except CycleError as error:
-            names = sorted(set(error.args[1]))
-            raise UsageError(
-                f"behavior: {str(self.behavior)!r} has {' and '.join(names)} in different orders;"
-                " write them in the same order everywhere"
-            ) from None
+        """Where each name stands in a chain, see the function of that name."""
+        return order(self.behavior, "behavior")

@@ -66,7 +66,9 @@ def test_help_tells_every_flag_and_the_defaults() -> None:
 def test_list_handlers_tells_names_options_types_defaults_and_descriptions() -> None:
     lines = accepted("--list-handlers").splitlines()
     heads = [line.partition(":")[0] for line in lines[: lines.index("")] if line[:1] != " "]
-    assert heads == sorted(f"{name} ({kind})" for kind in BUILTINS for name in BUILTINS[kind].split())
+    assert heads == sorted(
+        f"{name} ({kind})" for kind in BUILTINS for name in BUILTINS[kind].split()
+    )
     delay = lines.index(next(line for line in lines if line.startswith("delay (socket):")))
     assert "delay" in lines[delay].partition(":")[2].lower()
     sleep, before = lines[delay + 1 : delay + 3]

@@ -23,7 +23,7 @@ def delays(at: list[float], **options: float) -> list[float]:
 
 PHASES = [0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1, 1.25, 7.75]
 
-SHAPES = {
+SHAPES: dict[str, list[float]] = {
     "sine": [sin(tau * phase) for phase in PHASES],
     "saw": [0, 0.25, 0.5, 0.75, -1, -0.75, -0.5, -0.25, 0, 0.5, -0.5],
     "square": [1, 1, 1, 1, -1, -1, -1, -1, 1, 1, -1],

@@ -185,11 +185,10 @@ def test_slicer_cuts_into_pieces_with_a_pause_between_them(rig: Rig) -> None:
     with pair(rig, "100:slicer", slicer__average_size=10, slicer__delay=20_000) as ends:
         ends.ask(b"request", bytes(100))
         start, pieces = time.monotonic(), 0
-        while pieces < 10:
-            assert len(ends.client.recv(100)) % 10 == 0
+        got = b""
+        while len(got) < 100:
+            got += ends.client.recv(100)
             pieces += 1
-            if select.select([ends.client], [], [], 0.5)[0] == []:
-                break
         assert pieces >= 8  # the network may join some
         assert time.monotonic() - start >= 0.15
 
@@ -253,7 +252,9 @@ def test_corrupt_flips_one_bit_at_an_offset_of_each_exchange(rig: Rig) -> None:
             ends.ask(b"request", b"re")
             ends.server.sendall(b"sponse")
             got = receive(ends.client, 8)
-            (at,) = [i for i, pair in enumerate(zip(got, b"response", strict=True)) if len({*pair}) > 1]
+            (at,) = [
+                i for i, pair in enumerate(zip(got, b"response", strict=True)) if len({*pair}) > 1
+            ]
             assert at == 3
             assert (got[3] ^ b"response"[3]).bit_count() == 1
 
@@ -286,14 +287,13 @@ def test_what_ends_after_a_time_does_so_though_data_flows_all_the_while(
 ) -> None:
     words = {f"{name}__{'time' if name == 'cut' else 'timeout'}": 500}
     with pair(rig, f"100:{name}", **words) as ends:
-        ends.ask(b"request")
         start = time.monotonic()
+        ends.ask(b"request")
         with contextlib.suppress(ConnectionError):
-            while quiet(ends.client, seconds=0.02) or ends.client.recv(1) == b".":
+            while quiet(ends.client, seconds=0.02) or ends.client.recv(1):
                 assert time.monotonic() - start < 0.5 + SOON
-                ends.server.sendall(b"." if name != "reset_peer" else b".")
-        assert time.monotonic() - start >= 0.5 - 0.1  # since the request was read
-        assert_fin(ends.client) if name == "never" else None
+                ends.server.sendall(b".")
+        assert time.monotonic() - start >= 0.5 - EARLY
 
 
 # Ends: who sees what
@@ -326,7 +326,10 @@ def test_cut_ends_the_side_named_as_told_and_the_other_with_a_fin(
 def test_reset_peer_resets_whom_its_stream_leads_to(rig: Rig, stream: str) -> None:
     with pair(rig, "100:reset_peer", reset_peer__stream=stream, reset_peer__timeout=50) as ends:
         ends.ask(b"request")
-        for sock, hit in ((ends.client, stream != "upstream"), (ends.server, stream != "downstream")):
+        for sock, hit in (
+            (ends.client, stream != "upstream"),
+            (ends.server, stream != "downstream"),
+        ):
             if hit:
                 assert_rst(sock)
             else:
@@ -384,6 +387,7 @@ TURNS = (
     "12:latency,12:chained.Ask,12:bandwidth+slicer,12:latency+delay,12:trickle+chained.Plain,"
     "12:stall+wave+corrupt,12:delay"
 )
+PIPELINED = TURNS.replace("12:chained.Ask,", "")  # which takes an answer for the answer to its own
 QUICK = {
     "latency__latency": 5,
     "latency__jitter": 5,
@@ -418,7 +422,7 @@ def test_exchanges_of_all_kinds_in_turn_pipelined_keep_every_byte_in_order(
 
     with (
         Backend(echo) as backend,
-        rig.proxy(backend, TURNS.replace("12:chained.Ask,", ""), path=own, seed=seed, **QUICK) as driven,
+        rig.proxy(backend, PIPELINED, path=own, seed=seed, **QUICK) as driven,
         driven.dial() as client,
         threads() as pool,
     ):
@@ -522,15 +526,16 @@ def test_a_connection_is_over_when_both_sides_are_gone_whatever_holds_the_end(
         backend.accept() as server,
     ):
         client.sendall(b"request")
-        if name != "hang":
-            assert name == "timeout" or receive(server, 7) == b"request"
+        assert name == "hang" or receive(server, 7) == b"request"
+        if name != "pause":  # which would keep it for a client that has only half-closed
             server.sendall(b"response")
-        wait_for(lambda: any(one["picked"] for one in driven.stats.values()))
         for sock in (client, server) if first == "client" else (server, client):
+            assert driven.stats[name]["picked"] == 1
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_WR)
-        for sock in (client, server):
-            sock.close()
+            assert first != "backend" or quiet(client, seconds=0.1)
+        client.close()
+        server.close()
         driven.wait_connections(0)
 
 

@@ -86,7 +86,12 @@ class Rig:
 
     @contextlib.contextmanager
     def proxy(
-        self, backend: Backend, behavior: str = "100:dummy", *, path: Path | None = None, **words: Any
+        self,
+        backend: Backend,
+        behavior: str = "100:dummy",
+        *,
+        path: Path | None = None,
+        **words: Any,
     ) -> Iterator[Driven]:
         """A proxy before `backend`; `words` are settings, and options as ``latency_jitter=3``.
 

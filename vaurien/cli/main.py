@@ -256,7 +256,7 @@ def _tell_all(settings: Settings, proxy: Proxy, tell: Callable[[], None]) -> int
         if unmet:
             more = f" and {len(unmet) - 20} more" if len(unmet) > 20 else ""
             log.warning(
-                "%s: of the replay, %d decisions did not come to pass: connection.exchange %s%s",
+                "%s: what of the replay did not come to pass: %d, as connection.exchange: %s%s",
                 proxy.name, len(unmet), ", ".join(unmet[:20]), more,
             )  # fmt: skip
         else:

@@ -42,6 +42,9 @@ class Slot:
         self.last = 0.0  # when the last of them is due
         self.route: Exchange | None = None  # the exchange that the stage's draws are of
 
+    def __repr__(self) -> str:
+        return f"<Slot {self.position}: {self.stage!r}, {self.pending} pending>"
+
 
 class Chain:
     """Some slots, what they hold, and what has left them."""
@@ -116,8 +119,6 @@ class Chain:
         self.held = 0
         for slot in self.slots:
             slot.pending = 0
-
-    # Changing the chain while it runs
 
     def insert(self, position: int, slot: Slot, now: float) -> None:
         """Put `slot` before the one at `position`; its stage gets OPEN."""

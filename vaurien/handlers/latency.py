@@ -12,6 +12,7 @@ from vaurien.flow import EOF, OPEN, Data, Event
 from vaurien.handlers.flow import FlowHandler, milliseconds, percent
 
 _NORMAL = NormalDist()
+_LONGEST = 1e6  # seconds; what is longer is as good as never
 _LEAST = 1e-12  # draws this near to 0 or 1 count as this: their quantile may be infinite
 
 
@@ -112,7 +113,9 @@ class Latency(FlowHandler):
             return kind.at(self._draw()) / 1000
         deviation = _DISTRIBUTIONS[kind](self._draw())
         if kind == "lognormal":
-            return latency * exp(jitter / latency * deviation) / 1000 if latency else 0.0
+            if not latency:
+                return 0.0
+            return min(_LONGEST, latency * exp(min(jitter / latency * deviation, 99.0)) / 1000)  # type: ignore[no-any-return]
         return max(0.0, latency + jitter * deviation) / 1000  # type: ignore[no-any-return]
 
     def _draw(self) -> float:

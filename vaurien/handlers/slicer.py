@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from vaurien.flow import Data, Event
+from vaurien.flow import OPEN, Data, Event
 from vaurien.handlers.flow import FlowHandler
 from vaurien.options import Bounded, number, whole
 
@@ -31,6 +31,8 @@ class Slicer(FlowHandler):
     _free = 0.0  # when the next piece may go
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        if event is OPEN:
+            self._free = 0.0
         if not isinstance(event, Data):
             yield 0, event
             return
@@ -40,7 +42,7 @@ class Slicer(FlowHandler):
         while start < len(data):
             size = average
             if variation:
-                size = max(1, average + round((2 * self.draw("size") - 1) * variation))
+                size = max(1, average - variation + int(self.draw("size") * (2 * variation + 1)))
             piece = data[start : start + size]
             yield due - now, Data(piece) if len(piece) < len(data) else event
             start += size

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from math import inf
 from typing import Any
 
-from vaurien.flow import Data, Event
+from vaurien.flow import OPEN, Begin, Data, Event
 from vaurien.handlers.flow import FlowHandler, milliseconds, percent
 from vaurien.handlers.slicer import piece_bytes
 
@@ -27,7 +27,6 @@ class Stall(FlowHandler):
     """
 
     name = "stall"
-    wants_begin = False
     options: Any = {
         "loss": ("Chance that a packet is lost, in percent", percent, 1),
         "model": (
@@ -50,6 +49,10 @@ class Stall(FlowHandler):
     _free = 0.0  # until when the flow is stalled
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        if event is OPEN:
+            self._free = 0.0
+        if isinstance(event, Begin):
+            self._part = 0  # what comes later fills no packet of before
         if not isinstance(event, Data):
             yield 0, event
             return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from vaurien.flow import Data, Event
+from vaurien.flow import OPEN, Data, Event
 from vaurien.handlers.flow import FlowHandler, milliseconds
 
 APART = 0.001  # seconds between two pieces at least
@@ -22,19 +22,21 @@ class Trickle(FlowHandler):
     wants_begin = False
     options: Any = {"duration": ("How long a chunk takes in ms", milliseconds, 1000)}
 
-    _free = 0.0  # when the last chunk is through
+    _free = 0.0  # when the next chunk may begin
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        if event is OPEN:
+            self._free = 0.0
         if not isinstance(event, Data):
             yield 0, event
             return
         data, n = event.data, len(event.data)
         duration = self.options("duration") / 1000
         start = max(now, self._free)
-        self._free = start + duration
+        self._free = start + duration + APART if duration else start
         pieces = min(n, int(duration / APART) + 1)
         if pieces < 2:
-            yield self._free - now, event
+            yield start + duration - now, event
             return
         for i in range(pieces):
             piece = data[i * n // pieces : (i + 1) * n // pieces]

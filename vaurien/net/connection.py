@@ -148,9 +148,9 @@ class Flow:
                 return self.source_broke()
             if not n:
                 return self.source_ended()
-            if self.framer.answered:
-                self.connection.begin()
             self.passed += n
+            if self.framer.answered:
+                self.connection.begin(n)
             if self.detour is not None:
                 return self.detour(self, bytes(self.view[:n]))
             try:
@@ -389,14 +389,14 @@ class Flow:
         elif chain.held <= self.max_held // 2 and not self.reader.active:  # type: ignore[attr-defined]
             self.resume()
         self.arm()
-        if self.over and self.peer.over and self.stuck and self.peer.stuck:
-            connection.end(connection.first_end or "client")
-        return None
+        return connection.end_if_stuck() if self.over else None
 
     @property
     def stuck(self) -> bool:
         """Nothing can ever pass any more: the source has ended, and no bytes wait."""
         chain = self.chain
+        if self.held is not None or self.owner is not None or not self.over:
+            return False
         if self.finished:
             return True
         return chain is not None and not chain.held and chain.deadline is None and not chain.out
@@ -450,7 +450,7 @@ class Flow:
             self.sink.shutdown(_socket.SHUT_WR)
         except OSError:
             pass  # it has gone; its own flow will see that
-        return None
+        return connection.end_if_stuck()
 
     def sink_broke(self) -> None:
         """The sink takes nothing any more: let what it has said come through, then reset."""
@@ -577,6 +577,8 @@ class Connection:
 
     def open_later(self, seconds: float) -> None:
         """Dial the backend after a time."""
+        if self.exchange is not None:
+            self.exchange.added[self.exchange.taker] = seconds
         self.timer = get_hub().loop.timer(seconds)
         self.timer.start(self._open_now)
 
@@ -608,11 +610,11 @@ class Connection:
 
     # Exchanges
 
-    def begin(self) -> None:
-        """Client bytes were read that begin an exchange: pick who deals with it."""
+    def begin(self, n: int) -> None:
+        """The last `n` bytes read from the client begin an exchange: pick who deals with it."""
         self.framer.client_bytes()
         if self.server.picks is not None:
-            self.server.begin(self)
+            self.server.begin(self, n)
 
     def deal(self, exchange: Exchange | None, choice: Choice) -> None:
         """`exchange` is the present one from now on, None if nobody touches it."""
@@ -659,6 +661,12 @@ class Connection:
         else:
             self.server.crashed(self)
         self.end("error")
+
+    def end_if_stuck(self) -> None:
+        """End if both sides have ended, and a flow handler keeps an end back for good."""
+        up, down = self.up, self.down
+        if up is not None and down is not None and up.stuck and down.stuck:
+            self.end(self.first_end or "client")
 
     def done(self) -> bool:
         """Close if both sides were told that nothing more will come, and no handler runs."""

@@ -288,11 +288,11 @@ class HandlerSocket(gsocket.socket):
             return data
         if not data:
             flow.over = flow.ended = True
+        flow.passed += len(data)
         if not flow.to_backend:
             flow.framer.backend_bytes()
         elif data and flow.framer.client_bytes():
-            flow.connection.server.another(flow.connection)
-        flow.passed += len(data)
+            flow.connection.server.another(flow.connection, len(data))
         return data
 
     def _wait_for_chain(self, flow: Flow) -> None:

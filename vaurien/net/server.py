@@ -28,7 +28,7 @@ from vaurien.handlers.base import CHUNK
 from vaurien.handlers.connect import Down
 from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow
-from vaurien.net.dial import Dialer, resolve
+from vaurien.net.dial import Dialer, Target, resolve
 from vaurien.net.linger import LINGER
 from vaurien.net.picks import Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
@@ -157,7 +157,8 @@ class Server(StreamServer):
     # Listening
 
     def _look(self) -> None:
-        quiet = self.plan.is_quiet and not self.toxics and not self._everything
+        meets = self.plan.on_connect.parts
+        quiet = self.plan.is_quiet and not (self.toxics or self._everything or meets)
         self.picks = None if quiet else self._picks
 
     def listen(self) -> None:
@@ -165,7 +166,7 @@ class Server(StreamServer):
 
         The proxy's time begins; `down` may have it that it does not listen yet.
         """
-        self._bound = _Bound(self.plan.local)
+        self._bound = _Bound.at(self.plan.local)
         self.family = self._bound.sock.family
         self._picks.started = self._meets.started = monotonic()
         if self._down is not None:
@@ -186,7 +187,7 @@ class Server(StreamServer):
         if points.since:
             self._later(points.since, lambda: self._go_down(until))
         else:
-            log.info("%s: down%s: the system refuses who connects", self.name, until)
+            self._is_down(until)
         if points.until is not None:
             self._later(max(points.until, points.since), self._come_up)
 
@@ -195,24 +196,29 @@ class Server(StreamServer):
         timer.start(action)
         self._down_timers.append(timer)
 
+    def _is_down(self, until: str) -> None:
+        assert self._down is not None
+        self._down.stats.picked += 1
+        self._down.stats.fire(inf, 0)
+        log.info("%s: down%s: the system refuses who connects", self.name, until)
+
     def _go_down(self, until: str) -> None:
         """Close the listener; its address stays ours, bound anew."""
-        log.info("%s: down%s: the system refuses who connects", self.name, until)
-        bound = self.bound
+        assert self._bound is not None
         try:
             self._stop_accepting_all()
-            self._bound = _Bound(bound)
+            self._bound = self._bound.again()
         except ListenError as error:
             log.error("%s: %s", self.name, error)
+        self._is_down(until)
 
     def _come_up(self) -> None:
-        log.info("%s: up again at %s", self.name, self.bound)
+        assert self._bound is not None
         try:
-            if self._bound is None:
-                self._bound = _Bound(self.plan.local)
             self._bound.listen(self.plan.backlog)
             self.socket = self._bound.sock
             super().start()
+            log.info("%s: up, at %s", self.name, self.bound)
         except (ListenError, OSError) as error:
             log.error("%s: cannot listen again: %s", self.name, error)
 
@@ -271,7 +277,7 @@ class Server(StreamServer):
         client.setblocking(False)
         connection = self.connections[number] = Connection(self, number, client, address)
         try:
-            if self.plan.on_connect.parts:
+            if self.plan.on_connect.parts and self._down is None:
                 self._meet(connection)
             else:
                 connection.open()
@@ -305,49 +311,54 @@ class Server(StreamServer):
 
     # What connections tell
 
-    def begin(self, connection: Connection) -> None:
-        """An exchange begins on `connection`: pick who deals with it.
+    def begin(self, connection: Connection, n: int) -> None:
+        """An exchange begins on `connection` with the last `n` bytes read: pick who deals with it.
 
         Nothing is made for one that nobody touches.
         """
         before = connection.exchange
         if before is not None:
-            self.over(connection, before, "next")
+            self.over(connection, before, "next", n)
         number = connection.framer.exchange
         choice = self._picks.pick(connection, number)
         if choice.handlers or self._everything or connection.shaped:
-            connection.deal(self._exchange(connection, number, choice), choice)
+            connection.deal(self._exchange(connection, number, choice, n), choice)
         elif before is not None:
             connection.deal(None, choice)
 
-    def another(self, connection: Connection) -> None:
-        """An exchange begins with bytes that a handler has read itself: it stays with it."""
+    def another(self, connection: Connection, n: int) -> None:
+        """An exchange begins with `n` bytes that a handler has read itself: it stays with it."""
         before = connection.exchange
         if before is not None:
-            self.over(connection, before, "next")
+            self.over(connection, before, "next", n)
             choice = Choice(before.handlers)
             number = connection.framer.exchange
-            connection.deal(self._exchange(connection, number, choice), choice)
+            connection.deal(self._exchange(connection, number, choice, n), choice)
 
-    def _exchange(self, connection: Connection, number: int, choice: Choice) -> Exchange:
-        """The exchange that begins, told to the observers if anybody touches it."""
+    def _exchange(
+        self, connection: Connection, number: int, choice: Choice, n: int = 0
+    ) -> Exchange:
+        """The exchange that begins with the last `n` bytes, told if anybody touches it."""
         handlers = choice.handlers
         exchange = Exchange(self.dice, connection.number, number, handlers, choice.taker)
         exchange.began = monotonic()
         up, down = connection.up, connection.down
         if up is not None and down is not None:
-            exchange.marks = (up.passed, down.passed)
+            exchange.marks = (up.passed - n, down.passed)
         if self.observers and (handlers or self._everything):
             event = Began(self.name, connection.number, number, _names(handlers))
             for observer in self.observers:
                 observer(event)
         return exchange
 
-    def over(self, connection: Connection, exchange: Exchange, end: str) -> None:
-        """`exchange` has ended as `end` says: count what it was, and tell the observers."""
+    def over(self, connection: Connection, exchange: Exchange, end: str, n: int = 0) -> None:
+        """`exchange` has ended as `end` says: count what it was, and tell the observers.
+
+        The last `n` bytes of the client are not part of it.
+        """
         connection.exchange = None
         up, down = connection.up, connection.down
-        from_client = up.passed - exchange.marks[0] if up is not None else 0
+        from_client = up.passed - n - exchange.marks[0] if up is not None else 0
         from_backend = down.passed - exchange.marks[1] if down is not None else 0
         fired: dict[Stats, float] = {}  # the handlers of a preset count as one
         for one, added in exchange.added.items():
@@ -529,16 +540,25 @@ def _client(address: object) -> str:
 class _Bound:
     """A socket that is bound, and listens if told to; for a unix socket, its file too."""
 
-    def __init__(self, local: Address) -> None:
-        self._file: tuple[int, int] | None = None
-        self._path = local.path
+    @classmethod
+    def at(cls, local: Address) -> _Bound:
+        """Bound to `local`, whose name is resolved; ListenError if that cannot be."""
         try:
-            family, sockaddr = resolve(local, passive=True)[0]
+            return cls(local, resolve(local, passive=True)[0])
         except OSError as error:
             raise ListenError(
                 f"--local: {str(local)!r} does not resolve ({error.strerror or error});"
                 " give an address of this machine"
             ) from None
+
+    def again(self) -> _Bound:
+        """Another one for the same address, when this is closed."""
+        return _Bound(self.address, self._target)
+
+    def __init__(self, local: Address, target: Target) -> None:
+        self._file: tuple[int, int] | None = None
+        self._path = local.path
+        family, sockaddr = target
         if local.path:
             _remove_stale(local.path)
         self.sock = gsocket.socket(family, _socket.SOCK_STREAM)
@@ -558,6 +578,7 @@ class _Bound:
         else:
             host, port = self.sock.getsockname()[:2]
             self.address = Address(host, port)
+        self._target: Target = (family, self.sock.getsockname())
 
     def listen(self, backlog: int) -> None:
         """Let clients connect; ListenError if another program does so at this address."""

@@ -61,12 +61,14 @@ def table(stats: Mapping[str, Stats]) -> Iterable[str]:
     ]
     for name, one in stats.items():
         quantiles = (one.added.quantile(0.5), one.added.quantile(0.99))
-        rows.append((name, str(one.picked), str(one.fired), str(one.bytes), *map(_ms, quantiles)))
+        rows.append((name, str(one.picked), str(one.fired), str(one.bytes), *map(_time, quantiles)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for first, *rest in rows:
         cells = [text.rjust(width) for text, width in zip(rest, widths[1:], strict=True)]
         yield "  ".join((first.ljust(widths[0]), *cells))
 
 
-def _ms(seconds: float | None) -> str:
-    return "-" if seconds is None else f"{seconds * 1000:.3g} ms"
+def _time(seconds: float | None) -> str:
+    if seconds is None:
+        return "-"
+    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{seconds * 1000:.3g} ms"
