@@ -14,13 +14,40 @@ from tests.support import CONTRACT
 from vaurien.errors import UsageError
 from vaurien.handlers import registry
 from vaurien.options import Raw
+from vaurien.plan import Specification
 from vaurien.settings import Settings, resolve
 
-BUILTINS = sorted(
-    "abort bandwidth blackhole blackout corrupt cut delay dial_fail down dummy error hang latency"
-    " limit_data noop pause refuse reset reset_peer slicer slow_accept slow_close stall timeout"
-    " transient trickle truncate unanswered wave".split()
-)
+BUILTINS = [
+    "abort",
+    "bandwidth",
+    "blackhole",
+    "blackout",
+    "corrupt",
+    "cut",
+    "delay",
+    "dial_fail",
+    "down",
+    "dummy",
+    "error",
+    "hang",
+    "latency",
+    "limit_data",
+    "noop",
+    "pause",
+    "refuse",
+    "reset",
+    "reset_peer",
+    "slicer",
+    "slow_accept",
+    "slow_close",
+    "stall",
+    "timeout",
+    "transient",
+    "trickle",
+    "truncate",
+    "unanswered",
+    "wave",
+]
 #: Those that share a file: where two names mean one thing, one implementation serves both.
 SHARED = {
     **dict.fromkeys(("abort", "blackout", "reset", "reset_peer"), "cut"),
@@ -73,6 +100,11 @@ def resolved(behavior: str, config: Path | None = None, **options: str) -> Setti
     return resolve(arguments, handlers, {})
 
 
+def specs(settings: Settings) -> dict[str, Specification]:
+    """What each name of the behavior stands for."""
+    return {name: settings.plan.specifications(name)[0] for name in settings.plan.handlers}
+
+
 def refused(behavior: str, config: Path | None = None, **options: str) -> str:
     with pytest.raises(UsageError) as caught:
         resolved(behavior, config, **options)
@@ -110,7 +142,7 @@ def test_a_builtin_has_a_file_of_its_own_name_or_that_of_what_it_is(name: str) -
 def test_the_contracts_example_is_a_handler_with_converted_options(write: Write) -> None:
     write("contract_example", "import gevent\n" + CONTRACT)
     found = resolved("20:contract_example.Delay", delay__sleep="2", delay__before="no")
-    (spec,) = found.plan.handlers.values()
+    (spec,) = specs(found).values()
     assert spec.cls.__module__ == "contract_example"
     assert spec.name == "delay"
     assert spec.options == {"sleep": 2, "before": False}
@@ -128,7 +160,7 @@ def test_the_contracts_example_runs_from_a_file(write: Write, tmp_path: Path) ->
     write("contract_file", "import gevent\n" + CONTRACT)
     config = tmp_path / "config.ini"
     config.write_text("[handler:foobar]\ncallable = contract_file.Delay\nsleep=4\n")
-    (spec,) = resolved("20:foobar", config).plan.handlers.values()
+    (spec,) = specs(resolved("20:foobar", config)).values()
     assert (spec.name, spec.cls.__module__) == ("foobar", "contract_file")
     assert spec.options == {"sleep": 4, "before": True}
 
@@ -136,21 +168,21 @@ def test_the_contracts_example_runs_from_a_file(write: Write, tmp_path: Path) ->
 def test_a_class_that_does_not_inherit_counts(write: Write) -> None:
     write("plain_class", PLAIN)
     found = resolved("20:plain_class.Plain", plain__level="5")
-    assert found.plan.handlers["plain_class.Plain"].options == {"level": 5}
+    assert specs(found)["plain_class.Plain"].options == {"level": 5}
 
 
 def test_a_class_in_a_package_counts(write: Write, tmp_path: Path) -> None:
     (tmp_path / "some_package").mkdir()
     write("some_package/__init__", "")
     write("some_package/inner", PLAIN)
-    assert resolved("20:some_package.inner.Plain").plan.handlers
+    assert specs(resolved("20:some_package.inner.Plain"))
 
 
 def test_a_class_may_be_written_twice(write: Write) -> None:
     write("twice_first", PLAIN)
     write("twice_second", "from twice_first import Plain")
     found = resolved("20:twice_first.Plain,30:twice_second.Plain,10:twice_first.Plain")
-    assert {spec.name for spec in found.plan.handlers.values()} == {"plain"}
+    assert {spec.name for spec in specs(found).values()} == {"plain"}
 
 
 BODY = "def __init__(self, settings, proxy): pass\n    def __call__(self, c, b, t): pass"
@@ -278,7 +310,7 @@ def test_a_type_of_the_users_own_converts(write: Write) -> None:
             def __call__(self, c, b, t): pass
         """,
     )
-    (spec,) = resolved("20:own_type.X", x__share="20%").plan.handlers.values()
+    (spec,) = specs(resolved("20:own_type.X", x__share="20%")).values()
     assert spec.options == {"share": 0.2}
     sentence = refused("20:own_type.X", x__share="200%")
     assert "--handlers.x.share" in sentence
@@ -333,7 +365,7 @@ def test_the_refusal_tells_the_way_out_and_it_works(write: Write, tmp_path: Path
     assert "[handler:NAME]" in refused(f"10:{module}.Plain,10:{module}.Other")
     config = tmp_path / "config.ini"
     config.write_text(f"[handler:second]\ncallable = {module}.Other\nlevel = 9\n")
-    found = resolved(f"10:{module}.Plain,10:second", config).plan.handlers
+    found = specs(resolved(f"10:{module}.Plain,10:second", config))
     assert found[f"{module}.Plain"].options == {"level": 3}
     assert found["second"].options == {"level": 9}
 
@@ -345,7 +377,7 @@ def test_one_class_may_have_two_sections(write: Write, tmp_path: Path) -> None:
         f"[handler:low]\ncallable={module}.Plain\nlevel=1\n"
         f"[handler:high]\ncallable={module}.Plain\nlevel=9\n"
     )
-    found = resolved("10:low,10:high", config, low__level="2").plan.handlers
+    found = specs(resolved("10:low,10:high", config, low__level="2"))
     assert found["low"].options == {"level": 2}
     assert found["high"].options == {"level": 9}
 
@@ -356,6 +388,6 @@ def test_a_section_with_a_builtins_name_and_a_callable_is_that_callable(
     module = write("instead_of_delay", PLAIN)
     config = tmp_path / "config.ini"
     config.write_text(f"[handler:delay]\ncallable = {module}.Plain\nlevel = 2\n")
-    found = resolved("10:delay", config).plan.handlers
+    found = specs(resolved("10:delay", config))
     assert found["delay"].cls.__module__ == module
     assert found["delay"].options == {"level": 2}

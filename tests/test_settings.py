@@ -125,7 +125,7 @@ def test_a_handlers_option_follows_the_same_order(tmp_path: Path) -> None:
     options = {"delay.sleep": "3.5"}
 
     def sleep(found: Settings) -> object:
-        return found.plan.handlers["delay"].options["sleep"]
+        return found.plan.specifications("delay")[0].options["sleep"]
 
     assert sleep(resolved(behavior="20:delay")) == 1
     assert sleep(resolved(behavior="20:delay", config=file)) == 1.5
@@ -278,7 +278,7 @@ def test_a_handler_that_resembles_none_is_told_all() -> None:
 )
 def test_a_bool_is_yes_or_no_in_any_usual_word(text: str, value: bool) -> None:
     plan = resolved(handlers={"delay.before": text}, behavior="20:delay").plan
-    assert plan.handlers["delay"].options["before"] is value
+    assert plan.specifications("delay")[0].options["before"] is value
 
 
 @pytest.mark.parametrize("text", ["maybe", "", "2", "y e s"])

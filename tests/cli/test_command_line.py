@@ -45,8 +45,8 @@ FLAGS = [
 BUILTINS = {
     "socket": "delay dummy error transient",
     "connect": "dial_fail down refuse slow_accept unanswered",
-    "flow": "abort bandwidth blackhole blackout corrupt cut hang latency limit_data noop pause reset"
-    " reset_peer slicer slow_close stall timeout trickle truncate wave",
+    "flow": "abort bandwidth blackhole blackout corrupt cut hang latency limit_data noop pause"
+    " reset reset_peer slicer slow_close stall timeout trickle truncate wave",
 }
 
 

@@ -135,7 +135,7 @@ class Driven:
         **options: Any,
     ) -> None:
         """Add a toxic; it has to be there within `PROMPT`."""
-        options = {"stream": stream, **options}
+        options |= {"stream": stream} if stream != "downstream" else {}
         self._prompt(do="add", kind=kind, name=name or kind, toxicity=toxicity, options=options)
 
     def update(
@@ -147,7 +147,7 @@ class Driven:
         **options: Any,
     ) -> None:
         """Change a toxic."""
-        options = {"stream": stream, **options}
+        options |= {"stream": stream} if stream != "downstream" else {}
         self._prompt(do="update", kind=kind, name=name or kind, toxicity=toxicity, options=options)
 
     def remove(self, name: str) -> None:

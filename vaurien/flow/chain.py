@@ -198,7 +198,7 @@ class Chain:
             for delay, made in slot.stage.on(event, now):
                 if not delay >= 0:
                     raise ValueError(f"answered with a delay of {delay} s")
-                if made is event:
+                if made is event and not kept:
                     kept = True
                 elif type(made) is Data:
                     self.held += len(made.data) + PIECE
