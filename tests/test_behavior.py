@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from vaurien.address import Networks
 from vaurien.behavior import ALWAYS, Behavior, Dice, Exchange, Points, cuts, parse
 from vaurien.errors import UsageError
 
@@ -37,6 +38,9 @@ def parts(text: str) -> list[tuple[Fraction, str]]:
         ("100:delay,0:error", [(100, "delay"), (0, "error")]),
         ("20:path.to.the.Class", [(20, "path.to.the.Class")]),
         ("20:delay,30:delay", [(20, "delay"), (30, "delay")]),
+        ("10:latency+bandwidth", [(10, "latency+bandwidth")]),
+        ("10: latency + bandwidth ,5:a+b+c", [(10, "latency+bandwidth"), (5, "a+b+c")]),
+        ("10:path.to.Class+latency", [(10, "path.to.Class+latency")]),
     ],
 )
 def test_a_behavior_is_read(text: str, expected: list[tuple[object, str]]) -> None:
@@ -74,6 +78,16 @@ def test_a_behavior_is_read(text: str, expected: list[tuple[object, str]]) -> No
         "99.9:delay,0.2:error",
         "." + ":delay",
         "1" * 5000 + ":delay",
+        "10:latency+",
+        "10:+latency",
+        "10:latency++bandwidth",
+        "10:+",
+        "10:latency+latency",
+        "10:latency+bandwidth+latency",
+        "10:latency+dummy",
+        "10:dummy+latency",
+        "10:lat ency+bandwidth",
+        "10+5:latency",
     ],
 )
 def test_a_wrong_behavior_is_refused_by_the_name_of_its_setting(text: str) -> None:
@@ -90,9 +104,26 @@ def test_weights_that_make_a_hundred_only_exactly_are_allowed() -> None:
 
 def test_a_behavior_knows_its_names_once_and_in_order() -> None:
     assert parse("20:b,5:a,3:b", "").names == ["b", "a"]
+    assert parse("20:b+c,5:a+c,3:b", "").names == ["b", "c", "a"]
 
 
-@pytest.mark.parametrize("text", ["20:delay,5:error", "0.5:error", "100:dummy", "0:a"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("10:latency+", ["'latency+'", "without a handler"]),
+        ("10:cut+latency+cut", ["'cut+latency+cut'", "'cut' twice"]),
+        ("10:latency+dummy", ["'latency+dummy'", "dummy does nothing"]),
+    ],
+)
+def test_a_wrong_combination_is_named_with_the_way_out(text: str, said: list[str]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parts(text)
+    assert "\n" not in str(caught.value)
+    for words in said:
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["20:delay,5:error", "0.5:error", "100:dummy", "0:a", "5:a+b,1:c"])
 def test_a_behavior_is_written_as_it_was_read(text: str) -> None:
     assert str(parse(text, "")) == text
 
@@ -285,7 +316,89 @@ def allowed(points: Points, exchanges: int) -> str:
         (Points(after=1, times=3), ".EEE."),
         (Points(times=0), "....."),
         (Points(after=9), "....."),
+        (Points(every=1), "EEEEE"),
+        (Points(every=2), ".E.E."),
+        (Points(every=3), "..E.."),
+        (Points(every=6), "....."),
+        (Points(after=1, every=2), "..E.E"),
+        (Points(after=2, every=3), "....E"),
+        (Points(every=2, times=1), ".E..."),
+        (Points(after=1, every=2, times=1), "..E.."),
     ],
 )
 def test_points_say_which_exchanges_are_harmed(points: Points, expected: str) -> None:
     assert allowed(points, 5) == expected
+
+
+@given(st.integers(0, 6), st.one_of(st.none(), st.integers(0, 6)), st.integers(1, 5))
+def test_points_count_exchanges_and_harms_as_said(
+    after: int, times: int | None, every: int
+) -> None:
+    # Said with lists: those after the first `after`, each Nth of them, the first `times` of these.
+    harmed = list(range(1, 31))[after:][every - 1 :: every][:times]
+    expected = "".join("E" if number in harmed else "." for number in range(1, 31))
+    assert allowed(Points(after=after, times=times, every=every), 30) == expected
+
+
+@pytest.mark.parametrize(
+    ("points", "seconds", "expected"),
+    [
+        (Points(since=10), 9.999, False),
+        (Points(since=10), 10, True),
+        (Points(until=20), 19.999, True),
+        (Points(until=20), 20, False),
+        (Points(since=10, until=20), 0, False),
+        (Points(since=10, until=20), 15, True),
+        (Points(since=10, until=20), 25, False),
+        (Points(until=0), 0, False),
+        (ALWAYS, 1e9, True),
+    ],
+)
+def test_since_and_until_bound_the_time_of_harm(
+    points: Points, seconds: float, expected: bool
+) -> None:
+    assert points.allow(1, 0, seconds) is expected
+
+
+@pytest.mark.parametrize(
+    ("networks", "client", "expected"),
+    [
+        ("10.0.0.0/8", "10.1.2.3", True),
+        ("10.0.0.0/8", "11.1.2.3", False),
+        ("10.0.0.0/8,192.168.1.7", "192.168.1.7", True),
+        ("10.0.0.0/8,192.168.1.7", "192.168.1.8", False),
+        ("10.0.0.0/8,!10.1.0.0/16", "10.1.2.3", False),
+        ("10.0.0.0/8,!10.1.0.0/16", "10.2.2.3", True),
+        ("!10.0.0.0/8", "10.1.2.3", False),
+        ("!10.0.0.0/8", "127.0.0.1", True),
+        ("!10.0.0.0/8, ! 127.0.0.1", "127.0.0.1", False),
+        ("::1", "::1", True),
+        ("2001:db8::/32", "2001:db8:5::1", True),
+        ("2001:db8::/32", "10.0.0.1", False),
+        ("fe80::/10", "fe80::1%eth0", True),
+        ("10.0.0.0/8", "::ffff:10.1.2.3", True),  # an IPv4 client of a listener of both
+        ("!10.0.0.0/8", "::ffff:10.1.2.3", False),
+        ("0.0.0.0/0", "10.1.2.3", True),
+        ("0.0.0.0/0", "2001:db8::1", False),
+    ],
+)
+def test_clients_says_whose_exchanges_are_harmed(
+    networks: str, client: str, expected: bool
+) -> None:
+    address = (client, 4711, 0, 0) if ":" in client else (client, 4711)
+    assert Points(clients=Networks(networks)).allow(1, 0, 0, address) is expected
+
+
+@pytest.mark.parametrize(("networks", "expected"), [("10.0.0.0/8", False), ("!10.0.0.0/8", True)])
+def test_a_client_of_a_unix_socket_is_in_no_network(networks: str, expected: bool) -> None:
+    assert Points(clients=Networks(networks)).allow(1, 0, 0, "") is expected
+
+
+def test_all_points_have_to_allow_it() -> None:
+    points = Points(after=1, times=1, since=5, clients=Networks("10.0.0.0/8"))
+    inside, outside = ("10.0.0.1", 1), ("11.0.0.1", 1)
+    assert points.allow(2, 0, 5, inside)
+    assert not points.allow(1, 0, 5, inside)
+    assert not points.allow(2, 1, 5, inside)
+    assert not points.allow(2, 0, 4, inside)
+    assert not points.allow(2, 0, 5, outside)

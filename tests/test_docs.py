@@ -329,7 +329,7 @@ class Reader:
         if command == STOP:
             got = self._stop()
         elif words[0] == "pkill":
-            got = self._signal(words)
+            got = self._signal(words, len(shown))
         elif command == "echo $?":
             got = [str(self.code)]
         elif "http.server" in words:
@@ -370,13 +370,13 @@ class Reader:
         self.code = program.stop(signal.SIGINT)
         return program.text.splitlines()
 
-    def _signal(self, words: list[str]) -> list[str]:
-        """``pkill -SIGNAL -x vaurien``, of which there are others; what it writes then."""
+    def _signal(self, words: list[str], lines: int) -> list[str]:
+        """``pkill -SIGNAL -x vaurien``, for ours only; the `lines` that it writes then."""
         assert words[2:] == ["-x", "vaurien"]
         (program,) = self.servers.values()
         before = len(program.log)
         program.send_signal(signal.Signals[f"SIG{words[1].removeprefix('-')}"])
-        wait_for(lambda: len(program.log) > before + 1, "a table")
+        wait_for(lambda: len(program.log) >= before + lines, f"{lines} lines")
         return [line.rstrip("\n") for line in program.log[before:]]
 
     def _run(self, command: str) -> list[str]:

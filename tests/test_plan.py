@@ -285,7 +285,7 @@ def test_a_flow_handler_acts_on_its_stream(
 
 
 def test_a_specification_from_a_plain_mapping_is_checked_too() -> None:
-    with pytest.raises(UsageError, match="'latency' of 'latency'.*-1"):
+    with pytest.raises(UsageError, match=r"'latency' of 'latency'.*-1"):
         specification("latency", latency=-1)
     assert specification("latency", latency="5").options == {
         "latency": 5,

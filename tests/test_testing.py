@@ -95,7 +95,7 @@ def test_events_out_of_order_are_refused() -> None:
 
 
 def test_a_stage_that_raises_is_told() -> None:
-    def answer(event: Event, _now: float) -> Answers:
+    def answer(_event: Event, _now: float) -> Answers:
         raise KeyError("oh")
 
     stage = scripted(answer)

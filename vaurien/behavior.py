@@ -158,8 +158,7 @@ class Exchange:
 
     __slots__ = (
         "_dice",
-        "_noise",
-        "_streams",
+        "_random",
         "added",
         "began",
         "connection",
@@ -182,8 +181,7 @@ class Exchange:
         self.added: dict[Any, float] = {}
         self.began = 0.0
         self.marks = (0, 0)
-        self._streams: dict[str, random.Random] | None = None
-        self._noise = b""
+        self._random: _Random | None = None
 
     def __repr__(self) -> str:
         return f"<Exchange {self.number} of connection {self.connection} of {self._dice.name!r}>"
@@ -194,23 +192,35 @@ class Exchange:
 
     def stream(self, purpose: str) -> random.Random:
         """A generator for one purpose, going on where the last use of it in this exchange ended."""
-        if self._streams is None:
-            self._streams = {}
-        if purpose not in self._streams:
-            made = self._dice.stream(self.connection, self.number, purpose)
-            self._streams[purpose] = made
-        return self._streams[purpose]
+        streams = self._used().streams
+        if purpose not in streams:
+            streams[purpose] = self._dice.stream(self.connection, self.number, purpose)
+        return streams[purpose]
 
     def noise(self, n: int) -> bytes:
         """The next `n` random bytes; how a response is cut into pieces does not change them."""
-        blocks = [self._noise]
-        missing = n - len(self._noise)
+        used = self._used()
+        blocks = [used.noise]
+        missing = n - len(used.noise)
         while missing > 0:
             blocks.append(self.stream("noise").randbytes(1024))
             missing -= 1024
         data = b"".join(blocks)
-        self._noise = data[n:]
+        used.noise = data[n:]
         return data[:n]
+
+    def _used(self) -> _Random:
+        if self._random is None:
+            self._random = _Random()
+        return self._random
+
+
+class _Random:
+    """What an exchange has used up of its random numbers."""
+
+    def __init__(self) -> None:
+        self.streams: dict[str, random.Random] = {}
+        self.noise = b""
 
 
 @dataclass(frozen=True)

@@ -190,9 +190,9 @@ class Chain:
 
     def _run(self, slot: Slot, event: Event, route: Exchange, now: float) -> None:
         """Let the stage of `slot` deal with `event`, and pass on what it answers."""
-        if event is not WAKE and slot.route is not route:
+        if event is not WAKE:
             slot.route = route
-            slot.stage.enter(route.number)
+            slot.stage.draw.exchange = route.number
         touched, added, kept = False, 0.0, False
         try:
             for delay, made in slot.stage.on(event, now):

@@ -25,23 +25,21 @@ STREAMS = ("downstream", "upstream", "both")
 class Draws:
     """The random numbers of one stage, of the exchange that it deals with."""
 
-    __slots__ = ("_counts", "_prefix", "connection", "dice", "exchange")
+    __slots__ = ("_counted", "_counts", "_prefix", "connection", "dice", "exchange")
 
     def __init__(self, dice: Dice, connection: int, prefix: str) -> None:
         self.dice, self.connection, self._prefix = dice, connection, prefix
-        self.exchange = 0
+        self.exchange = self._counted = 0
         self._counts: dict[str, int] = {}
 
     def __call__(self, purpose: str) -> float:
         """The next number for `purpose` in this exchange: from 0 to 1, 1 excluded."""
+        if self._counted != self.exchange:
+            self._counted = self.exchange
+            self._counts.clear()
         n = self._counts.get(purpose, 0)
         self._counts[purpose] = n + 1
         return self.dice.draw(self.connection, self.exchange, f"{self._prefix} {purpose} {n}")
-
-    def enter(self, exchange: int) -> None:
-        """Begin with the numbers of another exchange."""
-        self.exchange = exchange
-        self._counts.clear()
 
 
 class FlowHandler:
@@ -104,10 +102,6 @@ class FlowHandler:
         WAKE back to this stage.
         """
         raise TypeError(f"flow handler {self.name!r} does not implement on()")
-
-    def enter(self, exchange: int) -> None:
-        """The events that follow belong to `exchange`."""
-        self.draw.enter(exchange)
 
     def removed(self, now: float) -> Iterable[tuple[float, Event]]:
         """What follows when the handler is taken away from an open connection."""

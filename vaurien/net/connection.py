@@ -285,6 +285,8 @@ class Flow:
         """An exchange begins, for which `picked` act on this flow; None if nobody touches it."""
         chain = self.chain
         if not picked and (chain is None or self._may_go_round(chain)):
+            if self.detour is None and (exchange is None or exchange.taker is None):
+                return  # as before, straight on
             self.shaped, self.exchange, self.picked = False, exchange, picked
             self.handler = exchange.taker if exchange is not None else None
             self.detour = hand_off if self.handler is not None else None

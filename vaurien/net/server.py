@@ -360,12 +360,13 @@ class Server(StreamServer):
         up, down = connection.up, connection.down
         from_client = up.passed - n - exchange.marks[0] if up is not None else 0
         from_backend = down.passed - exchange.marks[1] if down is not None else 0
-        fired: dict[Stats, float] = {}  # the handlers of a preset count as one
-        for one, added in exchange.added.items():
-            if added >= fired.get(one.stats, 0.0):
-                fired[one.stats] = added
-        for stats, added in fired.items():
-            stats.fire(added, from_client + from_backend)
+        if exchange.added:
+            fired: dict[Stats, float] = {}  # the handlers of a preset count as one
+            for one, added in exchange.added.items():
+                if added >= fired.get(one.stats, 0.0):
+                    fired[one.stats] = added
+            for stats, added in fired.items():
+                stats.fire(added, from_client + from_backend)
         if self.observers and (exchange.handlers or self._everything):
             seconds = monotonic() - exchange.began
             event = Ended(
