@@ -277,8 +277,9 @@ VARIES = (
     (re.compile(r"(?<=client\": \"127.0.0.1:)\d+"), "PORT"),
     (re.compile(r"(?<=from_client\": )[1-9]\d+"), "N"),
     (re.compile(r"(?<=from_backend\": )[1-9]\d+"), "N"),
-    (re.compile(r"(?<=\d )[1-9]\d{2,}(?= )"), "BYTES"),
+    (re.compile(r"(?<=\d )[1-9]\d{2,}(?= |$)"), "BYTES"),
     (re.compile(r"\b\d+ open of"), "N open of"),
+    (re.compile(r"(?<=passed in )[\d.]+s"), "SECONDS"),
 )
 
 

@@ -232,6 +232,7 @@ def find(
         return table[key(name)]
     except KeyError:
         known = [option.name for option in table.values()]
+        all_of_them = kind.replace("option", "options", 1) if "option" in kind else f"{kind}s"
         raise UsageError(
-            f"{where}: there is no {kind} {name!r}; {nearest(name, known, f'{kind}s')}"
+            f"{where}: there is no {kind} {name!r}; {nearest(name, known, all_of_them)}"
         ) from None

@@ -152,6 +152,12 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
             raise UsageError(
                 f"{wheres[word]}: {synonym!r} is given too, and means the same; give one of them"
             )
+    since, until = given.get("since", 0), given.get("until")
+    if until is not None and until <= since:
+        raise UsageError(
+            f"{wheres['until']}: {show(until)} is not after since ({show(since)}), so that nothing"
+            " would ever be harmed; give a later time"
+        )
     if issubclass(cls, FlowHandler) and values.get("stream", "both") not in STREAMS:
         raise UsageError(f"{name}: {values['stream']!r} is no stream; streams: {STREAMS}")
     return Specification(name, cls, values, given)
@@ -171,6 +177,12 @@ class Toxic:
     def __post_init__(self) -> None:
         if not self.specification.is_flow:
             raise UsageError(f"toxic {self.name!r}: {self.specification.cls} is no flow handler")
+        for word in sorted(set(self.specification.given) - set(STREAM)):
+            raise UsageError(
+                f"toxic {self.name!r}: {word} is for what a behavior picks, and a toxic acts on all"
+                " exchanges; leave it away"
+            )
+        _refuse_length(self.specification, f"toxic {self.name!r}")
         if not 0 <= self.toxicity <= 1:
             raise UsageError(f"toxic {self.name!r}: toxicity {self.toxicity} is not from 0 to 1")
 
@@ -216,12 +228,7 @@ def check(
                     f"{where}: {spec.name!r} deals with clients that connect, not with exchanges;"
                     f" give it to --on-connect"
                 )
-            for word in getattr(spec.cls, "needs_length", ()):
-                if spec.options[word] is not None:
-                    raise UsageError(
-                        f"{where}: {spec.name}.{word} needs a protocol that tells how long a"
-                        " message is; tcp does not: leave it away"
-                    )
+            _refuse_length(spec, where)
         sockets = [spec.name for spec in found if not spec.is_flow]
         if len(sockets) > 1:
             raise UsageError(
@@ -232,6 +239,16 @@ def check(
             raise UsageError(
                 f"{where}: {part!r}: {sockets[0]!r} works on the sockets itself, and gets what the"
                 " others let through; write it last"
+            )
+
+
+def _refuse_length(spec: Specification, where: str) -> None:
+    """UsageError if an option needs to know how long messages are, which tcp does not tell."""
+    for word in getattr(spec.cls, "needs_length", ()):
+        if spec.options[word] is not None:
+            raise UsageError(
+                f"{where}: {spec.name}.{word} needs a protocol that tells how long a message is;"
+                " tcp does not: leave it away"
             )
 
 

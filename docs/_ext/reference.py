@@ -150,7 +150,8 @@ def _setting(option: Option) -> Iterator[str]:
 
 def _row(option: Option) -> tuple[str, str, str]:
     """Type, default and meaning."""
-    return _type(option), f"``{show(option.default)}``", _plain(option.description)
+    default = f"``{show(option.default)}``" if option.default != "" else "empty"
+    return _type(option), default, _plain(option.description)
 
 
 def _plain(text: str) -> str:

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.flow.helpers import ENDS, Answers, Flow, Left, draws, joined
+from vaurien.behavior import Dice, Exchange
 from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
 from vaurien.flow.chain import PIECE
 from vaurien.handlers.bandwidth import Bandwidth
@@ -377,3 +378,120 @@ def test_an_end_at_any_time_is_the_only_one(script: list[Step], end: Event, when
     assert [event for _, event in left if not isinstance(event, Data)][-1:] == [left[-1][1]]
     assert [event for _, event in left].count(EOF) <= 1
     assert sum(isinstance(event, ENDS) for _, event in left) <= 1
+
+
+class Weird(FlowHandler):
+    """Doubles, keeps for later, adds, drops, and ends in all ways, each with its own chance."""
+
+    name = "weird"
+    options: Any = {
+        word: (f"Chance to {word}", float, 0)
+        for word in ("double", "keep", "add", "drop", "end", "close", "reset")
+    }
+
+    def __init__(self, *_: object) -> None:
+        self.kept: list[Event] = []
+
+    def on(self, event: Event, now: float) -> Answers:
+        if event is WAKE:
+            if self.kept:
+                yield self._delay(), self.kept.pop(0)
+            return
+        for word, made in (
+            ("add", Data(b"added")),
+            ("end", EOF),
+            ("close", Close()),
+            ("reset", Reset()),
+        ):
+            if self._does(word):
+                yield self._delay(), made
+        if isinstance(event, Data) and self._does("keep"):
+            self.kept.append(event)
+            yield self._delay(), WAKE
+        elif not (isinstance(event, Data) and self._does("drop")):
+            yield self._delay(), event
+            if self._does("double"):
+                yield self._delay(), event
+
+    def removed(self, now: float) -> Answers:
+        return [(0, event) for event in self.kept]
+
+    def _does(self, word: str) -> bool:
+        return bool(self.draw(word) < self.options(word))
+
+    def _delay(self) -> float:
+        return 0 if self.draw("at once") < 0.5 else 2 * self.draw("delay")
+
+
+chance = st.sampled_from([0.0, 0.0, 0.0, 0.3])
+weird = recipe(
+    Weird,
+    double=chance,
+    keep=chance,
+    add=chance,
+    drop=chance,
+    end=st.sampled_from([0.0, 0.0, 0.05]),
+    close=st.sampled_from([0.0, 0.0, 0.05]),
+    reset=st.sampled_from([0.0, 0.0, 0.05]),
+)
+
+
+@given(st.lists(st.one_of(weird, weird, lossless), min_size=1, max_size=3), changes)
+@settings(deadline=None, max_examples=150)
+def test_what_is_held_is_counted_right_whatever_stages_do(
+    recipes: list[Recipe], script: list[Step]
+) -> None:
+    flow = Flow(*made(recipes))
+    number = 0
+
+    def check() -> None:
+        if not isinstance(flow.chain.final, Close):
+            assert flow.chain.held == counted(flow)
+        assert [event for _, event in flow.left].count(EOF) <= 1
+        finals = [at for at, (_, event) in enumerate(flow.left) if isinstance(event, ENDS)]
+        assert finals in ([], [len(flow.left) - 1])
+
+    for wait, what in script:
+        flow.run(flow.now + wait)
+        check()
+        match what:
+            case "insert", place, one:
+                number += 1
+                flow.insert(made([one], seed=number)[0], min(place, len(flow.chain.slots)))
+            case "remove", place if flow.chain.slots:
+                flow.remove(flow.chain.slots[place % len(flow.chain.slots)].stage)
+            case "update", place if flow.chain.slots:
+                flow.update(flow.chain.slots[place % len(flow.chain.slots)].stage)
+            case "begin":
+                number += 1
+                flow.begin(number)
+            case bytes():
+                flow.push(what)
+        check()
+    flow.push(EOF)
+    flow.run(END)
+    check()
+    if not isinstance(flow.chain.final, Close):
+        assert flow.chain.held == 0
+
+
+@given(st.one_of(lossless, harmful), steps)
+@settings(deadline=None, max_examples=100)
+def test_a_stage_that_wants_no_begin_does_the_same_without(one: Recipe, script: list[Step]) -> None:
+    # Whether others want it must change nothing for those who say that they do not (law 8).
+    if one[0].wants_begin:
+        return
+    (told,), (untold,) = made([one]), made([one])
+    expected = play(Flow(told), script)
+    flow = Flow(untold)
+    number = 0
+    for wait, what in script:
+        flow.run(flow.now + wait)
+        if what == "begin":
+            number += 1
+            flow.exchange = Exchange(Dice(1, "test"), 1, number)
+        else:
+            flow.push(what)
+    flow.push(EOF)
+    flow.run(END)
+    assert flow.left == expected

@@ -126,6 +126,30 @@ def test_an_update_of_bandwidth_frees_the_line_of_what_it_passed_on() -> None:
     assert flow.left[-1] == near([(1.01, bytes(1000))])[0]
 
 
+def test_an_update_of_a_shared_line_frees_it_too() -> None:
+    shared: dict[Any, Any] = {}
+    stages = [Bandwidth({"rate": 1, "shared": True}, False, None, shared) for _ in range(2)]
+    flows = [Flow(stage) for stage in stages]
+    flows[0].push(bytes(100_000))
+    for flow, stage in zip(flows, stages, strict=True):
+        flow.run(1)
+        flow.update(stage, rate=100)
+    flows[1].push(bytes(1000))
+    flows[1].run(200)
+    assert flows[1].left == near([(1.01, bytes(1000))])
+
+
+def test_a_connection_that_opens_does_not_free_a_shared_line() -> None:
+    shared: dict[Any, Any] = {}
+    first, second = (Bandwidth({"rate": 1, "shared": True}, False, None, shared) for _ in range(2))
+    flow = Flow(first)
+    flow.push(bytes(100))
+    flow = Flow(second)
+    flow.push(bytes(10))
+    flow.run(1)
+    assert flow.left == near([(0.11, bytes(10))])
+
+
 def test_a_removal_of_bandwidth_lets_all_go_at_once() -> None:
     stage = Bandwidth({"rate": 1})
     flow = Flow(stage)

@@ -10,9 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.flow.helpers import Flow, draws, joined, near, pieces, times
-from vaurien.flow import EOF, Data, Event
+from tests.flow.helpers import Flow, Left, draws, joined, near, pieces, times
+from vaurien.behavior import Dice, Exchange
+from vaurien.flow import EOF, Begin, Data, Event
+from vaurien.handlers.flow import FlowHandler
 from vaurien.handlers.stall import Stall
+from vaurien.handlers.truncate import Truncate
 from vaurien.testing import play
 
 MANY = 10_000
@@ -147,3 +150,18 @@ def test_when_everything_was_lost_an_update_heals_the_line() -> None:
 
 def test_the_end_of_the_flow_is_no_packet() -> None:
     assert play([Stall({"loss": 100})], [(0, EOF)]) == [(0, EOF)]
+
+
+def test_other_stages_change_no_stall() -> None:
+    # law 8: also those behind it that want to know where exchanges begin
+    def lefts(*behind: FlowHandler) -> Left:
+        flow = Flow(Stall({"loss": 30, "packet": 10}, False, draws("stall")), *behind)
+        for number in range(1, 40):
+            flow.exchange = Exchange(Dice(1, "test"), 1, number)
+            if flow.chain.wants_begin:  # the proxy spares it if nobody does
+                flow.push(Begin(number))
+            flow.push(bytes(7), at=number * FAR)
+        flow.run(1e9)
+        return flow.left
+
+    assert lefts() == lefts(Truncate({"bytes": 1000}))

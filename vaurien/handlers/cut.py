@@ -45,7 +45,7 @@ class Cut(FlowHandler):
         if limit is None or not isinstance(event, Data):
             yield 0, event
             return
-        left = limit - self._passed
+        left = max(0, limit - self._passed)
         self._passed += len(event.data)
         yield 0, event if len(event.data) <= left else Data(event.data[:left])
         if len(event.data) >= left:

@@ -28,29 +28,29 @@ class Truncate(FlowHandler):
     }
     needs_length = ("fraction",)
 
-    _left: int | None = None
+    _length: int | None = None  # of the message, where the protocol tells it
+    _passed = 0  # bytes of the exchange
     _ended = False
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if isinstance(event, Begin):
-            self._left = self._limit(event.length)
+            self._length, self._passed = event.length, 0
         if self._ended and (isinstance(event, Data) or event is EOF):
             return
         if not isinstance(event, Data):
             yield 0, event
             return
-        if self._left is None:  # what came before the first exchange
-            self._left = self._limit(None)
-        if len(event.data) <= self._left:
-            self._left -= len(event.data)
+        left = max(0, self._limit() - self._passed)
+        self._passed += len(event.data)
+        if len(event.data) <= left:
             yield 0, event
             return
         self._ended = True
-        yield 0, Data(event.data[: self._left])
+        yield 0, Data(event.data[:left])
         yield 0, EOF
 
-    def _limit(self, length: int | None) -> int:
+    def _limit(self) -> int:
         fraction = self.options("fraction")
-        if fraction is None or length is None:
+        if fraction is None or self._length is None:
             return self.options("bytes")  # type: ignore[no-any-return]
-        return int(length * fraction)
+        return int(self._length * fraction)
