@@ -6,6 +6,7 @@ import re
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -167,6 +168,67 @@ def test_handlers_of_one_s_own(backend: Backend) -> None:
             ask(vaurien)
         for handler in ("unavailable", "maintenance", "wait"):
             vaurien.wait_log(f"exchange 1: {handler}")
+
+
+def test_a_backend_behind_a_bad_line(backend: Backend) -> None:
+    with example(
+        "lines",
+        backend,
+        *("--seed", 1, "--handlers.latency.latency", 1, "--handlers.latency.jitter", 0),
+        *(
+            "--handlers.tunnel.time",
+            10,
+            "--behavior",
+            "30:train,30:latency+bandwidth,10:tunnel,30:reset_peer",
+        ),
+    ) as vaurien:
+        seen = []
+        for _ in range(40):
+            try:
+                seen.append(ask(vaurien))
+            except ConnectionResetError:
+                seen.append("reset")
+        assert set(seen) == {"whole", "reset"}
+        assert "reset" not in seen[:10]
+        assert seen.count("reset") == 3
+        for handler in ("train", "latency\\+bandwidth", "tunnel", "reset_peer"):
+            vaurien.wait_log(f"exchange 1: {handler}")
+
+
+def test_flow_handlers_of_one_s_own(backend: Backend) -> None:
+    with (
+        example("own_flow_handler", backend, "--behavior", "100:hiccup+latency") as vaurien,
+        vaurien.dial() as client,
+    ):
+        start = time.monotonic()
+        for _ in range(10):  # keep-alive
+            assert exchange(client, REQUEST, len(ANSWER)) == ANSWER
+        assert time.monotonic() - start >= 0.2  # the latencies alone
+
+
+def test_a_flow_handler_of_one_s_own_closes_what_is_quiet(backend: Backend) -> None:
+    with (
+        example(
+            "own_flow_handler",
+            backend,
+            *("--behavior", "100:impatient", "--handlers.impatient.patience", 50),
+        ) as vaurien,
+        vaurien.dial() as client,
+    ):
+        for _ in range(3):  # two that are let off, and one that is not
+            assert exchange(client, REQUEST, len(ANSWER)) == ANSWER
+        assert receive_all(client) == b""
+
+
+def test_the_tests_of_flow_handlers_of_one_s_own_pass() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "examples"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 def test_a_handler_does_the_whole_exchange_and_changes_the_answer(

@@ -272,6 +272,17 @@ def test_a_late_advance_gives_each_stage_the_time_when_it_was_due() -> None:
     assert joined(flow.left) == b"ab"
 
 
+def test_a_late_advance_gives_an_alarm_the_time_when_it_was_due() -> None:
+    def answer(event: Event, _now: float) -> Answers:
+        return [(1, WAKE), (0.25, Data(b"tick"))] if event in (OPEN, WAKE) else []
+
+    stage, last = scripted(answer), scripted()
+    flow = Flow(stage, last)
+    flow.jump(3.5)
+    assert stage.seen == [(0, OPEN), (1, WAKE), (2, WAKE), (3, WAKE)]
+    assert [time for time, _ in last.seen[1:]] == [0.25, 1.25, 2.25, 3.25]
+
+
 def test_what_is_due_goes_before_what_is_pushed_late() -> None:
     last = scripted()
     flow = Flow(holding(0.1, 0), last)

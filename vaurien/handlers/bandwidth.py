@@ -29,12 +29,14 @@ class Bandwidth(FlowHandler):
     }
 
     _free: dict[bool, float]  # when the line falls free, by direction
-    _speed = 1.0  # bytes per second
+    _speed = 0.0  # bytes per second
     _size = 1  # bytes of a piece at most
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if not isinstance(event, Data):
             if event is OPEN:
+                if self._speed:  # an update, with which all that waited has gone on
+                    self._free.pop(self.to_backend, None)
                 self._speed = self.options("rate") * 1000
                 self._size = max(1, int(self._speed * PIECE))
                 self._free = self.shared if self.options("shared") else {}

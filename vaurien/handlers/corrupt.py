@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from math import log1p
 from typing import Any
 
-from vaurien.flow import Begin, Data, Event
+from vaurien.flow import OPEN, Begin, Data, Event
 from vaurien.handlers.flow import FlowHandler, percent
 from vaurien.handlers.slicer import some_bytes
 
@@ -29,7 +29,9 @@ class Corrupt(FlowHandler):
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if isinstance(event, Begin):
-            self._at, self._next = 0, None
+            self._at = 0
+        if isinstance(event, Begin) or event is OPEN:
+            self._next = None
         if not isinstance(event, Data):
             yield 0, event
             return
@@ -46,7 +48,7 @@ class Corrupt(FlowHandler):
 
     def _first(self) -> int:
         offset = self.options("offset")
-        return self._after(-1) if offset is None else offset
+        return self._after(self._at - 1) if offset is None else offset
 
     def _after(self, offset: int) -> int:
         """The offset of the next byte to spoil: one draw for each, not one for each byte."""

@@ -221,4 +221,11 @@ def _specify(
 
     if isinstance(options, list):
         return tuple(made(find(one["handler"], place), one["options"]) for one in options)
-    return made(find(name, place), options)
+    try:
+        cls = find(name, place)
+    except UsageError as error:
+        raise UsageError(
+            f"{error}; or, if it is one of your own, name its class: --behavior"
+            f" 1:package.module.Class, or a [handler:{name}] section"
+        ) from None
+    return made(cls, options)

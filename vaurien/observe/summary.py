@@ -19,6 +19,7 @@ class Histogram:
     def __init__(self) -> None:
         self._buckets: dict[int, int] = {}
         self._new: list[float] = []  # not yet counted: many at a time take less
+        self._least, self._most = inf, 0.0
 
     def add(self, seconds: float) -> None:
         """Take in one duration."""
@@ -34,6 +35,8 @@ class Histogram:
 
     def _count(self) -> None:
         buckets = self._buckets
+        self._least = min(self._least, *self._new) if self._new else self._least
+        self._most = max(self._most, *self._new) if self._new else self._most
         for seconds in self._new:
             bucket = floor(log2(seconds) * _STEPS) if seconds > 1e-6 else _NOTHING
             buckets[bucket] = buckets.get(bucket, 0) + 1
@@ -45,7 +48,8 @@ class Histogram:
         for bucket in sorted(self._buckets):
             left -= self._buckets[bucket]
             if left <= 0:
-                return 2 ** ((bucket + 0.5) / _STEPS) if bucket > _NOTHING else 0.0
+                middle = 2 ** ((bucket + 0.5) / _STEPS) if bucket > _NOTHING else 0.0
+                return min(max(middle, self._least), self._most)
         return None
 
 
@@ -86,4 +90,6 @@ def table(stats: Mapping[str, Stats]) -> Iterable[str]:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "-"
-    return f"{seconds:.3g} s" if seconds >= 0.9995 else f"{seconds * 1000:.3g} ms"
+    if seconds >= 0.9995:
+        return f"{seconds:.3g} s" if seconds < 999.5 else f"{seconds:.0f} s"
+    return f"{seconds * 1000:.3g} ms"
