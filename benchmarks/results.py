@@ -54,6 +54,8 @@ RIVAL = "toxiproxy"
 
 _HIGHER = ("requests-1", "requests-50", "pipeline-16", "connections", "bulk-to", "bulk-from")
 _LOWER = ("latency-added-p50", "latency-added-p99", "idle")
+_FAULTS = ("fault-latency-50", "fault-latency-1000", "fault-bulk")
+_RATES = (10, 1000, 100_000)  # KB/s
 
 TARGETS = (
     Target("requests-1", "haproxy", 0.9, at_least=True),
@@ -65,6 +67,12 @@ TARGETS = (
     Target("idle", None, 4.0, at_least=False),
     *(Target(metric, "toxiproxy", 1.0, at_least=True) for metric in _HIGHER),
     *(Target(metric, "toxiproxy", 1.0, at_least=False) for metric in _LOWER),
+    *(Target(metric, "toxiproxy", 1.0, at_least=True) for metric in _FAULTS),
+    *(Target(f"fault-delay-{asked}-p50", None, 0.5, at_least=False) for asked in (1, 10, 100)),
+    *(Target(f"fault-bandwidth-{rate}", None, 98, at_least=True) for rate in _RATES),
+    *(Target(f"fault-bandwidth-{rate}", None, 102, at_least=False) for rate in _RATES),
+    Target("fault-bulk-unpicked", None, 0.95, at_least=True),
+    Target("fault-stored", "toxiproxy", 1.0, at_least=False),
 )
 
 

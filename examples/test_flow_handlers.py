@@ -20,7 +20,7 @@ def test_a_hiccup_stops_what_follows_too() -> None:
 def test_hiccups_are_as_frequent_as_asked_and_the_same_each_time() -> None:
     sent = [(number, Data(b"x")) for number in range(1000)]
     got = play([Hiccup({"chance": 10})], sent)
-    late = sum(time > number for (time, _), (number, _) in zip(got, sent))
+    late = sum(time > number for (time, _), (number, _) in zip(got, sent, strict=True))
     assert 60 < late < 140
     assert play([Hiccup({"chance": 10})], sent) == got
 

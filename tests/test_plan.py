@@ -256,6 +256,13 @@ def test_a_wrong_point_is_refused_by_its_name_and_value(option: str, value: str,
     assert "\n" not in sentence
 
 
+@pytest.mark.parametrize(("since", "until"), [("0", "0"), ("5", "5"), ("5", "4.9")])
+def test_a_time_of_harm_that_never_comes_is_refused(since: str, until: str) -> None:
+    with pytest.raises(UsageError, match=rf"^--handlers.x.until: {until}.*since"):
+        specify("latency", builtins()["latency"], raws(since=since, until=until))
+    assert specify("latency", builtins()["latency"], raws(since="5", until="5.1")).points
+
+
 def test_an_option_that_does_not_exist_is_refused_with_the_nearest_one() -> None:
     for wrong, right in (("latencey", "latency"), ("everey", "every"), ("streem", "stream")):
         with pytest.raises(UsageError, match=f"did you mean '{right}'"):

@@ -22,6 +22,7 @@ from vaurien.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
 PRESETS = Path(presets.__file__).with_name("presets.ini")
+ENORMOUS = 1e9  # a bound that only keeps out nonsense is not worth a word in each table
 LISTED = 12  # tests; of a file with more, only their number is told
 
 
@@ -124,7 +125,10 @@ def _handler(cls: type) -> Iterator[str]:
     header = ("Option", "Type", "Default", "Meaning")
     rows = [(f"``{o.name}``", *_row(o)) for o in options]
     yield from _table((header, *rows), "15 15 15 55")
-    first, value = options[0].name, show(options[0].default)
+    told = next((option for option in options if option.default is not None), None)
+    if told is None:
+        return
+    first, value = told.name, show(told.default)
     yield from (
         f"To set ``{first}``: ``--handlers.{name}.{first} {value}``, or"
         f" ``{_variable(f'handlers-{name}-{first}')}={value}`` in the environment, or in the INI"
@@ -172,7 +176,7 @@ def _type(option: Option) -> str:
             ("from", getattr(option.type, "low", float("-inf"))),
             ("to", getattr(option.type, "high", float("inf"))),
         )
-        if bound not in (float("-inf"), float("inf"))
+        if abs(bound) < ENORMOUS
     ]
     return " ".join([option.type_name, *bounds])
 

@@ -6,13 +6,13 @@ import contextlib
 import json
 import os
 import threading
-from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.cli.helpers import refused
 from tests.laws.helpers import Acceptor, seed_for, unused_port, write_module
 from tests.support import (
     Backend,
@@ -127,14 +127,7 @@ class Odd(BaseHandler):
             (backend_sock if to_backend else client_sock).sendall(data)
         """,
     )
-    ends: dict[str, Callable[[Any, Any], object]] = {
-        "client": lambda client, server: client.close(),
-        "backend": lambda client, server: (server.close(), receive_all(client), client.close()),
-        "reset": lambda client, server: reset(client),
-        "handler": lambda client, server: client.sendall(b"False"),
-        "error": lambda client, server: client.sendall(b"raise"),
-        "exit": lambda client, server: None,
-    }
+    ends = ["client", "backend", "reset", "handler", "error", "exit"]
     options = ("--behavior", "100:own.Odd", "--journal", file)
     with (
         Acceptor() as backend,
@@ -148,15 +141,23 @@ class Odd(BaseHandler):
             assert receive(server, 1) == b"x"
             server.sendall(b"y")
             assert receive(client, 1) == b"y"
-            ends[end](client, server)
             if end == "client":
+                client.close()
                 assert receive_all(server) == b""
                 server.close()
+            elif end == "backend":
+                server.close()
+                assert receive_all(client) == b""
+                client.close()
+            elif end == "reset":
+                reset(client)
+            elif end != "exit":
+                client.sendall({"handler": b"False", "error": b"raise"}[end])
             if end != "exit":
                 wait_for(lambda n=n: {line["connection"] for line in read(file)} >= {n + 1})  # type: ignore[misc]
         assert vaurien.stop() == 0
     last = {line["connection"]: line["end"] for line in read(file)}
-    assert last == {n: end for n, end in enumerate(ends, 1)}
+    assert last == dict(enumerate(ends, 1))
     handled = [line for line in read(file) if line["connection"] in (4, 5)]
     assert [line["end"] for line in handled] == ["next", "handler", "next", "error"]
 
@@ -287,8 +288,6 @@ def test_a_pipe_that_nobody_reads_holds_up_nobody_and_what_is_lost_is_told(
 def test_a_journal_that_cannot_be_written_is_refused_before_anything_listens(
     tmp_path: Path, kind: str
 ) -> None:
-    from tests.cli.helpers import refused
-
     path = {
         "directory": tmp_path,
         "no directory": tmp_path / "no" / "file",

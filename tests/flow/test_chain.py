@@ -159,6 +159,15 @@ def test_a_reset_drops_what_is_ready_to_leave() -> None:
     assert flow.chain.held == 0
 
 
+@pytest.mark.parametrize("end", [Reset(), Close()])
+def test_what_a_stage_answers_after_an_end_is_not_even_held(end: Event) -> None:
+    flow = Flow(at_data((0, end), (1, Data(b"late")), (2, WAKE)))
+    flow.push(b"x")
+    assert flow.left == [(0, end)]
+    assert flow.chain.held == 0
+    assert not flow.chain.busy
+
+
 def test_a_reset_answered_with_a_delay_comes_after_that_delay() -> None:
     # It does not wait for what is held before it, but for its own time.
     flow = Flow(at_data((0.2, Data(b"a")), (9, Data(b"b")), (0.5, Reset())))
@@ -386,6 +395,12 @@ def test_flush_gives_all_that_is_held_in_order() -> None:
     assert not flow.chain.busy
 
 
+def test_flush_gives_what_is_further_on_first_though_it_is_due_later() -> None:
+    flow = Flow(holding(0, 1), holding(9))
+    flow.push(b"first", b"second")
+    assert flow.chain.flush(True) == b"firstsecond"
+
+
 def test_flush_of_what_is_ready_drops_the_rest() -> None:
     flow = Flow(holding(0, 5))
     for data in (b"a", b"b"):
@@ -507,6 +522,19 @@ def test_the_alarms_of_a_removed_stage_are_gone() -> None:
     flow.run(2)
     assert gone.seen == [(0, OPEN)]
     assert not flow.chain.busy
+
+
+@pytest.mark.parametrize("change", ["remove", "update"])
+def test_the_alarms_of_other_stages_come_in_order_after_a_change(change: str) -> None:
+    due = [(n * 37 % 101) / 10 + 1 for n in range(100)]  # each once, in disorder
+    gone = scripted(
+        lambda event, _now: [(one + 0.05, WAKE) for one in due[::2]] if event is OPEN else []
+    )
+    stay = scripted(lambda event, _now: [(one, WAKE) for one in due] if event is OPEN else [])
+    flow = Flow(gone, stay)
+    (flow.remove if change == "remove" else flow.update)(gone)
+    flow.jump(20)
+    assert [time for time, event in stay.seen if event is WAKE] == sorted(due)
 
 
 class Leaving(FlowHandler):
@@ -811,6 +839,16 @@ def test_an_exchange_knows_who_did_something_and_how_much_time_that_took() -> No
     flow.push(b"a", b"b", b"c", EOF)
     flow.run(1)
     assert exchange.added == {slow: pytest.approx(0.5), changing: 0}
+
+
+def test_the_most_that_was_added_to_a_piece_counts() -> None:
+    stage = holding(0.1, 0.5, 0.2)
+    flow = Flow(stage)
+    exchange = flow.begin(1)
+    for second in range(3):
+        flow.push(b"a", at=second)
+    flow.run(9)
+    assert exchange.added == {stage: 0.5}
 
 
 def test_what_one_exchange_got_is_not_told_of_another() -> None:
