@@ -328,6 +328,14 @@ def test_a_toxicity_is_from_0_to_1(toxicity: float) -> None:
     assert Toxic(specification("latency"), toxicity).toxicity == toxicity
 
 
+def test_two_toxics_of_one_name_are_refused() -> None:
+    one, same, other = (
+        Toxic(Specification(name, builtins()["latency"])) for name in ("slow", "slow", "slower")
+    )
+    assert plan(toxics=(one, other)).toxics == (one, other)
+    assert "'slow'" in refused(toxics=(one, other, same))
+
+
 def test_a_toxic_is_not_given_what_nothing_would_heed() -> None:
     # Law 12: nothing is ignored silently. A toxic acts on all exchanges of the connections that it
     # hits, and tcp tells no lengths.

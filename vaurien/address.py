@@ -116,3 +116,8 @@ class Networks:
         if any(address in network for network in self._out):
             return False
         return not self._in or any(address in network for network in self._in)
+
+
+def networks(text: object) -> Networks:
+    """The networks in `text`; ValueError if one is none."""
+    return Networks(text)

@@ -11,7 +11,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from vaurien import behavior as behavior_
-from vaurien.address import Address, Networks
+from vaurien.address import Address, networks
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Points
 from vaurien.errors import UsageError
 from vaurien.handlers.connect import ConnectHandler, Down
@@ -48,7 +48,7 @@ POINTS = declared(
         ),
         "clients": (
             "Harm clients from these networks only, such as 10.0.0.0/8; ! excludes",
-            Networks,
+            networks,
             None,
         ),
     }

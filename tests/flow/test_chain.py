@@ -683,9 +683,10 @@ class Drawing(FlowHandler):
 
     name = "drawing"
     drawn: list[float]
+    greets = False  # whether it draws at OPEN too
 
     def on(self, event: Event, now: float) -> Answers:
-        if isinstance(event, Data):
+        if isinstance(event, Data) or (event is OPEN and self.greets):
             self.drawn.append(self.draw("number"))
         yield 0, event
 
@@ -741,16 +742,20 @@ def test_the_draws_of_an_exchange_do_not_depend_on_those_before() -> None:
     assert first.drawn[-1:] == second.drawn
 
 
-def test_an_update_repeats_no_draw() -> None:
+@pytest.mark.parametrize("greets", [False, True])
+def test_an_update_repeats_no_draw(greets: bool) -> None:
     # The stage is updated in exchange 2, while some of exchange 1 is still on its way to it.
     before, stage = holding(0, 1), drawing()
+    stage.greets = greets
     flow = Flow(before, stage)
     flow.begin(1)
     flow.push(b"a", b"b")
     flow.begin(2)
     flow.update(stage)
     flow.run(2)
-    assert len(stage.drawn) == len(set(stage.drawn)) == 2
+    flow.push(b"c")
+    flow.run(9)
+    assert len(stage.drawn) == len(set(stage.drawn)) == 3 + 2 * greets
 
 
 # What went wrong, and what was done

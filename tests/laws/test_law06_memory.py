@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,96 @@ class Blind(BaseHandler):
         before = resident(vaurien.pid)
         send_until_stuck(client, block)
         assert resident(vaurien.pid) - before < GROWTH
+
+
+# What a chain holds (R12 itself is in tests/rivals)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("100:pause", "--handlers.pause.stream", "both"),
+        ("100:latency+chain.Plain", "--handlers.latency.latency", 60_000),
+        ("100:slicer+pause", "--handlers.slicer.average_size", 100),
+        ("100:bandwidth", "--handlers.bandwidth.rate", 1),
+        ("100:trickle", "--handlers.trickle.duration", 60_000),
+        ("100:slicer", "--handlers.slicer.average_size", 1, "--handlers.slicer.delay", 1e6),
+    ],
+    ids=lambda options: options[0][4:],
+)
+def test_what_a_chain_holds_is_bounded_by_max_held(
+    tmp_path: Path, options: tuple[object, ...]
+) -> None:
+    n, held = 5, 256 * 1024
+    write_module(
+        tmp_path,
+        """
+class Plain(BaseHandler):
+    name = "plain"
+    options = {}
+
+    def __call__(self, client_sock, backend_sock, to_backend):
+        self._pass(client_sock, backend_sock, to_backend)
+        """,
+        "chain",
+    )
+    with (
+        Acceptor() as backend,
+        proxy(backend, "--behavior", *options, "--max-held", held, cwd=tmp_path) as vaurien,
+        contextlib.ExitStack() as stack,
+        threads() as pool,
+    ):
+        pairs = [
+            (stack.enter_context(vaurien.dial()), stack.enter_context(backend.accept()))
+            for _ in range(n)
+        ]
+        for client, _ in pairs:
+            client.sendall(b"?")
+        vaurien.wait_log(f"connection {n}, exchange 1")
+        before = resident(vaurien.pid)
+        stuck = [pool.submit(send_until_stuck, server, b"x" * MB) for _, server in pairs]
+        assert sum(future.result() for future in stuck) > n * held
+        # what is held, one chunk more, and what the interpreter keeps for itself
+        assert resident(vaurien.pid) - before < n * (held + 65536) * 2 + 4 * MB
+
+
+def test_max_held_caps_a_delayed_flow_at_held_bytes_over_latency() -> None:
+    size = 2 * MB
+    took = []
+    for held in (100_000, 16 * MB):
+        options = ("--behavior", "100:latency", "--handlers.latency.latency", 100)
+        with (
+            Acceptor() as backend,
+            proxy(backend, *options, "--max-held", held) as vaurien,
+            vaurien.dial() as client,
+            backend.accept() as server,
+            threads() as pool,
+        ):
+            client.sendall(b"?")
+            assert receive(server, 1) == b"?"
+            start = time.monotonic()
+            sent = pool.submit(server.sendall, bytes(size))
+            assert receive(client, size) == bytes(size)
+            took.append(time.monotonic() - start)
+            sent.result(PATIENCE)
+    capped, free = took
+    assert capped >= size / (100_000 + 65536) * 0.1 * 0.9  # one chunk may be over the mark
+    assert free < capped / 2
+
+
+@pytest.mark.parametrize("held", [1, 1000])
+def test_a_max_held_that_is_tiny_slows_but_loses_nothing(held: int) -> None:
+    flood = Flood(3 * MB)
+    options = ("--behavior", "100:latency+slicer", "--handlers.latency.latency", 1)
+    with (
+        Acceptor() as backend,
+        proxy(backend, *options, "--max-held", held) as vaurien,
+        vaurien.dial() as client,
+        backend.accept() as server,
+        threads() as pool,
+    ):
+        client.sendall(b"?")
+        assert receive(server, 1) == b"?"
+        sent = pool.submit(flood.send, server)
+        assert digest_of(client, flood.size) == (flood.size, flood.digest())
+        sent.result(PATIENCE)

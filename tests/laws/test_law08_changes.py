@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -121,11 +121,13 @@ def test_an_update_keeps_the_state(rig: Rig) -> None:
 
 @pytest.mark.parametrize(("kind", "word"), [("timeout", "timeout"), ("cut", "time")])
 def test_an_update_restarts_the_clock(rig: Rig, kind: str, word: str) -> None:
+    first: dict[str, Any] = {word: 600}
+    second: dict[str, Any] = {word: 500}
     with open_one(rig) as (driven, client, _):
         start = time.monotonic()
-        driven.add(kind, **{word: 600})
+        driven.add(kind, **first)
         assert silent(client, 0.3)
-        driven.update(kind, **{word: 500})
+        driven.update(kind, **second)
         assert receive_all(client) == b""
         assert 0.8 - 2 * EARLY <= time.monotonic() - start < 0.8 + SOON
 
@@ -197,7 +199,7 @@ def test_a_toxic_acts_where_its_draw_is_below_its_toxicity_as_it_is_now(
 def test_what_is_no_toxic_is_refused_with_a_sentence(rig: Rig) -> None:
     with open_one(rig) as (driven, client, server):
         driven.add("latency", latency=0)
-        for wrong, words in [
+        wrongs: list[tuple[Callable[[], None], str]] = [
             (lambda: driven.add("latency"), "already exists"),
             (lambda: driven.remove("latncy"), "did you mean 'latency'?"),
             (lambda: driven.update("noop"), "there is no toxic 'noop'"),
@@ -209,7 +211,8 @@ def test_what_is_no_toxic_is_refused_with_a_sentence(rig: Rig) -> None:
             (lambda: driven.add("latency", "new", latency=-1), "less than 0"),
             (lambda: driven.add("delay", "new"), "no flow handler"),
             (lambda: driven.add("refuse", "new"), "no flow handler"),
-        ]:
+        ]
+        for wrong, words in wrongs:
             with pytest.raises(Refused, match=words.replace("?", r"\?")):
                 wrong()
         server.sendall(b"response")

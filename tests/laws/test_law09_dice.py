@@ -6,8 +6,11 @@ Not from what other connections do, not from when they do it, not from an addres
 from __future__ import annotations
 
 import contextlib
+import json
 import random
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -305,3 +308,64 @@ class Two(BaseHandler):
             server.sendall(word)
             assert receive(client, 1) == word
         assert wait_said(vaurien, "exchange", 3) == ["False 2", "True 3", "False 3"]
+
+
+def test_200_connections_at_once_are_decided_alike_whatever_pythons_hash_seed(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    # Who comes in which order differs from run to run; what number so and so gets does not.
+    n, exchanges = 200, 4
+    behavior = "15:corrupt,15:corrupt+error,15:latency,15:stall+slicer,10:error"
+    options = (
+        *("--behavior", behavior, "--on-connect", "20:slow_accept", "--seed", 11),
+        *("--handlers.latency.jitter", 5, "--handlers.latency.latency", 5),
+        *("--handlers.latency.distribution", "normal", "--handlers.corrupt.chance", 20),
+        *(
+            "--handlers.stall.loss",
+            50,
+            "--handlers.stall.rto",
+            5,
+            "--handlers.stall.stream",
+            "both",
+        ),
+        *("--handlers.slicer.average_size", 5, "--handlers.slicer.size_variation", 4),
+        *("--handlers.slow_accept.delay", 10, "--journal-all", "--log-level", "error"),
+    )
+
+    def talk(vaurien: Program) -> tuple[str, list[bytes]]:
+        with vaurien.dial() as client:
+            name = "{}:{}".format(*client.getsockname())
+            return name, [exchange(client, bytes(40)) for _ in range(exchanges)]
+
+    runs = []
+    for hash_seed in ("0", "1"):
+        file = tmp_path / f"{hash_seed}.jsonl"
+        env = {"PYTHONHASHSEED": hash_seed}
+        with (
+            proxy(echo_backend, *options, "--journal", file, env=env) as vaurien,
+            ThreadPoolExecutor(n) as pool,
+        ):
+            talks = [pool.submit(talk, vaurien) for _ in range(n)]
+            answers = dict(future.result(2 * PATIENCE) for future in talks)
+            assert vaurien.stop() == 0
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        runs.append(
+            {
+                (line["connection"], line["exchange"]): (
+                    line["handler"],
+                    line["exchange"] and answers[line["client"]][line["exchange"] - 1],
+                )
+                for line in lines
+            }
+        )
+    first, second = runs
+    assert first == second
+    picked = Counter(handler for handler, _ in first.values())
+    assert len(first) == n * exchanges + picked["slow_accept"]
+    assert set(picked) == {*behavior.replace("15:", "").replace("10:", "").split(",")} | {
+        "dummy",
+        "slow_accept",
+    }
+    # different exchanges get different draws
+    noises = [answer for handler, answer in first.values() if handler == "error"]
+    assert len(set(noises)) == len(noises) > 50

@@ -7,6 +7,8 @@ see. A delay is never shorter than asked; how much longer it is, is the machine'
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import select
 import socket
 import time
@@ -27,7 +29,7 @@ from tests.laws.helpers import (
     threads,
     write_module,
 )
-from tests.rivals.driver import Rig
+from tests.rivals.driver import Driven, Rig
 from tests.support import (
     PATIENCE,
     Backend,
@@ -604,6 +606,78 @@ def test_seeds_pick_what_the_engine_deals_with(rig: Rig) -> None:
             ends.ask(b"request %d" % number, b"response %d " % number)
         assert receive(ends.client, 33) == b"response 1 response 2 response 3 "
         assert time.monotonic() - start >= 0.3 - EARLY
+
+
+CROWD = (
+    "8:latency,8:bandwidth+slicer,8:latency+chained.Ask,8:trickle+chained.Plain,8:chained.Plain,"
+    "6:truncate,6:limit_data,6:timeout,6:latency+cut,6:reset_peer,6:blackhole,6:hang,6:abort,"
+    "6:latency+blackout"
+)
+CROWDED: dict[str, Any] = {
+    **QUICK,
+    "truncate__bytes": 500,
+    "limit_data__bytes": 5000,
+    "timeout__timeout": 20,
+    "cut__bytes": 10_000,
+    "cut__how": "reset",
+    "cut__side": "backend",
+    "reset_peer__timeout": 10,
+    "reset_peer__stream": "both",
+    "blackhole__stream": "both",
+}
+
+
+def test_a_crowd_that_comes_and_goes_gets_right_bytes_and_leaves_nothing(
+    rig: Rig, own: Path
+) -> None:
+    # Some clients reset, some leave in the middle or half-close; all kinds of handlers and toxics
+    # at once. What comes is the beginning of the right answer, and in the end nothing is left.
+    def visit(salt: int, driven: Driven) -> int:
+        dice, whole = random.Random(salt), 0
+        with contextlib.suppress(OSError), driven.dial() as client:
+            client.settimeout(0.3)  # some are never answered
+            for number in range(10):
+                word = b"%d %d " % (salt, number) * dice.choice([1, 50, 5000])
+                client.sendall(word[: len(word) // 2])
+                whim = dice.random()
+                if whim < 0.05:
+                    reset(client)
+                    return whole
+                if whim < 0.1:
+                    return whole
+                client.sendall(word[len(word) // 2 :])
+                if whim < 0.15:
+                    client.shutdown(socket.SHUT_WR)
+                got = receive(client, len(word)).lower()
+                assert word.startswith(got)
+                if got != word:
+                    return whole
+                whole += 1
+        return whole
+
+    with (
+        Backend(echo) as backend,
+        rig.proxy(backend, CROWD, path=own, seed=4, **CROWDED) as driven,
+        threads() as pool,
+    ):
+        visits = [pool.submit(visit, salt, driven) for salt in range(200)]
+        kinds = ("latency", "noop", "slow_close", "bandwidth")
+        turns = itertools.cycle(kinds)
+        while not all(visit.done() for visit in visits):
+            kind = next(turns)
+            driven.add(kind, f"toxic {kind}", stream="both", toxicity=0.5, **TOXIC.get(kind, {}))
+            driven.update(kind, f"toxic {kind}", stream="both", **TOXIC.get(kind, {}))
+            driven.remove(f"toxic {kind}")
+        assert sum(visit.result() for visit in visits) > 80
+        driven.wait_connections(0)
+        assert all(one["picked"] for name, one in driven.stats.items() if "toxic" not in name)
+
+
+TOXIC: dict[str, dict[str, Any]] = {
+    "latency": {"latency": 2},
+    "slow_close": {"delay": 5},
+    "bandwidth": {"rate": 1e6},
+}
 
 
 def test_a_digest_here_tells_lost_bytes() -> None:

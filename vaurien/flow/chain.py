@@ -81,7 +81,8 @@ class Chain:
 
     def push(self, event: Event, route: Exchange, now: float) -> None:
         """Take in `event` of the exchange `route`."""
-        self.advance(now)
+        if self._heap:
+            self.advance(now)
         self.route = route
         if type(event) is Data and self.final is None:
             self.held += len(event.data) + PIECE

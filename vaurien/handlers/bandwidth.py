@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
-from vaurien.handlers.flow import FlowHandler
+from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler
 from vaurien.options import Bounded, number
 
-PIECE = 0.01  # seconds: how much of the line's time a piece may take
+WORTH = 0.01  # seconds: how much of the line's time a piece may take
 
 rate = Bounded(number, "KB/s", 0.001, 1e9)
 
@@ -38,7 +38,8 @@ class Bandwidth(FlowHandler):
                 if self._speed:  # an update, with which all that waited has gone on
                     self._free.pop(self.to_backend, None)
                 self._speed = self.options("rate") * 1000
-                self._size = max(1, int(self._speed * PIECE))
+                self._size = max(1, int(self._speed * WORTH))
+                self.chunk = min(CHUNK, PIECES * self._size)
                 self._free = self.shared if self.options("shared") else {}
             yield 0, event
             return

@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vaurien import options as options_
 from vaurien.behavior import Exchange
+from vaurien.handlers.flow import CHUNK
 from vaurien.options import Values
 
 if TYPE_CHECKING:
     from vaurien.proxy import Proxy
-
-CHUNK = 65536  # bytes; what the pump reads at most at a time
 
 
 class BaseHandler:

@@ -15,6 +15,9 @@ from vaurien.behavior import Dice
 from vaurien.flow.events import Event
 from vaurien.options import Bounded, Values, number
 
+CHUNK = 65536  # bytes; what the pump reads at most at a time
+PIECES = 500  # into so many a chunk is cut at most, which takes 2 ms or so and 128 KiB
+
 #: Types of options that many flow handlers have.
 milliseconds = Bounded(number, "milliseconds", 0, 1e9)
 percent = Bounded(number, "percent", 0, 100)
@@ -62,6 +65,10 @@ class FlowHandler:
 
     #: Whether `on` wants to know of `Begin`; saying no spares an event for each exchange.
     wants_begin: ClassVar[bool] = True
+
+    #: Bytes that it wants to be given at a time at most. One that makes small pieces sets it at
+    #: OPEN, for a chunk becomes all its pieces at once: time and memory go by their number.
+    chunk: int = CHUNK
 
     to_backend: bool  # True upstream, False downstream
     draw: Draws

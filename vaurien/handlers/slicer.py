@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
-from vaurien.handlers.flow import FlowHandler
+from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler
 from vaurien.options import Bounded, number, whole
 
 piece_bytes = Bounded(whole, "bytes", 1)
@@ -33,6 +33,7 @@ class Slicer(FlowHandler):
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if event is OPEN:
             self._free = 0.0
+            self.chunk = min(CHUNK, PIECES * self.options("average_size"))
         if not isinstance(event, Data):
             yield 0, event
             return

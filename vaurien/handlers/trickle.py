@@ -6,13 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
-from vaurien.handlers.flow import FlowHandler, milliseconds
+from vaurien.handlers.flow import PIECES, FlowHandler, milliseconds
 
 APART = 0.001  # seconds between two pieces at least
 
 
 class Trickle(FlowHandler):
-    """Spreads each chunk of data over ``duration`` ms, in pieces at least 1 ms apart.
+    """Spreads each chunk of data over ``duration`` ms, in at most 500 pieces at least 1 ms apart.
 
     The first piece goes at once, the last one at the end of the duration; a chunk waits for the
     one before it.
@@ -34,7 +34,7 @@ class Trickle(FlowHandler):
         duration = self.options("duration") / 1000
         start = max(now, self._free)
         self._free = start + duration + APART if duration else start
-        pieces = min(n, int(duration / APART) + 1)
+        pieces = min(n, int(duration / APART) + 1, PIECES)
         if pieces < 2:
             yield start + duration - now, event
             return

@@ -288,6 +288,7 @@ class Flow:
             if self.detour is None and (exchange is None or exchange.taker is None):
                 return  # as before, straight on
             self.shaped, self.exchange, self.picked = False, exchange, picked
+            self.view = self.connection.server.view
             self.handler = exchange.taker if exchange is not None else None
             self.detour = hand_off if self.handler is not None else None
             return
@@ -302,6 +303,7 @@ class Flow:
                 if not self.slots_of(one):
                     before = sum(slot.pinned or slot.key.place < one.place for slot in chain.slots)
                     self.insert(before, one, monotonic())
+            self.limit_reads()
         elif not chain.wants_begin:
             return
         if chain.wants_begin:
@@ -336,6 +338,7 @@ class Flow:
         self.engage()
         pinned = sum(slot.pinned for slot in self.chain.slots)
         self.insert(pinned, one, monotonic(), pinned=True)
+        self.limit_reads()
         self.deliver()
 
     def unpin(self, one: Picked) -> None:
@@ -343,13 +346,23 @@ class Flow:
         for slot in self.slots_of(one):
             self.chain.remove(slot, monotonic())  # type: ignore[union-attr]
         self.deliver()
+        chain = self.chain
+        if chain is not None and not chain.slots and self._may_go_round(chain):
+            self.view = self.connection.server.view
+            self.shaped, self.detour = False, hand_off if self.handler is not None else None
 
     def update(self, one: Picked) -> None:
         """The options of a toxic have changed; what it holds goes on."""
         for slot in self.slots_of(one):
             slot.stage.options = one.specification.options
             self.chain.update(slot, monotonic())  # type: ignore[union-attr]
+        self.limit_reads()
         self.deliver()
+
+    def limit_reads(self) -> None:
+        """Read no more at a time than the stages want to be given."""
+        most = min(slot.stage.chunk for slot in self.chain.slots) if self.chain else None
+        self.view = self.connection.server.view[:most]
 
     def slots_of(self, one: Picked) -> list[Slot]:
         """Where `one` is at work in the chain: once, or not at all."""

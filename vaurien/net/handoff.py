@@ -121,7 +121,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.exchange = flow.exchange
         self.since = monotonic()
         self.owned = [flow]
-        self.begun = self.over = False
+        self.begun = self.over = self.raised = False
         self.wants: Flow | None = None  # the flow it waits for
         self.granted: Event | None = None  # set when it may have it
         self.read = False  # whether it has read anything
@@ -152,6 +152,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
                 else:
                     logged = error is self.reported
                     connection.server.handler_raised(connection, self.handler, error, logged)
+                    self.raised = True
         finally:
             self.over = True
             if self.granted is not None:
@@ -170,7 +171,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
             if connection.broken:
                 connection.reset()
             else:
-                connection.end("handler")
+                connection.end("error" if self.raised else "handler")
             return
         for flow in self.owned:
             flow.owner = None

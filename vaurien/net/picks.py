@@ -57,7 +57,8 @@ class Picked:
     def stage(self, to_backend: bool, dice: Dice, connection: int, pinned: bool) -> FlowHandler:
         """A stage for one flow of a connection."""
         spec = self.specification
-        prefix = f"{self.name}.{self.place[1]} {'up' if to_backend else 'down'}"
+        kind = "toxic " if pinned else ""
+        prefix = f"{kind}{self.name}.{self.place[1]} {'up' if to_backend else 'down'}"
         draws = Draws(dice, connection, prefix)
         made: FlowHandler = spec.cls(spec.options, to_backend, draws, self.shared)
         made.pinned = pinned
@@ -98,6 +99,8 @@ class Picks:
     ) -> None:
         self._plan, self._proxy, self._order = plan, proxy, plan.order
         self._made: dict[str, tuple[Picked, ...]] = {}
+        #: What each handler did, by the name that it is configured under.
+        self.stats: dict[str, Stats] = {}
         parts = [part for _, part in behavior.parts]
         self._choices = [
             Choice(tuple(picked for name in part.split("+") for picked in self._make(name)))
@@ -105,8 +108,6 @@ class Picks:
         ]
         self._choices.append(NOBODY)  # what is left
         self._lesser: dict[tuple[Picked, ...], Choice] = {}  # what exact points leave of them
-        #: What each handler did, by the name that it is configured under.
-        self.stats = {name: made[0].stats for name, made in self._made.items()}
         self._cuts, self._dice, self._purpose = cuts(behavior), dice, purpose
         self._decided: dict[tuple[int, int], int] | None = None
         if decisions is not None:
@@ -120,14 +121,16 @@ class Picks:
         specifications = self._plan.specifications(name) if name != DUMMY else ()
         if not specifications:
             return ()
-        own = specifications[0].name
-        if own not in self._made:
-            stats, place = Stats(), self._order.get(name, 0)
-            self._made[own] = tuple(
-                Picked(specification, (place, i), stats, self._proxy)
-                for i, specification in enumerate(specifications)
-            )
-        return self._made[own]
+        for made in self._made.values():  # by another name, such as a dotted path
+            if tuple(picked.specification for picked in made) == specifications:
+                return made
+        own, place = specifications[0].name, self._order.get(name, 0)
+        stats = self.stats.setdefault(own, Stats())
+        self._made[name] = tuple(
+            Picked(specification, (place, i), stats, self._proxy)
+            for i, specification in enumerate(specifications)
+        )
+        return self._made[name]
 
     def pick(self, connection: Connection, exchange: int) -> Choice:
         """Who deals with `exchange` of `connection`, 0 for meeting it; nobody is dummy."""

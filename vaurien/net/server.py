@@ -24,8 +24,8 @@ from gevent.server import StreamServer
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange, Points
 from vaurien.errors import ListenError
-from vaurien.handlers.base import CHUNK
 from vaurien.handlers.connect import Down
+from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow
 from vaurien.net.dial import Dialer, Target, resolve
@@ -367,7 +367,7 @@ class Server(StreamServer):
                     fired[one.stats] = added
             for stats, added in fired.items():
                 stats.fire(added, from_client + from_backend)
-        if self.observers and (exchange.handlers or self._everything):
+        if self.observers and (exchange.handlers or exchange.added or self._everything):
             seconds = monotonic() - exchange.began
             event = Ended(
                 time() - seconds,

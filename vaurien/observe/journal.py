@@ -11,7 +11,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timezone
 from fractions import Fraction
 from typing import Any
@@ -22,7 +22,7 @@ from vaurien.handlers import registry
 from vaurien.observe.events import Ended, Event
 from vaurien.observe.writer import Writer
 from vaurien.options import Raw, show
-from vaurien.plan import Specification, specify
+from vaurien.plan import POINTS, Specification, specify
 
 VERSION = 1
 
@@ -42,9 +42,10 @@ class Journal:
             os.set_blocking(self._descriptor, True)
             if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 self._end_torn_line()
-        except OSError as error:
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise UsageError(
-                f"--journal: cannot write {path!r}: {error.strerror}; give a file's path"
+                f"--journal: cannot write {path!r}: {reason}; give a file's path"
             ) from None
         self._writer: Writer[Ended] = Writer(self._descriptor, self._line, failed=self._failed)
 
@@ -141,8 +142,8 @@ def read(path: str, where: str, proxy: str, find: Callable[[str, str], type]) ->
     try:
         with open(path, encoding="utf-8") as file:
             lines = file.read().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
         raise UsageError(f"{where}: cannot read {path!r}: {reason}; give a journal") from None
     replay = Replay()
     others: set[str] = set()
@@ -165,7 +166,7 @@ def read(path: str, where: str, proxy: str, find: Callable[[str, str], type]) ->
         if line.get("proxy") == proxy:
             try:
                 _take(replay, line, place, find)
-            except (KeyError, TypeError, AttributeError) as error:
+            except (LookupError, TypeError, AttributeError, ValueError, OverflowError) as error:
                 raise UsageError(f"{place} is damaged ({error!r}); give a whole journal") from None
         else:
             others.add(str(line.get("proxy")))
@@ -217,7 +218,9 @@ def _specify(
             for key, value in values.items()
             if key in keep and value is not None
         }
-        return specify(name, cls, raws)
+        spec = specify(name, cls, raws)
+        words = getattr(cls, "points", {})  # the class's own words for points do not count either
+        return replace(spec, given={**spec.given, **{w: POINTS[w].default for w in words}})
 
     if isinstance(options, list):
         return tuple(made(find(one["handler"], place), one["options"]) for one in options)
