@@ -907,9 +907,12 @@ def test_the_engine_reads_in_a_quarter_of_an_hour() -> None:
     assert sum(len(file.read_text().splitlines()) for file in files) < 300
 
 
-def test_a_chain_says_in_one_line_what_it_is() -> None:
-    flow = Flow(Latency({"latency": 500}))
+def test_a_chain_and_a_slot_say_in_one_line_what_they_are() -> None:
+    stage = Latency({"latency": 500})
+    flow = Flow(stage)
     flow.push(b"abc")
+    assert repr(flow.slot(stage)) == f"<Slot 0: {stage!r}, 1 pending>"
+    assert "\n" not in repr(stage)
     assert repr(flow.chain) == f"<Chain of 1: {3 + PIECE} held, deadline 0.5>"
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import queue
+import signal
 import subprocess
 import sys
 import threading
@@ -79,7 +80,12 @@ class Rig:
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
-        answer = json.loads(self._answers.get(timeout=PATIENCE))
+        try:
+            answer = json.loads(self._answers.get(timeout=PATIENCE))
+        except queue.Empty:
+            self._process.send_signal(signal.SIGUSR1)
+            wait_for(lambda: "most recent call first" in self.text)
+            raise AssertionError(f"{command} hangs: {self.text}") from None
         if "refused" in answer:
             raise Refused(answer["refused"])
         return answer["done"]
@@ -172,6 +178,7 @@ class Driven:
 
 def main() -> None:
     """The other end."""
+    import faulthandler
     import logging
 
     from gevent.fileobject import FileObjectPosix
@@ -184,6 +191,7 @@ def main() -> None:
     from vaurien.settings import resolve
 
     logging.basicConfig(level=logging.WARNING)
+    faulthandler.register(signal.SIGUSR1)  # where it hangs, if it does
     proxies: list[Proxy] = []
 
     def start(settings: dict[str, str], options: dict[str, str], path: str) -> Any:

@@ -356,13 +356,14 @@ class Flow:
         for slot in self.slots_of(one):
             slot.stage.options = one.specification.options
             self.chain.update(slot, monotonic())  # type: ignore[union-attr]
-        self.limit_reads()
+            self.limit_reads()
         self.deliver()
 
     def limit_reads(self) -> None:
         """Read no more at a time than the stages want to be given."""
-        most = min(slot.stage.chunk for slot in self.chain.slots) if self.chain else None
-        self.view = self.connection.server.view[:most]
+        assert self.chain is not None
+        view = self.connection.server.view
+        self.view = view[: min((slot.stage.chunk for slot in self.chain.slots), default=len(view))]
 
     def slots_of(self, one: Picked) -> list[Slot]:
         """Where `one` is at work in the chain: once, or not at all."""
