@@ -316,6 +316,9 @@ class Plan:
         return tuple(found)
 
     def __post_init__(self) -> None:
+        names = [toxic.name for toxic in self.toxics]
+        if doubled := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"toxic {doubled[0]!r} is there twice; give one another name")
         check(self.behavior, self.specifications, "behavior")
         replayed = self.connect_decisions is not None
         check_connect(self.on_connect, self.specifications, "on_connect", replayed)

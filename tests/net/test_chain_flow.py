@@ -58,7 +58,10 @@ class Ask(BaseHandler):
             backend_sock.sendall(data)
             answer = b""
             while len(answer) < len(data):
-                answer += backend_sock.recv(len(data) - len(answer))
+                piece = backend_sock.recv(len(data) - len(answer))
+                if not piece:
+                    return False
+                answer += piece
             client_sock.sendall(answer.upper())
         elif data:
             client_sock.sendall(data)
@@ -246,6 +249,21 @@ def test_truncate_gives_the_beginning_of_the_response_and_then_the_end(rig: Rig)
     with pair(rig, "100:truncate", truncate__bytes=10) as ends:
         ends.ask(b"request", b"0123456789abc")
         assert receive_all(ends.client) == b"0123456789"
+
+
+def test_a_handler_is_not_called_with_what_comes_after_a_truncated_flow(
+    rig: Rig, own: Path
+) -> None:
+    # It could only fail to send it.
+    behavior = "50:truncate,50:chained.Plain"
+    seed = seed_for(behavior, {(1, 1): 0, (1, 2): 1, (1, 3): 1})
+    with pair(rig, behavior, path=own, seed=seed, truncate__bytes=4) as ends:
+        ends.ask(b"request", b"response")
+        assert receive_all(ends.client) == b"resp"
+        for _ in range(2):
+            ends.ask(b"request", b"response")
+            assert quiet(ends.server, seconds=0.1)
+        assert "Traceback" not in rig.text, rig.text
 
 
 def test_corrupt_flips_one_bit_at_an_offset_of_each_exchange(rig: Rig) -> None:

@@ -16,7 +16,7 @@ class Cut(FlowHandler):
     ``time`` counts from when the handler first deals with the connection, ``bytes`` in the data of
     each exchange; whichever comes first. ``side`` says whose connection is ended at once, with a
     FIN or with a RST; the other side then gets what is still on its way to it, and a FIN. A RST
-    drops what is on its way.
+    drops what is on its way, what may have passed of the same piece included.
     """
 
     name = "cut"

@@ -75,9 +75,9 @@ class Latency(FlowHandler):
 
     ``jitter`` is the half width of the uniform distribution, the standard deviation of the normal
     one, the unit of the pareto and paretonormal ones (those of netem). With ``lognormal`` the
-    median is ``latency`` and sigma is jitter / latency. A file of samples takes the place of both.
-    ``correlation`` says how much of one delay's luck the next one keeps; the distribution stays
-    the same.
+    median is ``latency`` and sigma is jitter / latency. A file of samples, whose path has a ``/``
+    or a ``.`` in it, takes the place of both. ``correlation`` says how much of one delay's luck the
+    next one keeps; the distribution stays the same.
     """
 
     name = "latency"

@@ -316,6 +316,7 @@ class Flow:
     def _may_go_round(self, chain: Chain) -> bool:
         return not (
             chain.busy
+            or chain.ended  # a flow handler may have ended the flow: what follows is dropped
             or self.held is not None
             or self.owner is not None
             or any(slot.pinned for slot in chain.slots)
@@ -405,7 +406,14 @@ class Flow:
         elif chain.held <= self.max_held // 2 and not self.reader.active:  # type: ignore[attr-defined]
             self.resume()
         self.arm()
-        return connection.end_if_stuck() if self.over else None
+        if self.ended and self.held is None and self.owner is None:
+            self.finish()  # the end was handed over while something was held
+        return connection.end_if_stuck() if self.over and not connection.closed else None
+
+    @property
+    def cut_short(self) -> bool:
+        """A flow handler has ended the flow: what would follow is dropped."""
+        return self.finished and self.chain is not None and self.chain.ended and not self.over
 
     @property
     def stuck(self) -> bool:

@@ -428,7 +428,7 @@ class HandlerSocket(gsocket.socket):
         flow = self._outgoing
         with memoryview(data).cast("B") as view:
             self._wait_empty(flow)
-            if not view:
+            if not view or flow.cut_short:
                 return
             flow.write(view)
             try:
@@ -464,7 +464,7 @@ class HandlerSocket(gsocket.socket):
             if not flow.empty.wait(self.gettimeout()):
                 raise TimeoutError("timed out")
             self._call()
-        if flow.finished:
+        if flow.finished and not flow.cut_short:
             raise BrokenPipeError(errno.EPIPE, "this side takes nothing any more")
 
     # Ending

@@ -396,7 +396,7 @@ class Server(StreamServer):
     @property
     def stats(self) -> dict[str, Stats]:
         """What each handler did: those of the behavior, those of on-connect, the toxics."""
-        pinned = {name: pin.picked.stats for name, pin in self.toxics.items()}
+        pinned = {f"toxic {name}": pin.picked.stats for name, pin in self.toxics.items()}
         return {**self._picks.stats, **self._meets.stats, **pinned}
 
     def unmet(self) -> list[tuple[int, int]]:
