@@ -191,8 +191,9 @@ def resolve(
         specs = [handlers.get(name, ()) for name in part.split("+")]
         return [one for spec in specs for one in (spec if isinstance(spec, tuple) else (spec,))]
 
-    check(weighted, stands_for, where("behavior"))
-    check_connect(meeting, stands_for, where("on-connect"), replayed=replay is not None)
+    places = ("behavior", "on-connect") if replay is None else ("replay", "replay")
+    check(weighted, stands_for, where(places[0]))
+    check_connect(meeting, stands_for, where(places[1]), replayed=replay is not None)
     if values["journal-all"] and values["journal"] is None:
         raise UsageError(f"{where('journal-all')}: there is no journal; give --journal FILE too")
     local = address.parse(values["local"], where("local"))
@@ -229,9 +230,10 @@ def _replay(settings: Settings, found: _Handlers) -> journal.Replay:
         settings.values["seed"], settings.sources["seed"] = replay.seed, where
     settings.warnings += replay.warnings
     settings.warnings.append(
-        f"{where}: {len(replay.decisions) + len(replay.connect_decisions)} decisions and the seed"
-        f" are those of {settings['replay']}; the weights of --behavior and --on-connect, and"
-        " --seed, do not count"
+        f"{where}: the seed and all decisions"
+        f" ({len(replay.decisions) + len(replay.connect_decisions)}) are those of"
+        f" {settings['replay']}; the weights of --behavior and --on-connect, and --seed, do not"
+        " count"
     )
     return replay
 

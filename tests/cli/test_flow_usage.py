@@ -314,7 +314,7 @@ JSON = st.recursive(
 
 
 @given(changes=st.lists(st.dictionaries(st.sampled_from(sorted(LINE)), JSON), max_size=3))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_any_journal_is_one_or_a_sentence(
     tmp_path_factory: pytest.TempPathFactory, changes: list[dict[str, object]]
 ) -> None:

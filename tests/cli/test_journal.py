@@ -168,9 +168,10 @@ def test_the_idle_and_those_who_met_nobody_are_told(tmp_path: Path) -> None:
         *("--on-connect", "100:slow_accept", "--handlers.slow_accept.delay", 50),
         *("--behavior", "100:hang", "--timeout", 0.3, "--journal", file),
     )
-    with Acceptor() as backend, proxy(backend, *options) as vaurien, vaurien.dial() as client:
-        client.sendall(b"request")
-        assert receive_all(client) == b""
+    with Acceptor() as backend, proxy(backend, *options) as vaurien:
+        with vaurien.dial() as client:
+            client.sendall(b"request")
+            assert receive_all(client) == b""
         wait_lines(file, 2)
         vaurien.stop()
     met, hung = read(file)
@@ -184,8 +185,9 @@ def test_a_backend_that_cannot_be_reached_is_told(tmp_path: Path) -> None:
     file = tmp_path / "run.jsonl"
     options = ("--on-connect", "100:slow_accept", "--handlers.slow_accept.delay", 1)
     distant = f"127.0.0.1:{unused_port()}"
-    with proxy(distant, *options, "--journal", file) as vaurien, vaurien.dial() as client:
-        assert receive_all(client) == b""
+    with proxy(distant, *options, "--journal", file) as vaurien:
+        with vaurien.dial() as client:
+            assert receive_all(client) == b""
         (line,) = wait_lines(file, 1)
         assert (line["exchange"], line["end"], line["connection"]) == (0, "dial", 1)
         vaurien.stop()

@@ -191,7 +191,7 @@ def test_a_toxic_acts_on_connections_that_come_later_from_their_first_byte(rig: 
             client.sendall(b"request")
             got = receive(server, 7)
             assert got != b"request" and got[1:] == b"equest"
-            assert driven.stats["down"]["fired"] <= 1
+            assert driven.stats["toxic down"]["fired"] <= 1
 
 
 def test_toxicity_is_the_share_of_connections_that_are_hit_each_for_good(rig: Rig) -> None:
@@ -238,8 +238,8 @@ def test_what_a_toxic_did_is_counted(rig: Rig) -> None:
             assert exchange(client, b"hello") == b"hello"
         client.close()
         driven.wait_connections(0)
-        assert driven.stats["my own"]["fired"] == 3
-        assert driven.stats["my own"]["bytes"] == 30
+        assert driven.stats["toxic my own"]["fired"] == 3
+        assert driven.stats["toxic my own"]["bytes"] == 30
 
 
 def test_a_toxic_gone_leaves_the_connection_as_if_it_had_not_been(rig: Rig) -> None:

@@ -162,7 +162,7 @@ def test_r9_adding_a_toxic_releases_no_bytes_that_another_holds(rig: Rig) -> Non
         driven.dial() as client,
         backend.accept() as server,
     ):
-        driven.add("latency", latency=1500)
+        driven.add("latency", latency=1000)
         client.sendall(b"request")
         assert receive(server, 7) == b"request"
         start = time.monotonic()
@@ -173,7 +173,7 @@ def test_r9_adding_a_toxic_releases_no_bytes_that_another_holds(rig: Rig) -> Non
         driven.update("noop", toxicity=0.5)
         driven.remove("slow_close")
         assert receive(client, 8) == b"response"
-        assert 1.5 - EARLY <= time.monotonic() - start < 2.5
+        assert 1 - EARLY <= time.monotonic() - start < 2
 
 
 def test_r12_seconds_of_latency_before_a_streaming_backend_cost_bounded_memory(rig: Rig) -> None:
@@ -218,7 +218,7 @@ def test_r13_the_seed_repeats_decisions_under_concurrency_and_events_differ() ->
                 threads() as pool,
             ):
                 socks = []
-                for n in range(1, 17):
+                for n in range(1, 13):
                     socks.append(stack.enter_context(driven.dial()))
                     driven.wait_connections(n)  # so that the numbers are in order
 

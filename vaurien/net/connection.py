@@ -284,7 +284,7 @@ class Flow:
     def deal(self, exchange: Exchange | None, picked: list[Picked]) -> None:
         """An exchange begins, for which `picked` act on this flow; None if nobody touches it."""
         chain = self.chain
-        if not picked and (chain is None or self._may_go_round(chain)):
+        if not picked and (chain is None or not self.shaped or self._may_go_round(chain)):
             if self.detour is None and (exchange is None or exchange.taker is None):
                 return  # as before, straight on
             self.shaped, self.exchange, self.picked = False, exchange, picked
