@@ -194,6 +194,12 @@ def resolve(
     places = ("behavior", "on-connect") if replay is None else ("replay", "replay")
     check(weighted, stands_for, where(places[0]))
     check_connect(meeting, stands_for, where(places[1]), replayed=replay is not None)
+    files = [values["journal"], values["replay"]]
+    if None not in files and os.path.realpath(files[0]) == os.path.realpath(files[1]):
+        raise UsageError(
+            f"{where('journal')}: {values['journal']!r} is what is replayed, and two runs in one"
+            " journal cannot be; give another file"
+        )
     if values["journal-all"] and values["journal"] is None:
         raise UsageError(f"{where('journal-all')}: there is no journal; give --journal FILE too")
     local = address.parse(values["local"], where("local"))

@@ -344,9 +344,9 @@ def test_the_program_ends_with_2_and_one_sentence_and_does_not_listen(tmp_path: 
     # The same as above, once through the whole program, and what only a run can refuse.
     text = refused_by_program("--behavior", "100:latency", "--handlers.latency.latency", -5)
     assert "--handlers.latency.latency: '-5' is less than 0" in text
-    for path in (tmp_path, tmp_path / "no" / "such"):
-        text = refused_by_program("--local", "127.0.0.1:0", "--journal", path)
-        assert "--journal" in text and str(path) in text
+    path = tmp_path / "no" / "such"
+    text = refused_by_program("--local", "127.0.0.1:0", "--journal", path)
+    assert "--journal" in text and str(path) in text
 
 
 def test_what_is_right_is_accepted(tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from tests.flow.helpers import Flow
+from vaurien.behavior import Dice
 from vaurien.errors import UsageError
-from vaurien.handlers.flow import FlowHandler
+from vaurien.handlers.flow import Draws, FlowHandler
 from vaurien.handlers.registry import builtins, summary
 from vaurien.options import Raw
 from vaurien.plan import Specification, framework, specify
@@ -183,3 +185,37 @@ def test_the_ends_of_the_ranges_are_allowed(name: str, options: dict[str, str]) 
 def test_dashes_and_underscores_in_names_are_the_same() -> None:
     stage: Any = FLOW["slicer"]({"average-size": "7"})
     assert stage.options["average_size"] == 7
+
+
+class Counting(Draws):
+    """Counts how often it is asked."""
+
+    asked = 0
+
+    def __call__(self, purpose: str) -> float:
+        self.asked += 1
+        return super().__call__(purpose)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("bandwidth", {"rate": 0.001}),
+        ("bandwidth", {"rate": 1}),
+        ("slicer", {"average_size": 1, "delay": 10}),
+        ("slicer", {"average_size": 5, "size_variation": 4, "delay": 10}),
+        ("trickle", {"duration": 1e9}),
+        ("stall", {"packet": 1, "loss": 30}),
+        ("stall", {"packet": 20, "loss": 90}),
+        ("corrupt", {"chance": 100}),
+        ("corrupt", {"chance": 20}),
+    ],
+)
+def test_what_a_stage_makes_of_one_read_is_bounded(name: str, options: dict[str, float]) -> None:
+    # Law 2 and 6: a read is dealt with in one callback of the loop, and all its pieces are held.
+    dice = Counting(Dice(1, "default"), 1, name)
+    stage: Any = FLOW[name](options, False, dice)
+    flow = Flow(stage)
+    flow.push(bytes(stage.chunk))
+    assert flow.chain.held <= 1 << 20  # what --max-held is if nobody says
+    assert dice.asked <= 10_000

@@ -42,7 +42,7 @@ def open_one(rig: Rig) -> Iterator[tuple[Driven, Any, Any]]:
         yield driven, client, server
 
 
-def silent(sock: Any, seconds: float = 0.15) -> bool:
+def silent(sock: Any, seconds: float = 0.1) -> bool:
     return not select.select([sock], [], [], seconds)[0]
 
 
@@ -132,8 +132,7 @@ def test_an_update_restarts_the_clock(rig: Rig, kind: str, word: str) -> None:
         assert 0.8 - 2 * EARLY <= time.monotonic() - start < 0.8 + SOON
 
 
-@pytest.mark.parametrize("stream", ["downstream", "upstream"])
-def test_a_new_toxic_gets_open_at_once_on_open_connections(rig: Rig, stream: str) -> None:
+def test_a_new_toxic_gets_open_at_once_on_open_connections(rig: Rig) -> None:
     # Its clock runs though nothing is sent, before the first byte and after.
     with (
         open_one(rig) as (driven, client, _),
@@ -141,7 +140,7 @@ def test_a_new_toxic_gets_open_at_once_on_open_connections(rig: Rig, stream: str
     ):
         driven.wait_connections(2)
         start = time.monotonic()
-        driven.add("cut", time=300, stream=stream)
+        driven.add("cut", time=300, stream="upstream")
         for sock in (client, silent_one):
             assert receive_all(sock) == b""
         assert 0.3 - EARLY <= time.monotonic() - start < 0.3 + SOON

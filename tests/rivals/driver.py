@@ -181,6 +181,7 @@ def main() -> None:
     import faulthandler
     import logging
 
+    import gevent
     from gevent.fileobject import FileObjectPosix
 
     from vaurien.errors import VaurienError
@@ -204,6 +205,9 @@ def main() -> None:
         proxies.append(proxy)
         return len(proxies) - 1, str(proxy.address)
 
+    def stop(proxy: Proxy) -> None:
+        gevent.spawn(proxy.stop)  # which waits for ends that linger
+
     def toxic(kind: str, name: str, toxicity: float, options: dict[str, Any]) -> Toxic:
         return Toxic(Specification(name, registry.find(kind, "test"), options), toxicity)
 
@@ -214,7 +218,7 @@ def main() -> None:
         }
 
     commands: dict[str, Any] = {
-        "stop": lambda proxy: proxy.stop(0),
+        "stop": stop,
         "add": lambda proxy, **words: proxy.add_toxic(toxic(**words)),
         "update": lambda proxy, **words: proxy.update_toxic(toxic(**words)),
         "remove": lambda proxy, name: proxy.remove_toxic(name),

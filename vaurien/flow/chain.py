@@ -4,10 +4,9 @@ Laws: pure, its clock is the `now` that it is given. The engine keeps the order,
 nothing leaves a flow before what was read before it. `Reset` alone jumps the queue. All that is
 held is counted.
 
-An event goes from slot to slot. What a stage answers with a delay waits in one heap until it is
-due, and goes on to the next slot with that very time as its `now`: a loop that comes late makes no
-stage late. A slot whose stage was not picked for an exchange lets its events by, but never past
-those that it still holds.
+What a stage answers with a delay waits in one heap until it is due, and goes on to the next slot
+with that time as its `now`: a loop that comes late makes no stage late. A slot whose stage was not
+picked for an exchange lets its events by, but never past those that it still holds.
 """
 
 from __future__ import annotations
@@ -19,14 +18,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any
 
 from vaurien.errors import HandlerRaised
-from vaurien.flow.events import EOF, OPEN, WAKE, Close, Data, Event, Reset
+from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
 
 if TYPE_CHECKING:
     from vaurien.behavior import Exchange
     from vaurien.handlers.flow import FlowHandler
 
-#: What a held piece counts beside its bytes: about what its objects take.
-PIECE = 256
+PIECE = 256  # what a held piece counts beside its bytes: about what its objects take
 _number = count().__next__  # what is due at the same time keeps its order
 
 
@@ -107,11 +105,11 @@ class Chain:
         return event, route
 
     def flush(self, everything: bool) -> bytes:
-        """The bytes ready to leave, or all that it holds, in order; nothing stays."""
+        """The bytes ready to leave, or all that it holds, in order, but for a socket handler's."""
         inside = sorted(self._heap, key=lambda entry: (-entry[2].position, entry[:2]))
-        events = [event for event, _ in self.out] + [entry[3] for entry in inside if everything]
+        left = [*self.out, *(entry[3:] for entry in inside if everything)]
         self.clear()
-        return b"".join(event.data for event in events if type(event) is Data)
+        return b"".join(e.data for e, route in left if type(e) is Data and route.taker is None)
 
     def clear(self) -> None:
         """Drop all that is held, alarms too."""
@@ -188,6 +186,8 @@ class Chain:
             self.out.append((None, route))
         elif type(event) is Close:
             self.final = event
+        elif type(event) is not Begin and event is not EOF:
+            raise TypeError(f"{event!r} is no event")
 
     def _run(self, slot: Slot, event: Event, route: Exchange, now: float) -> None:
         """Let the stage of `slot` deal with `event`, and pass on what it answers."""

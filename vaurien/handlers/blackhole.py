@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import inf
 from typing import Any
 
 from vaurien.flow import EOF, Close, Data, Event
@@ -21,11 +20,19 @@ class Blackhole(FlowHandler):
     wants_begin = False
     options: Any = {}
 
+    _ended = False
+
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if event is EOF:
-            yield (0, Close()) if self.to_backend else (inf, event)
+            self._ended = True
+            if self.to_backend:
+                yield 0, Close()
         elif not isinstance(event, Data):
             yield 0, event
+
+    def removed(self, now: float) -> Iterable[tuple[float, Event]]:
+        if self._ended:
+            yield 0, EOF
 
 
 class Hang(Blackhole):

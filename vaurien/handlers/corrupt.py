@@ -7,7 +7,7 @@ from math import log1p
 from typing import Any
 
 from vaurien.flow import OPEN, Begin, Data, Event
-from vaurien.handlers.flow import FlowHandler, percent
+from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler, percent
 from vaurien.handlers.slicer import some_bytes
 
 
@@ -32,6 +32,8 @@ class Corrupt(FlowHandler):
             self._at = 0
         if isinstance(event, Begin) or event is OPEN:
             self._next = None
+        if event is OPEN and self.options("chance"):  # a flipped bit takes as long as a piece
+            self.chunk = min(CHUNK, int(PIECES * 100 / self.options("chance")))
         if not isinstance(event, Data):
             yield 0, event
             return

@@ -7,7 +7,7 @@ stage keeps its state in itself and lives as long as the connection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 from vaurien import options as options_
@@ -96,7 +96,7 @@ class FlowHandler:
         self,
         options: Any = None,
         to_backend: bool = False,
-        draw: Callable[[str], float] | None = None,
+        draw: Draws | None = None,
         shared: dict[Any, Any] | None = None,
     ) -> None:
         """For subclasses to extend; the attributes are there before it is called."""

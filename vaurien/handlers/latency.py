@@ -63,7 +63,8 @@ def distribution(value: object) -> str | Samples:
     if "/" in text or "." in text:
         return Samples(text)
     raise ValueError(
-        f"is no distribution; {nearest(text, _DISTRIBUTIONS, 'distributions')}, or a file's path"
+        f"is neither a file's path nor a distribution;"
+        f" {nearest(text, _DISTRIBUTIONS, 'distributions')}"
     )
 
 

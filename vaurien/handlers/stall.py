@@ -7,7 +7,7 @@ from math import inf
 from typing import Any
 
 from vaurien.flow import OPEN, Begin, Data, Event
-from vaurien.handlers.flow import FlowHandler, milliseconds, percent
+from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler, milliseconds, percent
 from vaurien.handlers.slicer import piece_bytes
 
 TRIES = 15  # how often a lost packet is sent again at most; tcp_retries2 of Linux, tcp(7)
@@ -51,6 +51,7 @@ class Stall(FlowHandler):
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if event is OPEN:
             self._free = 0.0
+            self.chunk = min(CHUNK, PIECES * self.options("packet"))
         if isinstance(event, Begin):
             self._part = 0  # what comes later fills no packet of before
         if not isinstance(event, Data):

@@ -13,8 +13,9 @@ class Timeout(FlowHandler):
     """Drops all data, and after ``timeout`` ms closes the connection with a polite end (FIN).
 
     The time counts from when the handler first deals with the connection, whatever it is sent
-    meanwhile. With ``timeout`` 0 the connection stays open until the client closes its side; when
-    the handler is removed from an open connection, the connection is closed.
+    meanwhile, the end of the flow included. With ``timeout`` 0 the connection stays open until the
+    client closes its side; when the handler is removed from an open connection, the connection is
+    closed.
     """
 
     name = "timeout"

@@ -42,7 +42,7 @@ class Truncate(FlowHandler):
             return
         left = max(0, self._limit() - self._passed)
         self._passed += len(event.data)
-        if len(event.data) <= left:
+        if len(event.data) < left:
             yield 0, event
             return
         self._ended = True
@@ -53,4 +53,4 @@ class Truncate(FlowHandler):
         fraction = self.options("fraction")
         if fraction is None or self._length is None:
             return self.options("bytes")  # type: ignore[no-any-return]
-        return int(self._length * fraction)
+        return int(self._length * fraction + 1e-6)  # 0.29 of 100 is 29

@@ -41,9 +41,13 @@ def through(flow: Flow, data: bytes) -> None:
     """A flow's detour: its chain takes `data`, b'' at the end, and what has left it goes on."""
     if flow.connection.closed or flow.finished:
         return
-    chain = flow.chain
+    chain, size = flow.chain, len(flow.view)
     assert chain is not None
-    chain.push(Data(data) if data else EOF, chain.route, monotonic())
+    if len(data) <= size:
+        chain.push(Data(data) if data else EOF, chain.route, monotonic())
+    else:  # read before the stages said that they want less at a time
+        for start in range(0, len(data), size):
+            chain.push(Data(data[start : start + size]), chain.route, monotonic())
     if chain.out or flow.over or chain.final is not None:
         flow.deliver()
         return
@@ -140,8 +144,9 @@ class Flow:
     def from_client(self) -> None:
         """The client has sent something."""
         try:
+            view = self.view
             try:
-                n = self.recv_into(self.view)
+                n = self.recv_into(view)
             except BlockingIOError:
                 return
             except OSError:
@@ -152,23 +157,24 @@ class Flow:
             if self.framer.answered:
                 self.connection.begin(n)
             if self.detour is not None:
-                return self.detour(self, bytes(self.view[:n]))
+                return self.detour(self, bytes(view[:n]))
             try:
-                sent = self.send(self.view[:n])
+                sent = self.send(view[:n])
             except BlockingIOError:
                 sent = 0
             except OSError:
                 return self.sink_broke()
             if sent != n:
-                self.hold(bytes(self.view[sent:n]))
+                self.hold(bytes(view[sent:n]))
         except Exception:
             self.connection.crashed()
 
     def from_backend(self) -> None:
         """The backend has sent something."""
         try:
+            view = self.view
             try:
-                n = self.recv_into(self.view)
+                n = self.recv_into(view)
             except BlockingIOError:
                 return
             except OSError:
@@ -178,15 +184,15 @@ class Flow:
             self.passed += n
             self.framer.answered = True
             if self.detour is not None:
-                return self.detour(self, bytes(self.view[:n]))
+                return self.detour(self, bytes(view[:n]))
             try:
-                sent = self.send(self.view[:n])
+                sent = self.send(view[:n])
             except BlockingIOError:
                 sent = 0
             except OSError:
                 return self.sink_broke()
             if sent != n:
-                self.hold(bytes(self.view[sent:n]))
+                self.hold(bytes(view[sent:n]))
         except Exception:
             self.connection.crashed()
 
@@ -244,7 +250,7 @@ class Flow:
 
     def resume(self) -> None:
         """Read the source again, unless something stands against it."""
-        if self.over or self.finished:
+        if self.over or (self.finished and not self.cut_short):
             return
         if self.detour is through:
             ready = self.chain.held < self.max_held  # type: ignore[union-attr]
@@ -331,10 +337,12 @@ class Flow:
     def pin(self, one: Picked) -> None:
         """A toxic comes to this flow, behind those that are here."""
         connection = self.connection
-        if self.chain is None:
+        if self.chain is None or not self.shaped:
             number = connection.framer.exchange
             now = connection.exchange or Exchange(connection.server.dice, connection.number, number)
-            self.chain = Chain(now)
+            if self.chain is None:
+                self.chain = Chain(now)
+            self.chain.route = now
         self.shaped = True
         self.engage()
         pinned = sum(slot.pinned for slot in self.chain.slots)
@@ -423,7 +431,9 @@ class Flow:
             return False
         if self.finished:
             return True
-        return chain is not None and not chain.held and chain.deadline is None and not chain.out
+        if chain is None or chain.held or chain.out or chain.deadline is not None:
+            return False
+        return not any(slot.pinned and slot.pending for slot in chain.slots)  # a toxic may go
 
     def arm(self) -> None:
         """Have `wake` called when the chain has something to do."""
@@ -556,7 +566,7 @@ class Connection:
         self.down: Flow | None = None
         self.dial: Dial | None = None
         self.exchange: Exchange | None = None  # the present one, if anybody is to know of it
-        self.harms: dict[str, int] | None = None  # per handler, for its exact points
+        self.harms: dict[Picked, int] | None = None  # per handler, for its exact points
         self.first_end: str | None = None  # whose end came first: client or backend
         self.timer: Any = None
         self.broken = False  # one side was reset
@@ -699,7 +709,7 @@ class Connection:
             return True
         if not (up.finished and down.finished) or up.owner is not None or down.owner is not None:
             return False
-        if up.ended and down.ended:
+        if up.over and down.over:
             self.close()
         else:  # a handler has shut down a side whose peer may still be sending
             self.end("handler")

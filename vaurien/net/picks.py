@@ -173,10 +173,10 @@ class Picks:
             return points.allow(self._count, picked.harms, seconds, connection.address)
         if connection.harms is None:
             connection.harms = {}
-        done = connection.harms.get(picked.name, 0)
+        done = connection.harms.get(picked, 0)
         if not points.allow(exchange, done, seconds, connection.address):
             return False
-        connection.harms[picked.name] = done + 1
+        connection.harms[picked] = done + 1
         return True
 
 

@@ -58,7 +58,12 @@ class Writer(Generic[T]):
         """The thread: until None comes, or the other end is gone."""
         try:
             while (thing := self._queue.get()) is not None:
-                self._write(self._line(thing))
+                try:
+                    line = self._line(thing)
+                except Exception:  # of a user's own value, which no text can be made of
+                    self.dropped += 1
+                    continue
+                self._write(line)
                 dropped = self.dropped
                 if dropped > self._told and self._apology is not None:
                     self._write(self._apology(dropped - self._told))
