@@ -22,6 +22,7 @@ from vaurien.errors import UsageError
 DUMMY = "dummy"
 _HUNDRED = 100
 _SPACE = 2**64  # draws are 64-bit
+_GLUED = re.compile(r"([0-9.]+)[^0-9A-Za-z]*([A-Za-z]\S*)")  # the colon is missing
 _WEIGHT = re.compile(r"[0-9]{1,3}(\.[0-9]{0,15})?|\.[0-9]{1,15}", re.ASCII)
 
 
@@ -51,6 +52,12 @@ def parse(text: str, where: str) -> Behavior:
     parts: list[tuple[Fraction, str]] = []
     for part in text.split(","):
         weight, colon, name = (piece.strip() for piece in part.strip().partition(":"))
+        if not part.strip():
+            raise UsageError(f"{where}: {text.strip()!r} has an empty part; take the comma away")
+        if not colon and (glued := _GLUED.fullmatch(weight)):
+            raise UsageError(
+                f"{where}: {weight!r} is not WEIGHT:HANDLER; write {glued[1]}:{glued[2]}"
+            )
         if not colon or not name:
             wanted = weight or name or "delay"
             hint = f"20:{wanted}" if not _WEIGHT.fullmatch(wanted) else f"{wanted}:delay"

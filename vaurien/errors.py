@@ -50,7 +50,8 @@ def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     'handlers: delay, error'
     """
     names = sorted(set(known))
-    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    same = [name for name in names if name.lower() == word.lower()]
+    close = same or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
     return f"{what}: {', '.join(names)}" if names else f"there are no {what}"

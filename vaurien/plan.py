@@ -267,6 +267,11 @@ def check_connect(
                     f"{where}: {spec.name!r} deals with exchanges, not with clients that connect;"
                     " give it to --behavior"
                 )
+            if "scope" in spec.given:
+                raise UsageError(
+                    f"{where}: {spec.name}.scope has no effect: clients are counted in the whole"
+                    " proxy; leave it away"
+                )
             given = sorted(set(spec.given) - {"since", "until"})
             if spec.cls is Down and weight != 100 and not replayed:
                 raise UsageError(

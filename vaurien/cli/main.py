@@ -45,13 +45,27 @@ log = logging.getLogger("vaurien")
 
 #: The collector's thresholds: what the data path makes has no circles, and goes by itself.
 GARBAGE = (20_000, 20, 20)
+METAVARS = {
+    "on-connect": "BEHAVIOR",
+    "max-held": "BYTES",
+    "max-connections": "N",
+    "journal": "FILE",
+    "replay": "FILE",
+    "log-output": "FILE",
+    "timeout": "SECONDS",
+    "connect-timeout": "SECONDS",
+    "drain": "SECONDS",
+    "spin": "MICROSECONDS",
+    "backlog": "N",
+}
 NEVER_FIRED = 3  # the exit code of --strict
 _HANDLER_FLAG = "--handlers."
 
 EPILOG = """\
-Options of handlers are given as --handlers.NAME.OPTION VALUE; --list-handlers shows them. Every
-setting can stand in the [vaurien] section of the INI file, and in the environment, as
-VAURIEN_LOCAL and so on; the command line wins over the environment, that over the file.
+Options of handlers are given as --handlers.NAME.OPTION VALUE; --list-handlers
+shows them. Every setting can stand in the [vaurien] section of the INI file,
+and in the environment, as VAURIEN_LOCAL and so on; the command line wins over
+the environment, that over the file.
 
 examples:
   vaurien --local 127.0.0.1:8000 --distant 127.0.0.1:6379 --behavior 20:delay
@@ -71,8 +85,8 @@ def parser() -> argparse.ArgumentParser:
     """The parser of the command line, made from the declared settings."""
     made = _Parser(
         prog="vaurien",
-        description="A chaos TCP proxy: stands between an application and its backend and does"
-        " harm to a chosen share of the exchanges.",
+        description="A chaos TCP proxy: stands between an application and its backend and\n"
+        "does harm to a chosen share of the exchanges.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -86,7 +100,7 @@ def parser() -> argparse.ArgumentParser:
             continue
         choices = f": {', '.join(option.choices)}" if option.choices else ""
         help_text = f"{option.description}{choices}{default}".replace("%", "%%")
-        metavar = option.name.rpartition("-")[2].upper()
+        metavar = METAVARS.get(option.name, option.name.rpartition("-")[2].upper())
         add(f"--{option.name}", metavar=metavar, help=help_text, action=_Once)
     add("--handlers.NAME.OPTION", metavar="VALUE", help="An option of a handler")
     add("--check", action="store_true", help="Validate and print the settings, listen to nothing")

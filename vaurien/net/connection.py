@@ -335,18 +335,18 @@ class Flow:
         self.chain.insert(position, Slot(stage, one, pinned), now)  # type: ignore[union-attr]
 
     def pin(self, one: Picked) -> None:
-        """A toxic comes to this flow, behind those that are here."""
+        """A toxic comes to this flow, to its place among those that are here."""
         connection = self.connection
-        if self.chain is None or not self.shaped:
-            number = connection.framer.exchange
-            now = connection.exchange or Exchange(connection.server.dice, connection.number, number)
-            if self.chain is None:
-                self.chain = Chain(now)
-            self.chain.route = now
-        self.shaped = True
+        exchange = connection.server.present(connection)
+        if self.chain is None:
+            self.chain = Chain(exchange)
+        if not self.shaped:
+            self.chain.route, self.shaped = exchange, True
         self.engage()
-        pinned = sum(slot.pinned for slot in self.chain.slots)
-        self.insert(pinned, one, monotonic(), pinned=True)
+        order = [pin.picked for pin in connection.server.toxics.values()]
+        slots = [slot for slot in self.chain.slots if slot.pinned]
+        before = sum(order.index(slot.key) < order.index(one) for slot in slots)
+        self.insert(before, one, monotonic(), pinned=True)
         self.limit_reads()
         self.deliver()
 
@@ -354,11 +354,8 @@ class Flow:
         """A toxic leaves this flow; what it holds goes on."""
         for slot in self.slots_of(one):
             self.chain.remove(slot, monotonic())  # type: ignore[union-attr]
+            self.limit_reads()
         self.deliver()
-        chain = self.chain
-        if chain is not None and not chain.slots and self._may_go_round(chain):
-            self.view = self.connection.server.view
-            self.shaped, self.detour = False, hand_off if self.handler is not None else None
 
     def update(self, one: Picked) -> None:
         """The options of a toxic have changed; what it holds goes on."""
@@ -414,6 +411,9 @@ class Flow:
         elif chain.held <= self.max_held // 2 and not self.reader.active:  # type: ignore[attr-defined]
             self.resume()
         self.arm()
+        if not chain.slots and self._may_go_round(chain):  # the last toxic has gone
+            self.shaped, self.view = False, connection.server.view
+            self.detour = hand_off if self.handler is not None else None
         if self.ended and self.held is None and self.owner is None:
             self.finish()  # the end was handed over while something was held
         return connection.end_if_stuck() if self.over and not connection.closed else None
@@ -647,7 +647,7 @@ class Connection:
     def begin(self, n: int) -> None:
         """The last `n` bytes read from the client begin an exchange: pick who deals with it."""
         self.framer.client_bytes()
-        if self.server.picks is not None:
+        if self.server.picks is not None or self.exchange is not None:
             self.server.begin(self, n)
 
     def deal(self, exchange: Exchange | None, choice: Choice) -> None:

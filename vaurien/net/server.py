@@ -30,7 +30,7 @@ from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow
 from vaurien.net.dial import Dialer, Target, resolve
 from vaurien.net.linger import LINGER
-from vaurien.net.picks import Choice, Picked, Picks
+from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.summary import Stats
 from vaurien.plan import Plan, Toxic
@@ -325,6 +325,13 @@ class Server(StreamServer):
             connection.deal(self._exchange(connection, number, choice, n), choice)
         elif before is not None:
             connection.deal(None, choice)
+
+    def present(self, connection: Connection) -> Exchange:
+        """The present exchange of `connection`, made if nobody touched it so far."""
+        if connection.exchange is None:
+            number = connection.framer.exchange
+            connection.exchange = self._exchange(connection, number, NOBODY)
+        return connection.exchange
 
     def another(self, connection: Connection, n: int) -> None:
         """An exchange begins with `n` bytes that a handler has read itself: it stays with it."""
