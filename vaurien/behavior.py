@@ -53,7 +53,10 @@ def parse(text: str, where: str) -> Behavior:
     for part in text.split(","):
         weight, colon, name = (piece.strip() for piece in part.strip().partition(":"))
         if not part.strip():
-            raise UsageError(f"{where}: {text.strip()!r} has an empty part; take the comma away")
+            raise UsageError(
+                f"{where}: {text.strip()!r} has an empty part; write for instance 20:delay, with"
+                " commas between parts only"
+            )
         if not colon and (glued := _GLUED.fullmatch(weight)):
             raise UsageError(
                 f"{where}: {weight!r} is not WEIGHT:HANDLER; write {glued[1]}:{glued[2]}"
