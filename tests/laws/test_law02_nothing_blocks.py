@@ -101,7 +101,8 @@ def test_lines_that_the_queue_cannot_take_are_counted() -> None:
             writer.emit(logging.makeLogRecord({"msg": f"{'x' * 200} {number}"}))
         dropped = writer.dropped
         assert 1000 - 50 - 4096 // 200 - 1 <= dropped <= 1000 - 50
-        text, told, lines = b"", [0], []
+        text, told = b"", [0]
+        lines: list[bytes] = []
         while sum(told) < dropped or len(lines) < 1000 - dropped:  # it may be told in several
             text += os.read(read, 4096)
             told = [int(number) for number in re.findall(rb"(\d+) lines of the log.*\n", text)]
