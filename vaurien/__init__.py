@@ -1,7 +1,7 @@
 """Vaurien, a chaos TCP proxy. Importing it patches nothing; only the command line does."""
 
 from vaurien.errors import HandlerDeadlock, ListenError, UsageError, VaurienError
-from vaurien.plan import Plan, Specification
+from vaurien.plan import Plan, Specification, Toxic
 from vaurien.proxy import Proxy
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Plan",
     "Proxy",
     "Specification",
+    "Toxic",
     "UsageError",
     "VaurienError",
     "__version__",
