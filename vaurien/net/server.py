@@ -12,7 +12,7 @@ import logging
 import os
 import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic, time
 from typing import Any, cast
@@ -24,7 +24,7 @@ from gevent.server import StreamServer
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange, Points
 from vaurien.errors import ListenError
-from vaurien.handlers.connect import Down
+from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow
@@ -32,7 +32,7 @@ from vaurien.net.dial import Dialer, Target, resolve
 from vaurien.net.linger import LINGER
 from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
-from vaurien.observe.summary import Stats
+from vaurien.observe.summary import Directions, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
 log = logging.getLogger("vaurien")
@@ -52,6 +52,11 @@ class Counters:
     handler_errors: int = 0
     crashes: int = 0
     accept_errors: int = 0
+    refused: int = 0  # of those connections, by `refuse`
+    # Of connections that have ended; bytes to the client first, then those to the backend.
+    exchanges: int = 0
+    received: list[int] = field(default_factory=lambda: [0, 0])
+    sent: list[int] = field(default_factory=lambda: [0, 0])
 
     def __str__(self) -> str:
         counted = [f"{self.connections} connections"]
@@ -60,6 +65,14 @@ class Counters:
         counted += [f"{self.crashes} internal errors"] if self.crashes else []
         counted += [f"{self.accept_errors} errors of accept"] if self.accept_errors else []
         return ", ".join(counted)
+
+    def add(self, connection: Connection) -> None:
+        """Add up what passed through a connection; called once, at its end."""
+        self.exchanges += connection.framer.exchange
+        for flow in (connection.up, connection.down):
+            if flow is not None:
+                self.received[flow.to_backend] += flow.passed
+                self.sent[flow.to_backend] += flow.sent
 
 
 class Pin:
@@ -294,6 +307,7 @@ class Server(StreamServer):
         connection.exchange = exchange = self._exchange(connection, 0, choice)
         exchange.added[picked] = inf
         picked.call.meet(connection)  # type: ignore[union-attr]
+        self.counters.refused += isinstance(picked.call, Refuse)
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for a moment."""
@@ -405,6 +419,32 @@ class Server(StreamServer):
         """What each handler did: those of the behavior, those of on-connect, the toxics."""
         pinned = {f"toxic {name}": pin.picked.stats for name, pin in self.toxics.items()}
         return {**self._picks.stats, **self._meets.stats, **pinned}
+
+    def totals(self) -> Totals:
+        """What happened since the start, open connections included."""
+        counters = self.counters
+        exchanges = counters.exchanges
+        received, sent = counters.received.copy(), counters.sent.copy()
+        for connection in self.connections.values():
+            up, down = connection.up, connection.down
+            if up is not None and down is not None:  # else it has been added up, or still dials
+                exchanges += connection.framer.exchange
+                received[True] += up.passed
+                received[False] += down.passed
+                sent[True] += up.sent
+                sent[False] += down.sent
+        return Totals(
+            connections_open=len(self.connections),
+            connections=counters.connections,
+            refused=counters.refused,
+            failed_dials=counters.failed_dials,
+            handler_errors=counters.handler_errors,
+            internal_errors=counters.crashes,
+            accept_errors=counters.accept_errors,
+            exchanges=exchanges,
+            received=Directions(received[True], received[False]),
+            sent=Directions(sent[True], sent[False]),
+        )
 
     def unmet(self) -> list[tuple[int, int]]:
         """The decisions of a replay, as (connection, exchange), that did not come to pass."""

@@ -6,7 +6,9 @@ Law: pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from math import floor, inf, log2
+from typing import NamedTuple
 
 _BATCH = 256
 _NOTHING = -10_000  # the bucket of what is shorter than a microsecond
@@ -51,6 +53,34 @@ class Histogram:
                 middle = 2 ** ((bucket + 0.5) / _STEPS) if bucket > _NOTHING else 0.0
                 return min(max(middle, self._least), self._most)
         return None
+
+
+class Directions(NamedTuple):
+    """A number of bytes for each flow: to the backend, and to the client."""
+
+    upstream: int
+    downstream: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What happened in a proxy since its start; all but `connections_open` only grow.
+
+    `received` are the bytes read from the client (upstream) and the backend (downstream), `sent`
+    those that the other side's socket has taken. What a handler reads or writes past the sockets it
+    is lent, by their descriptor, is in neither.
+    """
+
+    connections_open: int
+    connections: int
+    refused: int
+    failed_dials: int
+    handler_errors: int
+    internal_errors: int
+    accept_errors: int
+    exchanges: int
+    received: Directions
+    sent: Directions
 
 
 class Stats:
