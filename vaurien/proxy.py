@@ -12,7 +12,7 @@ from vaurien.address import Address
 from vaurien.errors import UsageError, nearest
 from vaurien.net.server import Counters, Server
 from vaurien.observe.events import Event
-from vaurien.observe.summary import Stats, Totals
+from vaurien.observe.summary import Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
 
@@ -49,6 +49,10 @@ class Proxy:
     def counters(self) -> Counters:
         """What happened since the start."""
         return self._server.counters
+
+    def done(self) -> Mapping[str, Done]:
+        """What handlers did, by their names; toxics by the names of their types, gone ones too."""
+        return self._server.done()
 
     def totals(self) -> Totals:
         """What happened since the start, with the bytes of connections that are open."""

@@ -32,7 +32,7 @@ from vaurien.net.dial import Dialer, Target, resolve
 from vaurien.net.linger import LINGER
 from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
-from vaurien.observe.summary import Directions, Stats, Totals
+from vaurien.observe.summary import Directions, Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
 log = logging.getLogger("vaurien")
@@ -78,9 +78,10 @@ class Counters:
 class Pin:
     """A toxic at work: its configuration, and what it did."""
 
-    def __init__(self, toxic: Toxic, dice: Dice, proxy: object) -> None:
+    def __init__(self, toxic: Toxic, dice: Dice, proxy: object, whole: Stats) -> None:
+        """`whole` is what all toxics of its type did."""
         self.toxic, self._dice = toxic, dice
-        self.picked = Picked(toxic.specification, (0, 0), Stats(), proxy)
+        self.picked = Picked(toxic.specification, (0, 0), Stats(whole), proxy)
 
     def hits(self, connection: Connection) -> bool:
         """Whether it acts on that connection: the draw is the same whenever it is asked for."""
@@ -146,7 +147,8 @@ class Server(StreamServer):
         self._meets = Picks(
             plan.on_connect, plan, self.dice, proxy, b"connect", plan.connect_decisions
         )
-        self.toxics = {toxic.name: Pin(toxic, self.dice, proxy) for toxic in plan.toxics}
+        self._by_toxics: dict[str, Stats] = {}  # what those of each type did, gone ones too
+        self.toxics = {toxic.name: self._pin(toxic) for toxic in plan.toxics}
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
         self.picks: Picks | None = None
         self._look()
@@ -420,6 +422,14 @@ class Server(StreamServer):
         pinned = {f"toxic {name}": pin.picked.stats for name, pin in self.toxics.items()}
         return {**self._picks.stats, **self._meets.stats, **pinned}
 
+    def done(self) -> dict[str, Done]:
+        """What handlers did, by their names; toxics by the names of their types, gone ones too."""
+        stats = {**self._picks.stats, **self._meets.stats}
+        found = {name: one.told() for name, one in stats.items()}
+        for name, one in self._by_toxics.items():
+            found[name] = found[name] + one.told() if name in found else one.told()
+        return found
+
     def totals(self) -> Totals:
         """What happened since the start, open connections included."""
         counters = self.counters
@@ -452,9 +462,14 @@ class Server(StreamServer):
 
     # Toxics
 
+    def _pin(self, toxic: Toxic) -> Pin:
+        kind = str(toxic.specification.cls.name)  # type: ignore[attr-defined]
+        whole = self._by_toxics.setdefault(kind, Stats())
+        return Pin(toxic, self.dice, self._proxy, whole)
+
     def add_toxic(self, toxic: Toxic) -> None:
         """Pin `toxic` to all connections that it hits, open ones too."""
-        pin = self.toxics[toxic.name] = Pin(toxic, self.dice, self._proxy)
+        pin = self.toxics[toxic.name] = self._pin(toxic)
         self._look()
         self._for_each(pin.attach)
 
