@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -24,9 +24,11 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 import vaurien
-from vaurien.address import Address
 from vaurien.observe.summary import DELAYS, Counts, Directions, Done, Totals
 from vaurien.observe.watchdog import LAGS, Lag
+
+if TYPE_CHECKING:
+    from vaurien.proxy import Proxy
 
 #: The text format that every Prometheus and its kin reads.
 PLAIN = "text/plain; version=0.0.4; charset=utf-8"
@@ -34,26 +36,6 @@ PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 Labels = tuple[str, ...]
 Value = int | float | Counts
 Sample = tuple[Labels, Value]
-
-
-class Observed(Protocol):
-    """A proxy, as far as metrics go."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def address(self) -> Address: ...
-
-    @property
-    def distant(self) -> Address: ...
-
-    @property
-    def enabled(self) -> bool: ...
-
-    def totals(self) -> Totals: ...
-
-    def done(self) -> Mapping[str, Done]: ...
 
 
 class Drops(Protocol):
@@ -205,7 +187,7 @@ class Metrics(Collector):
 
     def __init__(
         self,
-        proxies: Callable[[], Iterable[Observed]],
+        proxies: Callable[[], Iterable[Proxy]],
         lag: Lag | None = None,
         journal: Drops | None = None,
         log: Drops | None = None,
@@ -220,7 +202,7 @@ class Metrics(Collector):
             Seen(
                 proxy.name,
                 str(proxy.address),
-                str(proxy.distant),
+                str(proxy.plan.distant),
                 proxy.enabled,
                 proxy.totals(),
                 proxy.done(),
