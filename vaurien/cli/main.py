@@ -20,8 +20,8 @@ import resource
 import signal
 import sys
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, NoReturn
 
 import gevent
 from gevent.event import Event as Event_
@@ -35,11 +35,14 @@ from vaurien.observe.events import Event
 from vaurien.observe.journal import Journal
 from vaurien.observe.log import QueueWriter, log_fault, start
 from vaurien.observe.summary import table
-from vaurien.observe.watchdog import Watchdog
+from vaurien.observe.watchdog import Lag, Watchdog
 from vaurien.options import BOOLEANS, Option, Raw, key, show
 from vaurien.plan import POINTS, STREAM
 from vaurien.proxy import Proxy
 from vaurien.settings import SETTINGS, Settings, resolve
+
+if TYPE_CHECKING:
+    from vaurien.observe.statsd import Statsd
 
 log = logging.getLogger("vaurien")
 
@@ -52,6 +55,7 @@ METAVARS = {
     "journal": "FILE",
     "replay": "FILE",
     "log-output": "FILE",
+    "statsd": "HOST:PORT",
     "timeout": "SECONDS",
     "connect-timeout": "SECONDS",
     "drain": "SECONDS",
@@ -213,6 +217,23 @@ def say(line: str) -> None:
     os.write(1, (line + "\n").encode(errors="surrogateescape"))
 
 
+def make_statsd(
+    settings: Settings,
+    proxies: Callable[[], Iterable[Proxy]],
+    lag: Lag,
+    journal: Journal | None,
+    writer: QueueWriter,
+) -> Statsd | None:
+    """Who sends the metrics to statsd, if that is wanted; UsageError if the name is not known."""
+    if settings.statsd is None:
+        return None
+    from vaurien.observe.metrics import Metrics
+    from vaurien.observe.statsd import Statsd
+
+    metrics = Metrics(proxies, lag, journal, writer)
+    return Statsd(settings.statsd, metrics, settings.where("statsd"))
+
+
 def serve(settings: Settings, writer: QueueWriter) -> int:
     """Run the proxy until a signal comes."""
     plan = settings.plan
@@ -241,9 +262,12 @@ def serve(settings: Settings, writer: QueueWriter) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         gevent.signal_handler(number, signalled)
     gevent.signal_handler(signal.SIGUSR1, tell)
-    proxy.start()
     watchdog = Watchdog()
+    statsd = make_statsd(settings, lambda: [proxy], watchdog.lag, journal, writer)
+    proxy.start()
     watchdog.start()
+    if statsd is not None:
+        statsd.start()
     spin = Spin(settings["spin"]) if settings["spin"] else None
     if spin is not None:
         spin.start()
@@ -260,6 +284,8 @@ def serve(settings: Settings, writer: QueueWriter) -> int:
     if spin is not None:
         spin.stop()
     watchdog.stop()
+    if statsd is not None:
+        statsd.stop()
     if journal is not None:
         journal.stop()
     return _tell_all(settings, proxy, tell)
@@ -297,7 +323,7 @@ def _run(arguments: Sequence[str]) -> int:
             print(f"warning: {warning}", file=sys.stderr)
         say("\n".join(settings.lines()))
         return 0
-    writer = start(settings["log-level"], settings["log-output"])
+    writer = start(settings["log-level"], settings["log-output"], settings["log-format"])
     report_exceptions()
     try:
         if flags.demo:
