@@ -180,6 +180,11 @@ class Driven:
         return Totals(**found, **both)
 
     @property
+    def metrics(self) -> str:
+        """Its metrics."""
+        return str(self.rig.do(do="metrics", proxy=self.number))
+
+    @property
     def done(self) -> dict[str, int]:
         """How often handlers fired, toxics by their types."""
         found: dict[str, int] = self.rig.do(do="done", proxy=self.number)
@@ -201,6 +206,7 @@ def main() -> None:
 
     from vaurien.errors import VaurienError
     from vaurien.handlers import registry
+    from vaurien.observe.metrics import Metrics
     from vaurien.options import Raw
     from vaurien.plan import Specification, Toxic
     from vaurien.proxy import Proxy
@@ -240,6 +246,7 @@ def main() -> None:
         "connections": lambda proxy: proxy.connections,
         "stats": stats,
         "totals": lambda proxy: asdict(proxy.totals()),
+        "metrics": lambda proxy: Metrics(lambda: [proxy]).text()[0].decode(),
         "done": lambda proxy: {name: one.fired for name, one in proxy.done().items()},
     }
     for line in FileObjectPosix(0, "rb", closefd=False):

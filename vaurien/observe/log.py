@@ -120,7 +120,10 @@ def _record(level: str, text: str) -> logging.LogRecord:
 
 
 def start(level: str, output: str, form: str = "text") -> QueueWriter:
-    """Send Vaurien's log to `output`, a file's path or ``-`` for standard error, as text or JSON."""
+    """Send Vaurien's log to `output`, a file's path or ``-`` for standard error.
+
+    Its `form` is one of `FORMATS`.
+    """
     if output == STDERR:
         descriptor = 2
     else:

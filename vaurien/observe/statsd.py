@@ -30,9 +30,14 @@ Key = tuple[str, Labels]
 
 def parse(text: str, where: str) -> Address:
     """The address of a statsd server; UsageError if it is none, or its package is missing."""
-    target = address.parse(text, where)
+    try:
+        target = address.parse(text, where)
+    except UsageError as error:
+        raise UsageError(str(error).replace(" or unix:PATH", "")) from None
     if target.path or not target.port:
-        raise UsageError(f"{where}: {text!r} is no UDP address; write HOST:PORT, such as :8125")
+        raise UsageError(
+            f"{where}: {text!r} is no UDP address; write HOST:PORT, such as localhost:8125"
+        )
     try:
         import statsd  # noqa: F401
     except ImportError:
