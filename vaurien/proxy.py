@@ -15,7 +15,7 @@ from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
 from vaurien.net.server import Counters, Server
 from vaurien.observe.events import Event
-from vaurien.observe.summary import Stats
+from vaurien.observe.summary import Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
 
@@ -52,6 +52,14 @@ class Proxy:
     def counters(self) -> Counters:
         """What happened since the start."""
         return self._server.counters
+
+    def done(self) -> Mapping[str, Done]:
+        """What handlers did, by their names; toxics by the names of their types, gone ones too."""
+        return self._server.done()
+
+    def totals(self) -> Totals:
+        """What happened since the start, with the bytes of connections that are open."""
+        return self._server.totals()
 
     @property
     def connections(self) -> int:
