@@ -20,7 +20,7 @@ from vaurien.control.bodies import check_name, read_file, read_proxy
 from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
-from vaurien.observe import journal
+from vaurien.observe import journal, statsd
 from vaurien.observe.log import FORMATS, LEVELS, STDERR
 from vaurien.options import (
     Bounded,
@@ -194,11 +194,12 @@ def resolve(
     arguments: Mapping[str, Raw],
     handler_arguments: Sequence[tuple[str, Raw]],
     environ: Mapping[str, str] = os.environ,
+    drawn: int | None = None,
 ) -> Settings:
     """The settings in force, from what the command line gave and from `environ`.
 
-    `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``. UsageError for
-    anything wrong.
+    `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``; `drawn` is the
+    seed if none is given, by default one is drawn. UsageError for anything wrong.
     """
     layers = _Layers(environ)
     config = arguments.get("config") or layers.environment.pop("config", None)
@@ -220,7 +221,8 @@ def resolve(
             option.get_default() if given is None else option.convert(given.value, given.where)
         )
     if values["seed"] is None:
-        values["seed"], sources["seed"] = secrets.randbelow(2**32), "drawn"
+        values["seed"] = secrets.randbelow(2**32) if drawn is None else drawn
+        sources["seed"] = "drawn"
 
     catalog = Catalog(sections)
     settings = Settings(values, sources, catalog)
@@ -252,8 +254,6 @@ def resolve(
     _check_journal(settings)
     settings.access = check_api(settings)
     if values["statsd"] is not None:
-        from vaurien.observe import statsd  # brings much, for the few who want it
-
         settings.statsd = statsd.parse(values["statsd"], settings.where("statsd"))
     return settings
 

@@ -24,10 +24,10 @@ from vaurien.errors import ListenError
 from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
-from vaurien.net.connection import Connection, Flow
+from vaurien.net.connection import Connection, Flow, client_name
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
-from vaurien.net.listener import Bound, locate
+from vaurien.net.listener import Bound
 from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.log import fields
@@ -176,37 +176,36 @@ class Server(StreamServer):
         quiet = self.plan.is_quiet and not (self.toxics or self._everything or meets)
         self.picks = None if quiet else self._picks
 
-    def bind(self, local: Address, target: Target) -> Bound:
-        """The socket for `local`, bound; ListenError if it cannot be had.
+    def bind(self, local: Address, target: Target | None) -> Bound:
+        """A socket bound to `target`, which is `local`, or None for where it last listened.
 
-        Where it listens already counts as free, for it is given up for that.
+        ListenError if it cannot be had. Where it listens now counts as free, and is given up.
         """
         what = "--local" if self.name == "default" else f"proxy {self.name!r}"
+        own = self._bound
+        if target is None:
+            assert own is not None
+            return own.again()
         try:
             return Bound(local, target, what)
         except ListenError:
-            own = self._bound
             if own is None or not self.enabled or own.address.port != local.port or local.path:
                 raise
             self._unlisten()
             try:
                 return Bound(local, target, what)
             except ListenError:
-                self._listen_again()
+                self.resume()
                 raise
 
-    def listen(self, bound: Bound | None = None) -> None:
-        """Listen, so that a connect succeeds from now on; ListenError if it can't be.
+    def listen(self, bound: Bound) -> None:
+        """Listen at `bound`, so that a connect succeeds from now on; ListenError if it can't be.
 
-        At `bound`, where it was before, or where its plan says. The proxy's time begins; `down` may
-        have it that it does not listen yet.
+        The proxy's time begins; `down` may have it that it does not listen yet.
         """
-        if bound is None:
-            local = self.plan.local
-            bound = self._bound.again() if self._bound else self.bind(local, locate(local))
-        elif self.enabled:
-            self._unlisten()
         before = self._bound if self.enabled else None
+        if before is not None:
+            self._unlisten()
         self._bound = bound
         self.family = bound.sock.family
         self._picks.started = self._meets.started = monotonic()
@@ -215,8 +214,7 @@ class Server(StreamServer):
             self._set_down()
         except ListenError:
             self._bound, self.enabled = before, before is not None
-            if before is not None:
-                self._listen_again()
+            self.resume()
             raise
         if not self.plan.distant.is_literal:
             self.dialer.lookup_soon(self._looked_up)
@@ -299,11 +297,16 @@ class Server(StreamServer):
         if self._bound is not None:
             self._bound.close()
 
-    def _listen_again(self) -> None:
-        """Listen where it did, after all."""
-        assert self._bound is not None
-        self._bound = self._bound.again()
-        self._set_down()
+    def give_up(self) -> None:
+        """Close the listener for a moment; see `resume`."""
+        if self.enabled:
+            self._unlisten()
+
+    def resume(self) -> None:
+        """Listen where it did, after all, if that was given up."""
+        if self.enabled and not self.started and self._bound is not None:
+            self._bound = self._bound.again()
+            self._set_down()
 
     def _looked_up(self, error: OSError | None) -> None:
         if error is not None:
@@ -317,6 +320,11 @@ class Server(StreamServer):
     def forget_address(self) -> None:
         """It listens nowhere now, and next time where its plan says."""
         self._bound = None
+
+    @property
+    def located(self) -> bool:
+        """Whether it listens, or ever did, so that its address is known."""
+        return self._bound is not None
 
     def is_at(self, target: Target) -> bool:
         """Whether it listens there, or did when it was last enabled."""
@@ -465,7 +473,7 @@ class Server(StreamServer):
                 self.name,
                 self.plan.seed,
                 connection.number,
-                _client(connection.address),
+                client_name(connection.address),
                 exchange.number,
                 _names(exchange.handlers),
                 tuple(one.specification for one in exchange.handlers),
@@ -777,11 +785,3 @@ class Server(StreamServer):
 def _names(handlers: Iterable[Picked]) -> tuple[str, ...]:
     """The names of handlers, each once; those of a preset have one in common."""
     return tuple(dict.fromkeys(one.name for one in handlers))
-
-
-def _client(address: object) -> str:
-    """A client's address as text; a unix socket's has none."""
-    if not isinstance(address, tuple):
-        return "unix"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
