@@ -50,8 +50,8 @@ class Context:
         if not isinstance(error, ListenError) or not error.reason:
             return str(error)
         network = "unix" if str(error.address).startswith("unix:") else "tcp"
-        place = "" if error.reason.startswith("lookup") else f"{error.address}: "
-        return f"listen {network} {place}{error.reason}"
+        place = ":" if error.reason.startswith("lookup") else f" {error.address}:"
+        return f"listen {network}{place} {error.reason}"
 
 
 def answer(resp: falcon.Response, body: object, status: int = 200) -> None:
