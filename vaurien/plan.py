@@ -368,6 +368,12 @@ class Plan:
         return not any(weight and name != DUMMY for weight, name in self.behavior.parts)
 
     @property
+    def goes_down(self) -> bool:
+        """Whether `down` may have it that it does not listen."""
+        met = (spec for name in self.on_connect.names for spec in self.specifications(name))
+        return any(spec.cls is Down for spec in met)
+
+    @property
     def cuts(self) -> list[bytes]:
         """See `vaurien.behavior.cuts`."""
         return behavior_.cuts(self.behavior)

@@ -370,6 +370,7 @@ class Farm:
         given_up = [self.proxies[name] for name in deleted]
         moving = [name for name in targets if name in self.proxies]
         given_up += [p for name in moving if not (p := self.proxies[name]).is_at(targets[name])]
+        given_up += [p for p in self if p.name in wanted and not wanted[p.name].enabled]
         try:
             for proxy in given_up:
                 proxy.pause()

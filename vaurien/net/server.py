@@ -588,23 +588,24 @@ class Server(StreamServer):
 
     # Changes
 
-    def prepare(self, plan: Plan) -> Callable[[], None]:
+    def prepare(self, plan: Plan) -> Callable[[bool], None]:
         """What puts `plan` in force, but for where it listens; UsageError if it cannot be.
 
         What is the same in both plans is not touched; another backend or seed ends all connections.
+        It is called with whether `listen` follows.
         """
         before = self.plan
         dice = self.dice if plan.seed == before.seed else Dice(plan.seed, plan.name)
         parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
         if all(getattr(plan, part) == getattr(before, part) for part in parts):
-            return lambda: self._change(plan)
+            return lambda _listens: self._change(plan)
         picks = Picks(plan.behavior, plan, dice, self._proxy, b"pick", plan.decisions, self._picks)
         meets = Picks(
             plan.on_connect, plan, dice, self._proxy, b"connect", plan.connect_decisions,
             self._meets,
         )  # fmt: skip
 
-        def apply() -> None:
+        def apply(listens: bool) -> None:
             if dice is not self.dice:
                 self.end_all("dropped")
                 self.dice = dice
@@ -617,7 +618,8 @@ class Server(StreamServer):
             self._change(plan)
             if gone:
                 self._for_each(lambda connection: connection.leave(gone))
-            if self.enabled and (self._down is not None or meets.only(Down) is not None):
+            was_down, is_down = self._down is not None, meets.only(Down) is not None
+            if self.enabled and not listens and (was_down or is_down):
                 self._set_down()
 
         return apply
