@@ -1,0 +1,60 @@
+"""Vaurien says what a real Toxiproxy said: the recordings beside this file, played to it.
+
+`tests.wire.record` makes them anew; `tests.wire.differences` says what may differ, and why.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.control.helpers import Api
+from tests.wire.differences import expected, same
+from tests.wire.player import Player, step_of
+from tests.wire.record import document
+from tests.wire.scripts import SCRIPTS
+
+HERE = Path(__file__).parent
+
+
+def recording(name: str) -> Any:
+    return json.loads((HERE / f"{name}.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def api() -> Iterator[Api]:
+    with Api() as api:
+        yield api
+        assert "Traceback" not in api.text, api.text
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_vaurien_answers_what_toxiproxy_answered(api: Api, name: str) -> None:
+    wrong = []
+    with Player(api.http) as player:
+        for number, entry in enumerate(recording(name)["talk"], 1):
+            request = entry["request"]
+            wanted = entry.get("vaurien") or expected(entry["answer"])[0]
+            got = player.play(step_of(request))
+            if not same(wanted, got):
+                asked = json.dumps(request, ensure_ascii=False)
+                wrong.append(f"{number}. {asked}\n   wanted {wanted}\n   got    {got}")
+    api.clear()
+    assert not wrong, f"{len(wrong)} answers differ:\n" + "\n".join(wrong)
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_recording_is_of_its_script_as_it_is_now(name: str) -> None:
+    kept = recording(name)
+    answers = [entry["answer"] for entry in kept["talk"]]
+    asked = [entry["request"] for entry in kept["talk"]]
+    assert asked == [step.asked() for step in SCRIPTS[name]], f"record {name} again"
+    assert kept == document(name, SCRIPTS[name], kept["server"], answers), f"record {name} again"
+
+
+def test_there_is_no_recording_without_a_script() -> None:
+    assert {path.stem for path in HERE.glob("*.json")} == set(SCRIPTS)
