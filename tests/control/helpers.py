@@ -140,11 +140,19 @@ class Remote:
         """Change it."""
         return self.api.ask("POST", self.path, fields)
 
-    def add(self, kind: str, name: str = "", stream: str = "", **more: Any) -> str:
-        """Add a toxic; its name. Attributes are words, but for `toxicity` and `ttl`."""
-        fields = {key: more.pop(key) for key in ("toxicity", "ttl") if key in more}
-        body: dict[str, Any] = {"type": kind, "name": name or None, "stream": stream or None}
-        body |= {"attributes": more, **fields}
+    def add(
+        self,
+        kind: str,
+        name: str = "",
+        stream: str = "",
+        toxicity: float | None = None,
+        ttl: float | None = None,
+        **attributes: Any,
+    ) -> str:
+        """Add a toxic; its name."""
+        body: dict[str, Any] = {"type": kind, "attributes": attributes}
+        given = {"name": name, "stream": stream, "toxicity": toxicity, "ttl": ttl}
+        body |= {key: value for key, value in given.items() if value not in ("", None)}
         return str(self.api.ask("POST", f"{self.path}/toxics", body)["name"])
 
     def update(self, name: str, toxicity: float | None = None, **attributes: Any) -> Any:
