@@ -34,23 +34,26 @@ class Answer:
 
 
 class Api(Program):
-    """A Vaurien with ``--http`` on a free port; `http` and `toxiproxy` are its addresses.
+    """A Vaurien with its API on a free port; `http` and `toxiproxy` are its addresses.
 
-    Each call takes a connection of its own, and fails if it takes longer than `PROMPT`.
+    It has ``--http``, unless it is given ``--toxiproxy`` alone. Each call takes a connection of its
+    own, and fails if it takes longer than `PROMPT`.
     """
 
     http = toxiproxy = ""
 
     def __init__(self, *arguments: object, **kwargs: Any) -> None:
-        given: list[object] = list(arguments)
-        if "--http-port" not in given:
-            given += ["--http", "--http-port", 0]
-        super().__init__(*given, **kwargs)
+        given = [str(argument) for argument in arguments]
+        wanted = [flag for flag in ("--http", "--toxiproxy") if flag in given] or ["--http"]
+        ports = [f"{flag}-port=0" for flag in wanted]
+        self._wanted = {flag.removeprefix("--") for flag in wanted}
+        missing = [flag for flag in wanted if flag not in given]
+        super().__init__(*given, *missing, *ports, **kwargs)
 
     def start(self) -> Api:
         """Start it, and wait until its APIs listen."""
         self.spawn()
-        wanted = {"http"} | ({"toxiproxy"} if "--toxiproxy" in self.arguments else set())
+        wanted = set(self._wanted)
         while wanted:
             line = self.lines.get(timeout=PATIENCE)
             assert line is not None, f"it ended before it listened: {self.text}"
@@ -75,7 +78,7 @@ class Api(Program):
     ) -> Answer:
         """Any call; `body` is sent as JSON, or as it is if it is bytes."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        host, port = parse_address(address or self.http)
+        host, port = parse_address(address or self.http or self.toxiproxy)
         start = time.monotonic()
         with closing(http.client.HTTPConnection(host, port, timeout=PATIENCE)) as connection:
             connection.request(method, path, data, dict(headers or {}))
