@@ -19,7 +19,7 @@ import json
 import re
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -129,6 +129,10 @@ class Player:
         """`text` with what its placeholders stand for."""
         return _PLACEHOLDER.sub(lambda match: self._known.get(match[1], match[0]), text)
 
+    def _ports(self) -> Iterator[str]:
+        """The ports that have been seen."""
+        return (value.rpartition(":")[2] for value in self._known.values())
+
     def _told(self, text: str) -> str:
         """`text` with placeholders for what differs from run to run."""
         for name, value in self._known.items():
@@ -162,16 +166,18 @@ class Player:
                 encode_chunked=step.chunked,
             )
             response = connection.getresponse()
-            answer = self._told(response.read().decode())
+            answer = response.read().decode()
         told: Json = {"status": response.status}
         if kind := response.getheader("Content-Type"):
             told["content_type"] = kind
-        if step.path == "/metrics":
+        if step.path == "/metrics":  # those of listeners that this script knows of
             told["metrics"] = sorted(
-                f"{name} {' '.join(sorted(labels.split(',')))} {float(value):g}"
+                f"{name} {' '.join(sorted(self._told(labels).split(',')))} {float(value):g}"
                 for name, labels, value in METRIC.findall(answer)
+                if set(_PORT.findall(labels)) <= {*self._ports()}
             )
             return told
+        answer = self._told(answer)
         try:
             told["json"] = json.loads(answer)
         except ValueError:
