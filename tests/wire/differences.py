@@ -53,7 +53,10 @@ def _no_logger(answer: Json) -> None:
 def _proxies_are_a_list(answer: Json) -> None:
     body = answer.get("json")
     if isinstance(body, dict) and "proxies" in body and body["proxies"] is None:
-        body["proxies"] = []
+        if answer["status"] == 400:
+            del body["proxies"]
+        else:
+            body["proxies"] = []
 
 
 DIFFERENCES: dict[str, Callable[[Json], None]] = {
@@ -68,9 +71,8 @@ DIFFERENCES: dict[str, Callable[[Json], None]] = {
     "a proxy has no field Logger; the real server shows one, which the text does not know": (
         _no_logger
     ),
-    "populate always answers a list of proxies; the real server answers null if it is empty": (
-        _proxies_are_a_list
-    ),
+    "populate answers an empty list if there are no proxies, and none at all with status 400, when"
+    " nothing was tried; the real server answers null": _proxies_are_a_list,
 }
 
 

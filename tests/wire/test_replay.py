@@ -35,15 +35,17 @@ def api() -> Iterator[Api]:
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_vaurien_answers_what_toxiproxy_answered(api: Api, name: str) -> None:
     wrong = []
-    with Player(api.http) as player:
-        for number, entry in enumerate(recording(name)["talk"], 1):
-            request = entry["request"]
-            wanted = entry.get("vaurien") or expected(entry["answer"])[0]
-            got = player.play(step_of(request))
-            if not same(wanted, got):
-                asked = json.dumps(request, ensure_ascii=False)
-                wrong.append(f"{number}. {asked}\n   wanted {wanted}\n   got    {got}")
-    api.clear()
+    try:
+        with Player(api.http) as player:
+            for number, entry in enumerate(recording(name)["talk"], 1):
+                request = entry["request"]
+                wanted = entry.get("vaurien") or expected(entry["answer"])[0]
+                got = player.play(step_of(request))
+                if not same(wanted, got):
+                    asked = json.dumps(request, ensure_ascii=False)
+                    wrong.append(f"{number}. {asked}\n   wanted {wanted}\n   got    {got}")
+    finally:
+        api.clear()
     assert not wrong, f"{len(wrong)} answers differ:\n" + "\n".join(wrong)
 
 
