@@ -28,10 +28,16 @@ HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
-def api() -> Iterator[Api]:
-    with Api() as api:
-        yield api
-        assert "Traceback" not in api.text, api.text
+def program() -> Iterator[Api]:
+    with Api() as program:
+        yield program
+        assert "Traceback" not in program.text, program.text
+
+
+@pytest.fixture
+def api(program: Api) -> Iterator[Api]:
+    yield program
+    program.clear()
 
 
 def goes_through(address: str) -> bool:
