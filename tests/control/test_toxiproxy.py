@@ -589,7 +589,7 @@ def test_an_update_with_a_ttl_is_undone_when_it_ends(proxy: Remote) -> None:
 
 def test_a_proxy_is_disabled_for_as_long_as_its_ttl_says(proxy: Remote) -> None:
     start = time.monotonic()
-    assert not proxy.change(enabled=False, ttl=0.5)["enabled"]
+    assert not proxy.api.ask("POST", f"{proxy.path}/disable", {"ttl": 0.5})["enabled"]
     with pytest.raises(ConnectionRefusedError):
         proxy.dial()
     wait_for(lambda: proxy.show()["enabled"])
