@@ -516,8 +516,8 @@ def test_pause_holds_all_bytes_until_it_is_removed(proxy: Remote) -> None:
         assert not select.select([client], [], [], 0.3)[0]
         proxy.remove(name)
         assert receive(client, 4) == b"kept"
-        proxy.add("pause", time=200)
         start = time.monotonic()
+        proxy.add("pause", time=200)
         assert exchange(client, b"kept") == b"kept"
         took(start, 0.2)
 
