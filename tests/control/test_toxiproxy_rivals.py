@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from tests.laws.helpers import (
     MB,
     Acceptor,
     Flood,
+    Names,
     assert_fin,
     digest_of,
     full_listener,
@@ -155,6 +157,55 @@ def test_r3_nothing_waits_for_a_connect_that_hangs(api: Api, echo_backend: Backe
             with proxy.dial() as last:
                 assert not select.select([last], [], [], 0.2)[0]
                 api.ask("DELETE", "/proxies/p", status=204)
+
+
+def test_r3_nothing_waits_for_a_name_of_a_backend_that_does_not_resolve(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    names = Names(tmp_path)
+    with (
+        Api(env=names.env) as api,
+        names.hanging("slow.test") as wait,
+        api.proxy("slow.test:80") as proxy,
+        proxy.dial() as hanging,
+    ):
+        wait()
+        proxy.add("latency", latency=1)
+        proxy.change(enabled=False)
+        assert receive_all(hanging) == b""
+        proxy.change(enabled=True)
+        proxy.change(upstream=echo_backend.address)
+        with proxy.dial() as client:
+            assert exchange(client, b"hello") == b"hello"
+
+
+def test_r3_who_gives_an_address_that_does_not_resolve_waits_alone(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    names = Names(tmp_path)
+    with (
+        Api(env=names.env) as api,
+        api.proxy(echo_backend) as proxy,
+        threads() as pool,
+    ):
+        with names.hanging("slow.test") as wait:
+            body = {"name": "slow", "listen": "slow.test:0", "upstream": "127.0.0.1:1"}
+            made = pool.submit(api.call, "POST", "/proxies", body, prompt=PATIENCE)
+            wait()
+            body = {"listen": "slow.test:0"}
+            changed = pool.submit(api.call, "POST", proxy.path, body, prompt=PATIENCE)
+            for _ in range(20):
+                proxy.add("noop")
+                with proxy.dial() as client:
+                    assert exchange(client, b"hello") == b"hello"
+                proxy.change(enabled=False)
+                api.ask("POST", "/reset", status=204)
+            assert not made.done() and not changed.done()
+        for call in (made, changed):
+            answer = call.result(PATIENCE)
+            assert answer.status == 500
+            assert "slow.test" in answer.json["error"]
+        assert list(api.ask("GET", "/proxies")) == ["p"]
 
 
 def test_r5_toxicity_0_does_nothing_at_all(api: Api) -> None:

@@ -445,6 +445,8 @@ SCRIPTS: dict[str, Script] = {
         patch("/proxies/p/toxics", {"type": "noop"}),
         post("/proxies/p/toxics", {"type": "noop"}),
         Step("PUT", "/proxies/p/toxics/noop_downstream", {}),
+        Step("OPTIONS", "/proxies"),
+        Step("OPTIONS", "/version"),
         get("/populate"),
         get("/reset"),
         delete("/reset"),
