@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.cli.helpers import refused
 from tests.control.helpers import Api, Remote
 from tests.laws.helpers import MB, Acceptor, Flood, assert_fin, digest_of, threads
 from tests.support import (
@@ -252,6 +253,37 @@ def test_a_proxy_that_populate_cannot_replace_stays(proxy: Remote) -> None:
         assert answer.status == 500
         assert answer.json["proxies"] == []
         assert exchange(client, b"hello") == b"hello"
+
+
+def test_a_configuration_file_of_toxiproxy_is_taken_with_its_toxics(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    config = tmp_path / "toxiproxy.json"
+    toxics: list[Any] = [
+        {"type": "latency", "attributes": {"latency": 200}},
+        {"type": "noop", "name": "mine"},
+    ]
+    one = {"name": "one", "listen": "localhost:0", "upstream": echo_backend.address}
+    two = {**one, "name": "two", "enabled": False}
+    config.write_text(json.dumps([{**one, "toxics": toxics}, two]))
+    with Api("--config", config) as api:
+        shown = api.ask("GET", "/proxies")
+        assert list(shown) == ["one", "two"]
+        assert shown["two"] == {**two, "toxics": []}
+        assert [toxic["name"] for toxic in shown["one"]["toxics"]] == ["latency_downstream", "mine"]
+        assert shown["one"]["toxics"][0]["attributes"] == {"latency": 200, "jitter": 0}
+        with Remote(api, shown["one"]) as proxy, proxy.dial() as client:
+            start = time.monotonic()
+            assert exchange(client, b"hello") == b"hello"
+            took(start, 0.2)
+            # What is in force can be said again, and changes nothing.
+            api.ask("POST", "/populate", list(shown.values()), 201)
+            assert api.ask("GET", "/proxies") == shown
+            assert exchange(client, b"hello") == b"hello"
+    toxics[0]["attributes"] = {"latnecy": 200}
+    config.write_text(json.dumps([{**one, "toxics": toxics}, two]))
+    said = refused("--config", config, "--http", "--http-port", 0)
+    assert "latnecy" in said and "latency" in said
 
 
 # What toxics do
