@@ -347,7 +347,7 @@ class JournalOf(_Resource):
         if text is not None and not (text.isascii() and text.isdigit()):
             raise UsageError(f"limit: {text!r} is no whole number")
         events = [one for one in self.context.recent.events if name in (None, one.proxy)]
-        limit = len(events) if text is None else min(int(text[:9]), len(events))
+        limit = len(events) if text is None else min(int(text) if len(text) < 10 else len(events), len(events))
         resp.content_type = "application/x-ndjson"
         resp.data = "".join(f"{line(one)}\n" for one in events[len(events) - limit :]).encode()
 
