@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
@@ -18,9 +19,11 @@ import pytest
 from tests.cli.helpers import refused
 from tests.control.helpers import Api, Remote
 from tests.laws.helpers import MB, Acceptor, Flood, assert_fin, digest_of, threads
+from tests.rivals.test_rivals import spoilt
 from tests.support import (
     PATIENCE,
     Backend,
+    dial,
     exchange,
     parse_address,
     receive,
@@ -508,6 +511,29 @@ def test_a_toxicity_of_one_half_hits_about_half_of_the_connections(
     assert 15 < hit < 45
 
 
+def test_a_higher_toxicity_hits_the_same_connections_and_more(
+    api: Api, echo_backend: Backend
+) -> None:
+    with (
+        api.proxy(echo_backend, seed=2) as proxy,
+        contextlib.ExitStack() as stack,
+    ):
+        socks = []
+        for _ in range(30):
+            socks.append(stack.enter_context(proxy.dial()))
+            assert exchange(socks[-1], b"x") == b"x"
+        name = proxy.add("corrupt", toxicity=0, chance=100)
+        before: set[int] = set()
+        for toxicity in (0, 0.3, 0.6, 1):
+            proxy.update(name, toxicity=toxicity)
+            hit = {n for n, is_hit in enumerate(spoilt(socks)) if is_hit}
+            assert before <= hit
+            before = hit
+        assert len(before) == 30
+        proxy.update(name, toxicity=0)
+        assert not any(spoilt(socks))
+
+
 # Vaurien's own
 
 
@@ -730,6 +756,20 @@ def test_calls_on_one_connection_each_get_their_own_answer(api: Api, proxy: Remo
             assert connection.sock is sock, f"closed after {method} {path}"
         seconds = time.monotonic() - start
     assert seconds < 0.02 * 3 * len(calls), "Nagle and delayed ACKs: 40 ms each"
+
+
+def test_a_client_that_asks_before_it_sends_its_body(api: Api) -> None:
+    """What curl does with large bodies, and .NET with some: ``Expect: 100-continue``."""
+    body = b'{"name": "p", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:1"}'
+    with dial(api.http) as client:
+        client.sendall(
+            b"POST /proxies HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+            b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        )
+        assert receive(client, 25) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        client.sendall(body)
+        assert receive_all(client).startswith(b"HTTP/1.1 201 ")
+    api.clear()
 
 
 METRIC = re.compile(r"^(toxiproxy_proxy_\w+_bytes_total)\{(.*)\} (\S+)$", re.MULTILINE)
