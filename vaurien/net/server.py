@@ -31,6 +31,7 @@ from vaurien.net.linger import LINGER
 from vaurien.net.listener import Bound
 from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
+from vaurien.observe.log import fields
 from vaurien.observe.summary import Directions, Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
@@ -697,6 +698,7 @@ class Server(StreamServer):
             connection.number,
             self.plan.distant,
             (error and error.strerror) or error,
+            extra=fields(proxy=self.name, connection=connection.number),
         )
 
     def handler_raised(
@@ -712,12 +714,21 @@ class Server(StreamServer):
             picked and picked.name,
             type(error).__name__,
             exc_info=None if logged else error,
+            extra=fields(
+                proxy=self.name,
+                connection=connection.number,
+                exchange=connection.framer.exchange,
+                handler=picked and picked.name,
+            ),
         )
 
     def crashed(self, connection: Connection) -> None:
         """A callback of ours raised: a bug, which costs this connection only."""
         self.counters.crashes += 1
-        log.exception("%s: connection %d ends: internal error", self.name, connection.number)
+        told = fields(proxy=self.name, connection=connection.number)
+        log.exception(
+            "%s: connection %d ends: internal error", self.name, connection.number, extra=told
+        )
 
     # Ending
 
@@ -725,7 +736,8 @@ class Server(StreamServer):
         """End the connections that have been quiet for the timeout."""
         now = monotonic()
         for connection in self._quiet(now, self.plan.timeout):
-            log.info("%s: connection %d ends: idle", self.name, connection.number)
+            told = fields(proxy=self.name, connection=connection.number)
+            log.info("%s: connection %d ends: idle", self.name, connection.number, extra=told)
             connection.end("idle")
 
     def _quiet(self, now: float, limit: float) -> list[Connection]:
