@@ -365,6 +365,21 @@ class Flow:
             self.limit_reads()
         self.deliver()
 
+    def leave(self, gone: set[Picked]) -> None:
+        """The behavior picks some no more: what they hold goes on."""
+        if self.handler in gone:
+            self.handler = None
+            if self.detour is hand_off:
+                self.detour = None
+        slots = self.chain.slots if self.chain is not None else []
+        left = [slot for slot in slots if not slot.pinned and slot.key in gone]
+        if left:
+            self.picked = [one for one in self.picked if one not in gone]
+            for slot in left:
+                self.chain.remove(slot, monotonic())  # type: ignore[union-attr]
+            self.limit_reads()
+            self.deliver()
+
     def limit_reads(self) -> None:
         """Read no more at a time than the stages want to be given."""
         assert self.chain is not None
@@ -391,7 +406,9 @@ class Flow:
         while chain.out and self.held is None and self.owner is None:
             data, exchange = chain.take()
             if exchange is not self.exchange:
-                self.exchange, self.handler = exchange, exchange.taker
+                taker = exchange.taker
+                self.exchange = exchange
+                self.handler = None if taker is not None and taker.gone else taker
             if data is None:
                 self.ended = True
             if self.handler is not None:
@@ -641,6 +658,28 @@ class Connection:
     def undialled(self, reason: str) -> None:
         """Go on as if the backend could not be reached."""
         self.end("handler")
+
+    def leave(self, gone: set[Picked]) -> None:
+        """The behavior picks some no more, and they leave this connection too.
+
+        What they hold goes on; their calls end. The connection ends if nobody knows what a call has
+        passed on of what it has read.
+        """
+        up, down = self.up, self.down
+        if up is None or down is None:
+            if self.exchange is not None and self.exchange.taker in gone and self.timer is not None:
+                if self.timer.callback == self._open_now:
+                    self._open_now()
+                else:
+                    self.end("dropped")
+            return
+        calls = {flow.owner for flow in (up, down) if flow.owner is not None}
+        for flow in (up, down):
+            if not self.closed:
+                flow.leave(gone)
+        for call in calls:
+            if not self.closed and call.handler in gone and not call.over and not call.dismiss():
+                self.end("dropped")
 
     # Exchanges
 

@@ -124,7 +124,8 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.begun = self.over = self.raised = False
         self.wants: Flow | None = None  # the flow it waits for
         self.granted: Event | None = None  # set when it may have it
-        self.read = False  # whether it has read anything
+        self.read = self.sent = False  # whether it has done so with anything
+        self.dismissed = False  # its handler has left the behavior
         self.reported: BaseException | None = None  # raised in a greenlet of its, logged already
         flow.owner = self
         # Greenlets that the handler spawns inherit this.
@@ -146,7 +147,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
                 connection.client_sock, connection.backend_sock, self.flow.to_backend
             )
         except BaseException as error:  # an exception of any kind ends this connection only
-            if not connection.closed:
+            if not connection.closed and not self.dismissed:
                 if connection.broken and isinstance(error, ConnectionError):
                     result = None  # a reset is nobody's fault; what is to follow is arranged
                 else:
@@ -157,6 +158,8 @@ class Call(Greenlet):  # type: ignore[type-arg]
             self.over = True
             if self.granted is not None:
                 self.granted.set()  # a greenlet of its that still waits for a claim
+        if self.dismissed:
+            return
         try:
             self._returned(result)
         except Exception:
@@ -173,6 +176,11 @@ class Call(Greenlet):  # type: ignore[type-arg]
             else:
                 connection.end("error" if self.raised else "handler")
             return
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """What it owned is the pump's again, or another call's."""
+        connection = self.connection
         for flow in self.owned:
             flow.owner = None
             _source(flow).stop_waiting()
@@ -183,6 +191,21 @@ class Call(Greenlet):  # type: ignore[type-arg]
             if not connection.closed:
                 _go_on(flow, self.read)
         connection.done()
+
+    def dismiss(self) -> bool:
+        """Its handler has left the behavior: end it without waiting, as if it had not been called.
+
+        False if it has read or sent, since nobody else knows then what is still to be passed on.
+        """
+        if self.read or self.sent or self is getcurrent():
+            return False
+        self.over = self.dismissed = True
+        self.count()
+        self.kill(block=False)
+        if self.wants is not None and self.wants.waiter is self:
+            self.wants.waiter = None
+        self._give_up()
+        return True
 
     def count(self) -> None:
         """Its handler did something to the exchange, and took this long."""
@@ -427,6 +450,7 @@ class HandlerSocket(gsocket.socket):
         """Send all of `data`, after all that was sent before to this side; flags do not count."""
         flow = self._outgoing
         with memoryview(data).cast("B") as view:
+            self._call().sent = True
             self._wait_empty(flow)
             if not view or flow.cut_short:
                 return
@@ -442,7 +466,9 @@ class HandlerSocket(gsocket.socket):
         """As `sendall`, unless the socket does not block: then as much as fits now."""
         with memoryview(data).cast("B") as view:
             if self.gettimeout() == 0.0:
-                if self._outgoing.busy_for(self._call()):
+                call = self._call()
+                call.sent = True
+                if self._outgoing.busy_for(call):
                     raise BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
                 return int(self._sock.send(view, flags))
             self.sendall(view, flags)
@@ -471,7 +497,7 @@ class HandlerSocket(gsocket.socket):
 
     def shutdown(self, how: int) -> None:
         """Half-close; the end of reading only means that nothing more is read."""
-        self._call()
+        self._call().sent = True
         flow = self._outgoing
         if how in (_socket.SHUT_WR, _socket.SHUT_RDWR) and not flow.finished:
             self._wait_empty(flow)
