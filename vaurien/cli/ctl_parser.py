@@ -96,12 +96,14 @@ def _common() -> _Parser:
     group.add_argument(
         "--host",
         metavar="ADDRESS",
-        help=f"Where the API is: HOST, HOST:PORT or unix:PATH (default: {HOST_VARIABLE} in the environment, else localhost:8080)",
+        help="Where the API is: HOST, HOST:PORT or unix:PATH (default: the environment's"
+        f" {HOST_VARIABLE}, else localhost:8080)",
     )
     group.add_argument(
         "--token",
         metavar="TOKEN",
-        help=f"The API's token (default: {TOKEN_VARIABLE}, where only you can read it)",
+        help=f"The API's token (default: the environment's {TOKEN_VARIABLE}, which is not for all"
+        " to see)",
     )
     group.add_argument(
         "--timeout",
