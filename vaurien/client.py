@@ -219,29 +219,14 @@ class Client:
         name: str,
         local: str | None = None,
         distant: str | None = None,
-        behavior: str | None = None,
-        on_connect: str | None = None,
         enabled: bool | None = None,
-        protocol: str | None = None,
-        seed: int | None = None,
-        ttl: float | None = None,
     ) -> Json:
         """Change what is given of a proxy, and return its state.
 
-        Another address drops the connections that there are. After `ttl` seconds, if given, what
-        was there before comes back.
+        Another address drops the connections that there are. If the new `local` cannot be had, all
+        stays as it was.
         """
-        body = _given(
-            listen=local,
-            upstream=distant,
-            behavior=behavior,
-            on_connect=on_connect,
-            enabled=enabled,
-            protocol=protocol,
-            seed=seed,
-            ttl=ttl,
-        )
-        self._post(_path(name), body)
+        self._post(_path(name), _given(listen=local, upstream=distant, enabled=enabled))
         return self.proxy(name)
 
     def populate(self, proxies: Sequence[Mapping[str, Any]]) -> list[Json]:

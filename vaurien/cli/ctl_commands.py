@@ -72,9 +72,7 @@ def create(ask: Ask) -> None:
 def change(ask: Ask) -> None:
     if ask.args.local is None and ask.args.distant is None:
         raise UsageError("change: nothing to change; give --local or --distant")
-    state = ask.client.change(
-        ask.args.name, local=ask.args.local, distant=ask.args.distant, ttl=ask.args.ttl
-    )
+    state = ask.client.change(ask.args.name, local=ask.args.local, distant=ask.args.distant)
     _tell(ask.output, state, PROXY, [_proxy_row(state)])
 
 

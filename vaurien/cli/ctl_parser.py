@@ -170,7 +170,6 @@ def parser() -> argparse.ArgumentParser:
     add("name", metavar="NAME", by="proxy", help="The proxy")
     add("--distant", **distant)
     add("--local", **local)
-    add("--ttl", **back)
     add = command("delete", do.delete, "Take proxies away")
     add("names", metavar="NAME", nargs="+", by="proxy", help="The proxies")
     add = command("enable", do.enable, "Let proxies listen")
