@@ -73,6 +73,11 @@ def load(data: bytes) -> Any:
         raise bad(f"{error}") from None
 
 
+def dumps(body: object) -> bytes:
+    """JSON as text."""
+    return json.dumps(body).encode()
+
+
 def _constant(word: str) -> float:
     raise ValueError(f"{word} is no JSON")
 

@@ -42,6 +42,7 @@ _NOTHING = memoryview(b"")
 def hand_off(flow: Flow, data: bytes) -> None:
     """Call the handler of `flow` in a greenlet, with `data` as its first recv."""
     flow.stop_reading()
+    flow.astray -= len(data)
     connection = flow.connection
     if connection.client_sock is None:
         _lend(connection)
@@ -248,6 +249,7 @@ def _go_on(flow: Flow, read: bool) -> None:
         data, source.pending = source.pending, _NOTHING
         if flow.held is not None:
             flow.held = memoryview(bytes(flow.held) + data)
+            flow.astray += len(data)
         else:
             flow.write(data)
         if flow.held is None:
@@ -313,6 +315,7 @@ class HandlerSocket(gsocket.socket):
         if not data:
             flow.over = flow.ended = True
         flow.passed += len(data)
+        flow.astray -= len(data)
         if not flow.to_backend:
             flow.framer.backend_bytes()
         elif data and flow.framer.client_bytes():
@@ -470,7 +473,9 @@ class HandlerSocket(gsocket.socket):
                 call.sent = True
                 if self._outgoing.busy_for(call):
                     raise BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
-                return int(self._sock.send(view, flags))
+                sent = int(self._sock.send(view, flags))
+                self._outgoing.astray += sent
+                return sent
             self.sendall(view, flags)
             return len(view)
 

@@ -10,7 +10,7 @@ import _socket
 import errno
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic, time
 from typing import Any, cast
@@ -21,16 +21,16 @@ from gevent.server import StreamServer
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange
 from vaurien.errors import ListenError
-from vaurien.handlers.connect import Down
+from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
-from vaurien.net.listener import Bound, locate
+from vaurien.net.listener import Bound
 from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
-from vaurien.observe.summary import Stats
+from vaurien.observe.summary import Directions, Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
 log = logging.getLogger("vaurien")
@@ -50,6 +50,11 @@ class Counters:
     handler_errors: int = 0
     crashes: int = 0
     accept_errors: int = 0
+    refused: int = 0  # of those connections, by `refuse`
+    # Of connections that have ended; bytes to the client first, then those to the backend.
+    exchanges: int = 0
+    received: list[int] = field(default_factory=lambda: [0, 0])
+    sent: list[int] = field(default_factory=lambda: [0, 0])
 
     def __str__(self) -> str:
         counted = [f"{self.connections} connections"]
@@ -59,13 +64,22 @@ class Counters:
         counted += [f"{self.accept_errors} errors of accept"] if self.accept_errors else []
         return ", ".join(counted)
 
+    def add(self, connection: Connection) -> None:
+        """Add up what passed through a connection; called once, at its end."""
+        self.exchanges += connection.framer.exchange
+        for flow in (connection.up, connection.down):
+            if flow is not None:
+                self.received[flow.to_backend] += flow.passed
+                self.sent[flow.to_backend] += flow.sent
+
 
 class Pin:
     """A toxic at work: its configuration, and what it did."""
 
-    def __init__(self, toxic: Toxic, dice: Dice, proxy: object) -> None:
+    def __init__(self, toxic: Toxic, dice: Dice, proxy: object, whole: Stats) -> None:
+        """`whole` is what all toxics of its type did."""
         self.toxic, self.dice = toxic, dice
-        self.picked = Picked(toxic.specification, (0, 0), Stats(), proxy)
+        self.picked = Picked(toxic.specification, (0, 0), Stats(whole), proxy)
 
     def hits(self, connection: Connection) -> bool:
         """Whether it acts on that connection: the draw is the same whenever it is asked for."""
@@ -131,7 +145,8 @@ class Server(StreamServer):
         self._meets = Picks(
             plan.on_connect, plan, self.dice, proxy, b"connect", plan.connect_decisions
         )
-        self.toxics = {toxic.name: Pin(toxic, self.dice, proxy) for toxic in plan.toxics}
+        self._by_toxics: dict[str, Stats] = {}  # what those of each type did, gone ones too
+        self.toxics = {toxic.name: self._pin(toxic) for toxic in plan.toxics}
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
         self.picks: Picks | None = None
         self._look()
@@ -160,37 +175,36 @@ class Server(StreamServer):
         quiet = self.plan.is_quiet and not (self.toxics or self._everything or meets)
         self.picks = None if quiet else self._picks
 
-    def bind(self, local: Address, target: Target) -> Bound:
-        """The socket for `local`, bound; ListenError if it cannot be had.
+    def bind(self, local: Address, target: Target | None) -> Bound:
+        """A socket bound to `target`, which is `local`, or None for where it last listened.
 
-        Where it listens already counts as free, for it is given up for that.
+        ListenError if it cannot be had. Where it listens now counts as free, and is given up.
         """
         what = "--local" if self.name == "default" else f"proxy {self.name!r}"
+        own = self._bound
+        if target is None:
+            assert own is not None
+            return own.again()
         try:
             return Bound(local, target, what)
         except ListenError:
-            own = self._bound
             if own is None or not self.enabled or own.address.port != local.port or local.path:
                 raise
             self._unlisten()
             try:
                 return Bound(local, target, what)
             except ListenError:
-                self._listen_again()
+                self.resume()
                 raise
 
-    def listen(self, bound: Bound | None = None) -> None:
-        """Listen, so that a connect succeeds from now on; ListenError if it can't be.
+    def listen(self, bound: Bound) -> None:
+        """Listen at `bound`, so that a connect succeeds from now on; ListenError if it can't be.
 
-        At `bound`, where it was before, or where its plan says. The proxy's time begins; `down` may
-        have it that it does not listen yet.
+        The proxy's time begins; `down` may have it that it does not listen yet.
         """
-        if bound is None:
-            local = self.plan.local
-            bound = self._bound.again() if self._bound else self.bind(local, locate(local))
-        elif self.enabled:
-            self._unlisten()
         before = self._bound if self.enabled else None
+        if before is not None:
+            self._unlisten()
         self._bound = bound
         self.family = bound.sock.family
         self._picks.started = self._meets.started = monotonic()
@@ -199,8 +213,7 @@ class Server(StreamServer):
             self._set_down()
         except ListenError:
             self._bound, self.enabled = before, before is not None
-            if before is not None:
-                self._listen_again()
+            self.resume()
             raise
         if not self.plan.distant.is_literal:
             self.dialer.lookup_soon(self._looked_up)
@@ -283,11 +296,16 @@ class Server(StreamServer):
         if self._bound is not None:
             self._bound.close()
 
-    def _listen_again(self) -> None:
-        """Listen where it did, after all."""
-        assert self._bound is not None
-        self._bound = self._bound.again()
-        self._set_down()
+    def give_up(self) -> None:
+        """Close the listener for a moment; see `resume`."""
+        if self.enabled:
+            self._unlisten()
+
+    def resume(self) -> None:
+        """Listen where it did, after all, if that was given up."""
+        if self.enabled and not self.started and self._bound is not None:
+            self._bound = self._bound.again()
+            self._set_down()
 
     def _looked_up(self, error: OSError | None) -> None:
         if error is not None:
@@ -301,6 +319,11 @@ class Server(StreamServer):
     def forget_address(self) -> None:
         """It listens nowhere now, and next time where its plan says."""
         self._bound = None
+
+    @property
+    def located(self) -> bool:
+        """Whether it listens, or ever did, so that its address is known."""
+        return self._bound is not None
 
     def is_at(self, target: Target) -> bool:
         """Whether it listens there, or did when it was last enabled."""
@@ -361,6 +384,7 @@ class Server(StreamServer):
         connection.exchange = exchange = self._exchange(connection, 0, choice)
         exchange.added[picked] = inf
         picked.call.meet(connection)  # type: ignore[union-attr]
+        self.counters.refused += isinstance(picked.call, Refuse)
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for a moment."""
@@ -474,15 +498,54 @@ class Server(StreamServer):
         pinned = {f"toxic {name}": pin.picked.stats for name, pin in self.toxics.items()}
         return {**self._picks.stats, **self._meets.stats, **pinned}
 
+    def done(self) -> dict[str, Done]:
+        """What handlers did, by their names; toxics by the names of their types, gone ones too."""
+        stats = {**self._picks.stats, **self._meets.stats}
+        found = {name: one.told() for name, one in stats.items()}
+        for name, one in self._by_toxics.items():
+            found[name] = found[name] + one.told() if name in found else one.told()
+        return found
+
+    def totals(self) -> Totals:
+        """What happened since the start, open connections included."""
+        counters = self.counters
+        exchanges = counters.exchanges
+        received, sent = counters.received.copy(), counters.sent.copy()
+        for connection in self.connections.values():
+            up, down = connection.up, connection.down
+            if up is not None and down is not None:  # else it has been added up, or still dials
+                exchanges += connection.framer.exchange
+                received[True] += up.passed
+                received[False] += down.passed
+                sent[True] += up.sent
+                sent[False] += down.sent
+        return Totals(
+            connections_open=len(self.connections),
+            connections=counters.connections,
+            refused=counters.refused,
+            failed_dials=counters.failed_dials,
+            handler_errors=counters.handler_errors,
+            internal_errors=counters.crashes,
+            accept_errors=counters.accept_errors,
+            exchanges=exchanges,
+            received=Directions(received[True], received[False]),
+            sent=Directions(sent[True], sent[False]),
+        )
+
     def unmet(self) -> list[tuple[int, int]]:
         """The decisions of a replay, as (connection, exchange), that did not come to pass."""
         return sorted(self._picks.unmet() + self._meets.unmet())
 
     # Toxics
 
+    def _pin(self, toxic: Toxic) -> Pin:
+        kind = str(toxic.specification.cls.name)  # type: ignore[attr-defined]
+        whole = self._by_toxics.setdefault(kind, Stats())
+        return Pin(toxic, self.dice, self._proxy, whole)
+
     def add_toxic(self, toxic: Toxic) -> None:
         """Pin `toxic` to all connections that it hits, open ones too."""
-        pin = self.toxics[toxic.name] = Pin(toxic, self.dice, self._proxy)
+        pin = self.toxics[toxic.name] = self._pin(toxic)
         self._look()
         self._for_each(pin.attach)
 

@@ -41,4 +41,13 @@ class Ended(NamedTuple):
     end: str
 
 
-Event = Began | Ended
+class Changed(NamedTuple):
+    """A proxy was changed, at `time` (seconds since the epoch), as `change` says in words."""
+
+    time: float
+    proxy: str
+    change: str
+    detail: str
+
+
+Event = Began | Ended | Changed

@@ -54,6 +54,11 @@ class Journal:
         if isinstance(event, Ended):
             self._writer.put(event)
 
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped in all."""
+        return self._writer.dropped
+
     def stop(self) -> None:
         """Write what is waiting, for a second at most."""
         if not self._writer.stop():
