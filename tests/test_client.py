@@ -456,7 +456,7 @@ def test_the_token_is_asked_for(
         monkeypatch.setenv("VAURIEN_HTTP_TOKEN", "secret")
         assert Client(running.http).get_handler()["name"] == "dummy"
     file = tmp_path / "token"
-    file.write_text("from a file\n")
+    file.write_text("from-a-file\n")
     monkeypatch.delenv("VAURIEN_HTTP_TOKEN")
     with start_proxy(distant=echo_backend.address, http_token_file=file) as running:
         assert running.client.get_handler()["name"] == "dummy"

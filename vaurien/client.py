@@ -32,7 +32,10 @@ _PAUSE = 0.05  # seconds between two tries of `Client.wait`
 
 
 class Event(NamedTuple):
-    """One event of the stream: ``began``, ``ended`` or ``change``, and what is told of it."""
+    """One event of the stream: ``began``, ``ended`` or ``change``, and what is told of it.
+
+    ``dropped`` tells how many were lost because nobody read them in time.
+    """
 
     kind: str
     data: Json
@@ -302,7 +305,7 @@ class Client:
     # Connections
 
     def connections(self, proxy: str | None = None) -> list[Json]:
-        """The open connections of a proxy, by default of all."""
+        """The open connections of a proxy, by default of the first."""
         return self._list(self._call("GET", _path(proxy, "connections")), "connections")
 
     def drop(self, proxy: str, number: int | None = None, how: str = "fin") -> int:
@@ -501,6 +504,7 @@ class Events(Iterator[Event]):
             elif line in ("\n", "\r\n") and data:
                 return Event(kind, dict(json.loads("\n".join(data))))
         self.close()
+        self._release()
         raise StopIteration
 
     def _line(self) -> str:
@@ -522,7 +526,11 @@ class Events(Iterator[Event]):
         if not self._closed:
             self._closed = True
             with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
+                self._sock.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+            self._release()
+
+    def _release(self) -> None:
+        with contextlib.suppress(RuntimeError):  # another greenlet reads; it will do this
             self._response.close()
             self._sock.close()
 
