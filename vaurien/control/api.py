@@ -12,10 +12,10 @@ from typing import Any
 import falcon
 
 from vaurien.control import native, toxiproxy
+from vaurien.control.bodies import dumps
 from vaurien.control.native import Context
 from vaurien.control.safety import Access
-from vaurien.control.bodies import dumps
-from vaurien.errors import VaurienError
+from vaurien.errors import UsageError, VaurienError, nearest
 
 log = logging.getLogger("vaurien")
 
@@ -45,9 +45,15 @@ class _Guard:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: object
     ) -> None:
-        if getattr(resource, "refuses_browsers", False):
-            if (req.user_agent or "").startswith("Mozilla/"):
-                raise falcon.HTTPForbidden(description="User agent not allowed")
+        browser = (req.user_agent or "").startswith("Mozilla/")
+        if browser and getattr(resource, "refuses_browsers", False):
+            raise falcon.HTTPForbidden(description="User agent not allowed")
+        known = getattr(resource, "queries", None)
+        for name in req.params if known is not None else ():
+            if name not in (known or ()):
+                raise UsageError(
+                    f"?{name}: there is no such parameter; {nearest(name, known or (), 'parameters')}"
+                )
 
 
 def application(context: Context, access: Access) -> falcon.App[Any, Any]:
@@ -62,17 +68,17 @@ def application(context: Context, access: Access) -> falcon.App[Any, Any]:
     return app
 
 
-def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+def _serialize(_req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     status = falcon.http_status_to_code(error.status)
     reasons = {404: "not found: there is no such path", 405: "method not allowed"}
     _answer(resp, status, error.description or reasons.get(status) or str(error.title))
 
 
-def _refused(req: Any, resp: falcon.Response, error: VaurienError, params: Any) -> None:
+def _refused(_req: Any, resp: falcon.Response, error: VaurienError, _: Any) -> None:
     _answer(resp, error.http_status, Context.message(error))
 
 
-def _crashed(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+def _crashed(req: falcon.Request, resp: falcon.Response, error: Exception, _: Any) -> None:
     log.error("http: %s %s: internal error", req.method, req.path, exc_info=error)
     _answer(resp, 500, "internal error; the log has it")
 
@@ -81,4 +87,3 @@ def _answer(resp: falcon.Response, status: int, message: str) -> None:
     resp.status = falcon.code_to_http_status(status)
     resp.content_type = "application/json"
     resp.data = dumps({"error": message, "status": status})
-

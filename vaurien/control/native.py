@@ -80,6 +80,8 @@ def read(req: falcon.Request, empty: object = None) -> Any:
 class _Resource:
     """One path. A path without a proxy's name means the first proxy."""
 
+    queries: tuple[str, ...] = ()  # what may stand behind the ?
+
     def __init__(self, context: Context) -> None:
         self.context, self.farm = context, context.farm
 
@@ -281,6 +283,8 @@ def _ways(both: tuple[int, int]) -> dict[str, int]:
 class Connections(_Resource):
     """``/connections`` and ``/proxies/{name}/connections``."""
 
+    queries = ("how",)
+
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         found = [
             {
@@ -305,6 +309,8 @@ class Connections(_Resource):
 
 class OneConnection(_Resource):
     """``/proxies/{name}/connections/{number}``."""
+
+    queries = ("how",)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str, number: int) -> None:
         self.farm.drop(name, number, _how(req))
@@ -331,6 +337,8 @@ class Events(_Resource):
 
 class JournalOf(_Resource):
     """``/journal`` and ``/proxies/{name}/journal``."""
+
+    queries = ("limit",)
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         if name is not None:
