@@ -13,6 +13,7 @@ import json
 import math
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from types import EllipsisType
@@ -343,7 +344,9 @@ class Client:
 
     def reload(self) -> dict[str, list[str]]:
         """Have the files read again; the names of proxies ``created``, ``changed``, ``deleted``
-        and ``unchanged``. ClientError (400) if they are wrong, and then nothing has changed.
+        and ``unchanged``, and in ``after_restart`` the settings that wait for a restart.
+
+        ClientError (400) if the files are wrong, and then nothing has changed.
         """
         return self._post("/reload", {})
 
@@ -488,6 +491,7 @@ class Events(Iterator[Event]):
         self._response, self._sock = client.send("GET", path)
         self._sock.settimeout(_QUIET)
         self._closed = False
+        self._reading = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<Events of {self._client.address}{', closed' if self._closed else ''}>"
@@ -501,25 +505,22 @@ class Events(Iterator[Event]):
                 kind = value
             elif name == "data":
                 data.append(value)
-            elif line in ("\n", "\r\n") and data:
+            elif not name and data and not value:
                 return Event(kind, dict(json.loads("\n".join(data))))
         self.close()
-        self._release()
         raise StopIteration
 
     def _line(self) -> str:
         """A line with its end; empty when there are no more."""
-        if self._closed:
-            return ""
         try:
-            with self._client._talking(_QUIET):
-                return self._response.readline().decode(errors="replace")
+            with self._reading, self._client._talking(_QUIET):
+                return "" if self._closed else self._response.readline().decode(errors="replace")
         except Unreachable:
-            if self._closed:  # by another thread
+            if self._closed:  # by another thread, which woke this one
                 return ""
             raise
-        except ValueError:  # the same, a moment later: the file is closed
-            return ""
+        finally:
+            self._release()
 
     def close(self) -> None:
         """Listen no longer."""
@@ -530,9 +531,13 @@ class Events(Iterator[Event]):
             self._release()
 
     def _release(self) -> None:
-        with contextlib.suppress(RuntimeError):  # another greenlet reads; it will do this
-            self._response.close()
-            self._sock.close()
+        """Free what is held once it is closed; whoever still reads does it when he is done."""
+        if self._closed and self._reading.acquire(blocking=False):
+            try:
+                self._response.close()
+                self._sock.close()
+            finally:
+                self._reading.release()
 
     def __enter__(self) -> Events:
         return self

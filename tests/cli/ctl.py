@@ -64,7 +64,7 @@ def on_terminal(host: str | None, *arguments: object, **variables: str) -> tuple
         stdin=slave,
         stdout=slave,
         stderr=slave,
-        env=environment(host, TERM="xterm", **variables),
+        env=environment(host, **{"TERM": "xterm", **variables}),
         start_new_session=True,
     ) as process:
         os.close(slave)

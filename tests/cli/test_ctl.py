@@ -175,8 +175,8 @@ def test_handlers_are_listed_with_their_options(host: str) -> None:
     rows = {name: (kind, summary) for name, kind, summary in told(host, "list-handlers")}
     assert rows["latency"][0] == "flow"
     assert rows["refuse"][0] == "connect"
-    options = {row[0]: row[1:] for row in told(host, "list-handlers", "wave")}
-    assert "sine" in options["shape"][2].split()
+    options = {row[0]: row[1:] for row in told(host, "list-handlers", "reset")}
+    assert options["how"][2].split() == ["fin", "reset"]
     names = {one["name"] for one in answer(host, "list-handlers")}  # type: ignore[attr-defined]
     assert names == set(rows)
 
@@ -290,14 +290,15 @@ def test_events_are_told_as_they_happen(host: str, client: Client) -> None:
         assert (process.returncode, log) == (0, "")
 
 
-def test_the_journal_can_be_replayed(host: str, client: Client) -> None:
-    client.set_handler("delay", sleep=0, proxy="redis")
-    with dial(client.proxy("redis")["local"]) as sock:
+def test_the_journal_can_be_replayed(host: str, client: Client, backend: Backend) -> None:
+    state = client.create("told", "127.0.0.1:0", backend.address)
+    client.set_handler("delay", sleep=0, proxy="told")
+    with dial(state["local"]) as sock:
         assert exchange(sock, b"hello") == b"hello"
-    wait_for(lambda: client.journal("redis"), "the exchange in the journal")
-    ((_, proxy, _, number, handler, fired, _, end),) = told(host, "journal", "redis")
-    assert (proxy, number, handler, fired, end) == ("redis", "1", "delay", "delay", "client")
-    lines = run(host, "journal", "redis", "--json", "--limit", "1").stdout
+    wait_for(lambda: client.journal("told"), "the exchange in the journal")
+    ((_, proxy, _, number, handler, fired, _, end),) = told(host, "journal", "told")
+    assert (proxy, number, handler, fired, end) == ("told", "1", "delay", "delay", "client")
+    lines = run(host, "journal", "told", "--json", "--limit", "1").stdout
     assert json.loads(lines)["handler"] == "delay"
 
 
@@ -314,6 +315,7 @@ def test_reload_tells_what_differs(tmp_path: Path, backend: Backend) -> None:
             "changed": [],
             "deleted": [],
             "unchanged": ["two"],
+            "after_restart": [],
         }
         file.write_text("[proxy:two]\nlocl = x\n")
         assert "locl" in refused(host, "reload", code=1)

@@ -119,7 +119,13 @@ def list_handlers(ask: Ask) -> None:
             raise UsageError(f"there is no handler {ask.args.handler!r}; {hint}")
         header = ("option", "type", "default", "choices", "description")
         rows = [
-            (o["name"], o["type"], o["default"], " ".join(map(str, o["choices"] or ())), o["description"])
+            (
+                o["name"],
+                o["type"],
+                o["default"],
+                " ".join(map(str, o["choices"] or ())),
+                o["description"],
+            )
             for o in found[0]["options"]
         ]
         _tell(ask.output, found[0], header, rows)
@@ -201,16 +207,16 @@ def reset(ask: Ask) -> None:
 def connections(ask: Ask) -> None:
     if ask.args.how is not None and ask.args.drop is None:
         raise UsageError(f"--how={ask.args.how}: it says how to drop; give --drop too")
+    number = None if ask.args.drop == "all" else ask.args.drop
     names = [ask.args.proxy]
     if ask.args.proxy is None:
+        if number is not None:
+            raise UsageError(f"--drop={number}: each proxy counts its own; name the proxy too")
         names = [state["name"] for state in ask.client.proxies()]
     if ask.args.drop is None:
         rows = [{"proxy": name, **one} for name in names for one in ask.client.connections(name)]
         _tell(ask.output, rows, CONNECTION, map(_connection_row, rows))
         return
-    number = None if ask.args.drop == "all" else ask.args.drop
-    if ask.args.proxy is None and number is not None:
-        raise UsageError(f"--drop={number}: each proxy counts its own connections; name the proxy")
     dropped = sum(ask.client.drop(name, number, ask.args.how or "fin") for name in names)
     if ask.output.as_json:
         ask.output.json({"dropped": dropped})
@@ -252,7 +258,9 @@ def reload(ask: Ask) -> None:
     if ask.output.as_json:
         ask.output.json(answer)
         return
-    ask.output.pairs([(what, name) for what, names in answer.items() for name in names])
+    ask.output.pairs(
+        [(what.replace("_", " "), name) for what, names in answer.items() for name in names]
+    )
 
 
 def wait(ask: Ask) -> None:
