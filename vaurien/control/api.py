@@ -48,12 +48,13 @@ class _Guard:
         browser = (req.user_agent or "").startswith("Mozilla/")
         if browser and getattr(resource, "refuses_browsers", False):
             raise falcon.HTTPForbidden(description="User agent not allowed")
-        known = getattr(resource, "queries", None)
-        for name in req.params if known is not None else ():
-            if name not in (known or ()):
-                raise UsageError(
-                    f"?{name}: there is no such parameter; {nearest(name, known or (), 'parameters')}"
-                )
+        known: tuple[str, ...] | None = getattr(resource, "queries", None)
+        if known is None:
+            return
+        for name in req.params:
+            if name not in known:
+                hint = nearest(name, known, "parameters")
+                raise UsageError(f"?{name}: there is no such parameter; {hint}")
 
 
 def application(context: Context, access: Access) -> falcon.App[Any, Any]:
