@@ -175,7 +175,7 @@ def test_handlers_are_listed_with_their_options(host: str) -> None:
     rows = {name: (kind, summary) for name, kind, summary in told(host, "list-handlers")}
     assert rows["latency"][0] == "flow"
     assert rows["refuse"][0] == "connect"
-    options = {row[0]: row[1:] for row in told(host, "list-handlers", "reset")}
+    options = {row[0]: row[1:] for row in told(host, "list-handlers", "cut")}
     assert options["how"][2].split() == ["fin", "reset"]
     names = {one["name"] for one in answer(host, "list-handlers")}  # type: ignore[attr-defined]
     assert names == set(rows)

@@ -236,12 +236,12 @@ class _Line:
         for option in found[0]["options"]:
             if option["name"] in given:
                 continue
-            yield f"{option['name']}=", option["description"]
-            values: list[Any] = list(option.get("choices") or ())
-            if option["type"] == "bool":
-                values = ["yes", "no"]
-            if self.words[-1].startswith(f"{option['name']}="):
-                yield from ((f"{option['name']}={value}", "") for value in values)
+            start = f"{option['name']}="
+            if not self.words[-1].startswith(start):
+                yield start, option["description"]
+                continue
+            values = ("yes", "no") if option["type"] == "bool" else option["choices"] or ()
+            yield from ((f"{start}{value}", "") for value in values)
 
     def connection(self) -> Iterator[Candidate]:
         """Numbers of the proxy's connections, and ``all``."""
