@@ -72,7 +72,7 @@ def after(line: str) -> list[str]:
         ("behavior 20:dela", ["20:delay"]),
         ("behavior 20:delay,5:transie", ["20:delay,5:transient"]),
         ("behavior 20:delay+laten", ["20:delay+latency"]),
-        ("behavior 100:gprs", ["100:gprs"]),
+        ("behavior 100:edge-l", ["100:edge-lossy"]),
         ("behavior --on-connect 10:refu", ["10:refuse"]),
         ("behavior --on-connect=10:refu", ["--on-connect=10:refuse"]),
         ("toxic add redis laten", ["latency"]),
