@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 
@@ -135,6 +136,23 @@ def test_a_closed_pipe_is_no_error(echo_backend: Backend) -> None:
         output, log = process.communicate(timeout=PATIENCE)
     assert output.count("\n") == 1
     assert log == "0\n"
+
+
+@pytest.mark.parametrize("words", ["--help", "completion bash", "__complete zsh s"])
+def test_output_that_nobody_can_read_is_no_error(words: str) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    for command in (f"{' '.join(COMMAND)} {words}", f"{' '.join(COMMAND)} {words} >&-"):
+        done = subprocess.run(
+            ["bash", "-c", command],
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            env=environment(),
+            timeout=PATIENCE,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, b"")
+    os.close(writer)
 
 
 def test_a_full_disk_is_told(echo_backend: Backend) -> None:

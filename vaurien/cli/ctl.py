@@ -42,7 +42,6 @@ def _run(arguments: Sequence[str]) -> None:
     client = Client(args.host, token=args.token, timeout=args.timeout or TIMEOUT)
     try:
         args.run(Ask(client, args, Output(args.json)))
-        sys.stdout.flush()
     except ClientError as error:
         raise _nearer(client, args, error) from error
 
@@ -77,20 +76,27 @@ def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> Cli
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run ``vaurienctl``; the exit code, see `EPILOG`."""
+    """Run ``vaurienctl``; the exit code, see `vaurien.cli.ctl_parser.EPILOG`."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
-        _run(sys.argv[1:] if arguments is None else list(arguments))
+        try:
+            _run(sys.argv[1:] if arguments is None else list(arguments))
+        except SystemExit:  # argparse has printed its help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
     except VaurienError as error:
         print(f"vaurienctl: {error}", file=sys.stderr)
         missing = isinstance(error, ClientError) and error.status == 404
         return MISSING if missing else error.exit_code
-    except BrokenPipeError:  # the reader of our output has gone, as in `vaurienctl list | head -1`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return DONE
-    except OSError as error:  # a full disk behind our output
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes there
+        if isinstance(error, BrokenPipeError):  # the reader has gone, as in `... | head -1`
+            return DONE
         print(f"vaurienctl: cannot write the output: {error.strerror}", file=sys.stderr)
         return REFUSED
     return DONE

@@ -74,7 +74,7 @@ def aligned(header: Sequence[str], rows: Iterable[Row]) -> list[str]:
     """The lines of a table; numbers stand at the right."""
     body = [list(row) for row in rows]
     texts = [[cell(value) for value in row] for row in body]
-    numbers = [all(isinstance(v, int | float | None) for v in c) for c in zip(*body, strict=True)]
+    numbers = [_numbers(column) for column in zip(*body, strict=True)]
     if header:
         texts.insert(0, [name.upper() for name in header])
         numbers = numbers or [False] * len(header)
@@ -86,3 +86,11 @@ def aligned(header: Sequence[str], rows: Iterable[Row]) -> list[str]:
         ).rstrip()
         for row in texts
     ]
+
+
+def _numbers(column: Sequence[object]) -> bool:
+    """Whether a column is of numbers; some may be missing."""
+    given = [value for value in column if value is not None]
+    return bool(given) and all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in given
+    )
