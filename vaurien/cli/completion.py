@@ -295,4 +295,4 @@ def _split(line: str) -> list[str]:
 
 
 def _plain(text: str | None) -> str:
-    return " ".join((text or "").replace("%%", "%").split())
+    return " ".join((text or "").replace("%%", "%").replace("``", "").split())

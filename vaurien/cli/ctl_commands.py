@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaurien.cli import watch as screen
-from vaurien.cli.tables import Output, words
+from vaurien.cli.tables import Output, cell, words
 from vaurien.client import Client, Json
 from vaurien.errors import UsageError, nearest
 
@@ -105,6 +105,11 @@ def get_handler(ask: Ask) -> None:
     _tell_handler(ask.output, ask.client.get_handler(ask.args.proxy))
 
 
+def _plain(text: str) -> str:
+    """A text of the docs without their marks."""
+    return text.replace("``", "")
+
+
 def _tell_handler(output: Output, answer: Json) -> None:
     row = (answer["proxy"], answer["name"], words(answer["options"]), answer["behavior"])
     _tell(output, answer, ("proxy", "handler", "options", "behavior"), [row])
@@ -130,8 +135,8 @@ def list_handlers(ask: Ask) -> None:
         ]
         _tell(ask.output, found[0], header, rows)
         return
-    rows_ = ((one["name"], one["kind"], one["summary"]) for one in handlers)
-    _tell(ask.output, handlers, ("name", "kind", "summary"), rows_)
+    summaries = ((one["name"], one["kind"], _plain(one["summary"])) for one in handlers)
+    _tell(ask.output, handlers, ("name", "kind", "summary"), summaries)
 
 
 def behavior(ask: Ask) -> None:
@@ -339,7 +344,16 @@ def _state_rows(state: Json) -> Iterator[tuple[str, object]]:
         else:
             yield ("accepted" if name == "connections" else name.replace("_", " ")), value
     for name, stats in state["stats"].items():
-        yield f"stats {name}", words(stats)
+        counts = {field: stats[field] for field in ("picked", "fired", "bytes")}
+        yield f"stats {name}", f"{words(counts)} {_added(stats)}"
+
+
+def _added(stats: Json) -> str:
+    """How much time a handler added."""
+    ms = {n: s if s is None else round(s * 1000, 3) for n, s in stats.items() if "added" in n}
+    return " ".join(
+        f"{name}={cell(value)}{'' if value is None else ' ms'}" for name, value in ms.items()
+    )
 
 
 def _options(given: Iterable[str]) -> dict[str, Any]:

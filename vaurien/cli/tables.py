@@ -56,7 +56,9 @@ def cell(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.15g}"
-    text = str(value)
+    if isinstance(value, list):
+        return ",".join(map(cell, value))
+    text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
 
 
