@@ -31,12 +31,27 @@ class Answer(NamedTuple):
         return json.loads(self.body)
 
 
+class Http(http.client.HTTPConnection):
+    """A connection to an address as Vaurien prints it, a unix socket too."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        target = parse_address(address)
+        host, port = ("localhost", None) if isinstance(target, str) else target
+        super().__init__(host, port, timeout=PATIENCE)
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = dial(self.address)
+        if self.sock.family != socket.AF_UNIX:
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 class Api:
     """A client of the API, with one connection that is kept."""
 
     def __init__(self, address: str) -> None:
-        host, port = parse_address(address)
-        self.connection = http.client.HTTPConnection(host, port, timeout=PATIENCE)
+        self.connection = Http(address)
 
     def call(self, method: str, path: str, body: Any = None) -> Answer:
         """One request; `body` as bytes, or what becomes JSON."""
@@ -104,7 +119,8 @@ class Farm(Program):
     def __init__(
         self, *arguments: object, ready: int = 0, has_api: bool = True, **kwargs: Any
     ) -> None:
-        extra = ["--http", "--http-port", 0] if has_api else []
+        port = [] if "--http-host" in arguments else ["--http-port", 0]
+        extra = ["--http", *port] if has_api else []
         drain = [] if "--drain" in arguments else ["--drain", 0]
         super().__init__(*arguments, *extra, *drain, **kwargs)
         self.ready, self.has_api = ready, has_api
