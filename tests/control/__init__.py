@@ -1,0 +1,1 @@
+"""The control API: its operations, its safety, its bad days."""
