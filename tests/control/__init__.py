@@ -1,1 +1,1 @@
-"""The control API: its operations, its safety, its bad days."""
+"""Tests of the control API, over HTTP."""

@@ -271,7 +271,7 @@ _HOW = {
 _LIMIT = {
     "name": "limit",
     "in": "query",
-    "schema": {"type": "integer", "minimum": 0, "maximum": 10**9},
+    "schema": {"type": "integer", "minimum": 0},
     "description": "How many lines at most, the last ones",
 }
 
@@ -330,6 +330,24 @@ _OPERATIONS: tuple[tuple[Any, ...], ...] = (
     ("get", "/proxies/{name}/journal", "The last exchanges of a proxy that a handler touched",
      None, 200, "application/x-ndjson"),
 )  # fmt: skip
+
+#: Bodies, by method and the last word of the path.
+_EXAMPLES: dict[tuple[str, str], Any] = {
+    ("post", "handler"): {"name": "delay", "sleep": 0.5, "ttl": 60},
+    ("post", "behavior"): {"behavior": "20:delay,5:error", "handlers": {"delay": {"sleep": 0.5}}},
+    ("post", "proxies"): {"name": "redis", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:6379"},
+    ("post", "populate"): [
+        {"name": "redis", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:6379"},
+        {"name": "web", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:80", "toxics": []},
+    ],
+    ("post", "{name}"): {"enabled": True},
+    ("patch", "{name}"): {"enabled": False},
+    ("post", "toxics"): {"type": "latency", "attributes": {"latency": 100, "jitter": 20}},
+    ("post", "{toxic}"): {"attributes": {"latency": 200}},
+    ("patch", "{toxic}"): {"toxicity": 0.5},
+    ("post", "enable"): {},
+    ("post", "disable"): {"ttl": 5},
+}
 
 #: What any request may get.
 _ALWAYS = {400: "What is wrong with the request", 401: "A token is needed", 403: "Not let in",
@@ -403,10 +421,12 @@ def _operation(
             schema = _object({**_SCHEMAS["Error"]["properties"], "proxies": _array(_ref("Proxy"))})
         found["responses"][str(code)] = _response(why, schema)
     if body is not None:
-        needed = body != _ref("Time")
+        content = {"schema": body}
+        if (example := _EXAMPLES.get((method, path.rpartition("/")[2]))) is not None:
+            content["example"] = example
         found["requestBody"] = {
-            "required": needed,
-            "content": {"application/json": {"schema": body}},
+            "required": body != _ref("Time"),
+            "content": {"application/json": content},
         }
     return found
 
