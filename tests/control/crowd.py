@@ -33,7 +33,7 @@ class Client:
             reader, writer = await asyncio.open_connection(host, port)
             sent, got = hashlib.sha256(), hashlib.sha256()
             while self.going:
-                size = self._sizes.choice((1, 100, 3000, 20_000))
+                size = self._sizes.choice((1, 100, 3000, 10_000))
                 start = self._sizes.randrange(len(_POOL) - size)
                 data = self.number.to_bytes(4, "big") + self.done.to_bytes(8, "big")
                 data += _POOL[start : start + size]
@@ -44,7 +44,7 @@ class Client:
                 if back != data:
                     raise AssertionError(f"exchange {self.done} came back as another")
                 self.done += 1
-                await asyncio.sleep(0.05)
+                await asyncio.sleep(0.2)
             writer.write_eof()
             if more := await asyncio.wait_for(reader.read(), PATIENCE):
                 raise AssertionError(f"{len(more)} bytes more than were sent")

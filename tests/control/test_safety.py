@@ -1025,6 +1025,7 @@ def test_pipelined_requests_are_answered_in_their_order(plain: Guarded) -> None:
     plain.assert_untouched()
 
 
+CHUNKED = b"POST /handler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
 JUNK: list[bytes] = [
     b"", b"\r\n", b"\r\n" * 100, b"\x00" * 100, b"\xff" * 5000, os.urandom(5000),
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(500), b"GET /\r\n", b"GET\r\n",
@@ -1043,14 +1044,15 @@ JUNK: list[bytes] = [
     b"CONNECT localhost:22 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"TRACE / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET * HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET ?x HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET # HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n", b"GET //[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET http://[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    b"GET //[ HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET /%zz%% HTTP/1.1\r\nHost: localhost\r\n\r\n",
     b"GET /journal?limit=1&limit=2&%ff=%fe HTTP/1.1\r\nHost: localhost\r\n\r\n",
-    b"POST /handler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nZZ\r\nxx\r\n",
-    b"POST /handler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n-5\r\nxx\r\n",
-    b"POST /handler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nxxxxxyy",
-    b"POST /handler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n5;" + b"x" * 70000,
-    b"POST /handler HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n" + b"f" * 70000,
+    CHUNKED + b"ZZ\r\nxx\r\n",
+    CHUNKED + b"-5\r\nxx\r\n",
+    CHUNKED + b"5\r\nxxxxxyy",
+    CHUNKED + b"5;" + b"x" * 70000,
+    CHUNKED + b"" + b"f" * 70000,
     b"POST /handler HTTP/1.1\r\nHost: localhost\r\nContent-Length: 50\r\n\r\n{",
     b"POST /handler HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n{",
     b"POST /handler HTTP/1.1\r\nHost: localhost\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n{",
