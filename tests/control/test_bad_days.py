@@ -33,6 +33,7 @@ from tests.laws.helpers import (
     threads,
     write_module,
 )
+from tests.net.test_accept import computed
 from tests.support import (
     PATIENCE,
     Backend,
@@ -585,7 +586,7 @@ def test_r14_without_descriptors_the_api_answers_and_accepting_goes_on(
             for sock in socks:
                 sock.sendall(b"hello")
             vaurien.wait_log("accepting pauses")
-            late = stack.enter_context(dial(api.address))  # the API's listener has none left either
+            late = stack.enter_context(dial(api.address))  # its own listener has none left either
             late.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             for turn in range(5):
                 api.post("/behavior", {"behavior": f"{turn}:hang"})
@@ -597,13 +598,13 @@ def test_r14_without_descriptors_the_api_answers_and_accepting_goes_on(
             taken = api.call("POST", "/proxies", {"name": "x", "upstream": echo_backend.address})
             assert taken.status in (201, 500)
             assert api.get("/behavior")["behavior"] == "100:dummy"
-            assert whatever(late).startswith(b"HTTP/1.1 200") if not silent(late, 0) else True
             resource.prlimit(vaurien.pid, resource.RLIMIT_NOFILE, (1000, hard))
             for sock in socks:
                 assert receive(sock, 5) == b"hello"
             assert whatever(late).startswith(b"HTTP/1.1 200")
         with connected(vaurien.address, 30):
-            assert Api(api.address).call("GET", "/health").status == 200
+            with contextlib.closing(Api(api.address)) as fresh:
+                assert fresh.call("GET", "/health").status == 200
 
 
 def test_r15_a_reader_stalled_for_over_5_s_during_changes_loses_no_byte(shared: Served) -> None:
@@ -693,38 +694,43 @@ def lossless_changes() -> Iterator[tuple[str, str, Any]]:
 
 
 def test_200_changes_a_second_while_200_connections_transfer() -> None:
+    """For 10 s, or 2.5 times that on a machine that is busy with other things.
+
+    That the program is quick enough is told by the time that it computes.
+    """
     seconds, rate, n = 10, 200, 200
-    bound = 12 * MB  # of growth, once everything has been used
+    bound = 8 * MB  # of growth, once everything has been used
     with Crowd(n) as crowd, Served("--distant", crowd.backend, "--log-level", "warning") as vaurien:
         api = vaurien.api
         assert crowd.do(vaurien.address) == {"started": n}
-        start, took, memory = time.monotonic(), [], 0
-        progress = [0]
+        start, memory, done, looked = time.monotonic(), 0, 0, time.monotonic()
+        computed_before = computed(vaurien.pid)
+        progress = 0
         pace = threading.Event()
-        for number, (method, path, body) in enumerate(lossless_changes()):
+        for method, path, body in itertools.islice(lossless_changes(), seconds * rate):
             now = time.monotonic()
-            if number == seconds * rate:
+            if now - start > 2.5 * seconds:
                 break
-            pace.wait(max(0.0, start + number / rate - now))
-            before = time.monotonic()
-            api.ok(method, path, body)
-            took.append(time.monotonic() - before)
-            if number == 3 * rate:
+            pace.wait(max(0.0, start + done / rate - now))
+            api.ok(method, path, body)  # within a second
+            done += 1
+            if done == 2 * rate:
                 memory = resident(vaurien.pid)
-            if number % (2 * rate) == rate:
-                progress.append(crowd.do("progress")["least"])
-                assert progress[-1] > progress[-2], "a connection is wedged"
-        lasted = time.monotonic() - start
+            if now - looked > 4:
+                least = crowd.do("progress")["least"]
+                assert least > progress, "a connection is wedged"
+                progress, looked = least, now
         grown = resident(vaurien.pid) - memory
+        spent = computed(vaurien.pid) - computed_before
         api.post(f"{OWN}/reset")
         ended = crowd.do("end")
         assert ended["errors"] == [] and ended["ended"] == n, ended
-        assert grown < bound, f"grew by {grown / MB:.1f} MB"
         counters = api.get(f"{OWN}/state")["counters"]
-        assert counters["handler_errors"] == counters["internal_errors"] == 0
-        assert counters["connections"] == n
-        assert lasted < seconds * 1.5, f"{number / lasted:.0f} changes/s only"
-        assert max(took) < 1
+    assert done > 3 * rate, "this machine is too busy for this test"
+    assert grown < bound, f"grew by {grown / MB:.1f} MB"
+    assert counters["handler_errors"] == counters["internal_errors"] == 0
+    assert counters["connections"] == n
+    assert spent / done < 1 / rate, f"{spent / done * 1000:.1f} ms each"
 
 
 @pytest.mark.parametrize("way", ["disable", "delete"])
