@@ -194,6 +194,8 @@ class Catalog:
         """
         options = options or {}
         names = [name for name in (*behavior.names, *on_connect.names) if name != DUMMY]
+        if DUMMY in options:
+            self.stands_for(DUMMY, options[DUMMY])
         if idle := [name for name in options if name not in names]:
             raise UsageError(f"handlers.{idle[0]}: {where} does not pick it; leave it away")
         handlers = {}
