@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -434,7 +434,7 @@ def test_r6_a_polite_drop_is_a_fin(shared: Served) -> None:
             assert proxy.api.call("DELETE", f"{proxy.path}/{path}").status in (400, 404)
 
 
-def spoilt(socks: list[socket.socket]) -> list[bool]:
+def spoilt(socks: Sequence[socket.socket]) -> list[bool]:
     """Which of the connections is hit by what corrupts."""
     for sock in socks:
         sock.sendall(b"UUUU")
@@ -726,7 +726,7 @@ def test_200_changes_a_second_while_200_connections_transfer() -> None:
     assert grown < bound, f"grew by {grown / MB:.1f} MB"
     assert counters["handler_errors"] == counters["internal_errors"] == 0
     assert counters["connections"] == n
-    assert done == seconds * rate and lasted < seconds * 1.2 or not free, (done, lasted)
+    assert (done == seconds * rate and lasted < seconds * 1.2) or not free, (done, lasted)
 
 
 @pytest.mark.parametrize("way", ["disable", "delete"])
@@ -1122,16 +1122,18 @@ def test_many_ttls_cost_bounded_memory(proxied: Proxied) -> None:
 
 def test_times_that_are_none_are_refused(proxied: Proxied) -> None:
     before = proxied.api.all()
-    for ttl in (0, -1, True, "5", [], {}, 1e10, float("nan"), float("inf"), 10**400):
-        for what, body in (
-            ("behavior", {"behavior": "1:noop"}), ("handler", {"name": "noop"}), ("disable", {}),
-            ("enable", {}), ("toxics", {"type": "noop"}),
-        ):  # fmt: skip
+    nonsense: list[Any] = [0, -1, True, "5", [], {}, 1e10, float("nan"), float("inf"), 10**400]
+    bodies: dict[str, dict[str, Any]] = {
+        "behavior": {"behavior": "1:noop"}, "handler": {"name": "noop"}, "disable": {},
+        "enable": {}, "toxics": {"type": "noop"},
+    }  # fmt: skip
+    for ttl in nonsense:
+        for what, body in bodies.items():
             answer = proxied.api.call("POST", f"{proxied.path}/{what}", {**body, "ttl": ttl})
             assert answer.status == 400, (what, ttl, answer)
-        body = {"name": "brief", "upstream": "127.0.0.1:9", "ttl": ttl}
-        assert proxied.api.call("POST", "/proxies", body).status == 400
-        assert proxied.api.call("POST", "/populate", [body]).status == 400
+        brief = {"name": "brief", "upstream": "127.0.0.1:9", "ttl": ttl}
+        assert proxied.api.call("POST", "/proxies", brief).status == 400
+        assert proxied.api.call("POST", "/populate", [brief]).status == 400
     assert proxied.api.all() == before
 
 

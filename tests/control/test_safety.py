@@ -14,7 +14,7 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,7 +22,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.cli.helpers import refused
-from tests.control.served import Answer, Api, Served, connected, statuses, whatever
+from tests.control.served import Answer, Api, Served, assert_quiet, connected, statuses, whatever
 from tests.laws.helpers import MB, Flood, digest_of, has_ipv6, threads, unused_port
 from tests.support import (
     PATIENCE,
@@ -42,8 +42,10 @@ from vaurien.settings import resolve
 TOKEN = "s3cret-Token.of~this/test+="
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
+Request = tuple[str, str, Any]  # method, path, body
+
 #: A request of each kind that changes something: method, path, body.
-CHANGES: list[tuple[str, str, Any]] = [
+CHANGES: list[Request] = [
     ("POST", "/handler", {"name": "delay", "sleep": 2}),
     ("POST", "/behavior", {"behavior": "50:delay"}),
     ("POST", "/proxies/default/behavior", {"on_connect": "100:refuse"}),
@@ -111,6 +113,15 @@ def plain() -> Iterator[Guarded]:
         yield vaurien
 
 
+@pytest.fixture(autouse=True)
+def _restored(request: pytest.FixtureRequest) -> None:
+    """What a test that failed has left behind does not make others fail."""
+    if "plain" in request.fixturenames:
+        vaurien: Guarded = request.getfixturevalue("plain")
+        if vaurien.api.all() != vaurien.before:
+            put_right(vaurien)
+
+
 @pytest.fixture(scope="module")
 def closed() -> Iterator[Guarded]:
     """On loopback, with a token."""
@@ -118,13 +129,13 @@ def closed() -> Iterator[Guarded]:
         yield vaurien
 
 
-def ask(api: Api, *requests: tuple[str, str, Any], **headers: str) -> list[Answer]:
+def ask(api: Api, *requests: Request, **headers: str) -> list[Answer]:
     """Requests with headers of their own, ``Sec_Fetch_Site`` for ``Sec-Fetch-Site``."""
     names = {name.replace("_", "-"): value for name, value in headers.items()}
     return [api.call(method, path, body, names) for method, path, body in requests]
 
 
-def everything() -> list[tuple[str, str, Any]]:
+def everything() -> list[Request]:
     """All requests, but those that are open to everybody."""
     return [*(("GET", path, None) for path in LOOKS), *CHANGES]
 
@@ -139,7 +150,7 @@ def all_refused(vaurien: Guarded, status: int, **headers: str) -> None:
 
 def let_in(vaurien: Guarded, **headers: str) -> None:
     """Requests with these headers are answered."""
-    requests = [("GET", "/proxies", None), ("POST", "/proxies/default/enable", {})]
+    requests: list[Request] = [("GET", "/proxies", None), ("POST", "/proxies/default/enable", {})]
     for answer in ask(vaurien.api, *requests, **headers):
         assert answer.status == 200, (headers, answer)
 
@@ -291,7 +302,7 @@ def test_only_names_of_this_machine_are_answered(plain: Guarded) -> None:
         "xn--localhost-", "l\u00f6calhost",
     ):  # fmt: skip
         for answer in ask(plain.api, ("GET", "/proxies", None), *CHANGES, Host=host):
-            assert answer.status == 403, (host, answer)
+            assert answer.status in ((403,) if host.isascii() else (400, 403)), (host, answer)
     plain.assert_untouched()
 
 
@@ -437,11 +448,11 @@ class Flow(FlowHandler):
 """
 
 
-def reach(what: str) -> list[tuple[str, str, Any]]:
+def reach(what: str) -> list[Request]:
     """Requests that try to have the dotted path `what` imported."""
     proxy = {"name": "other", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:9"}
     flow = what.replace("Evil", "Flow")
-    requests: list[tuple[str, str, Any]] = []
+    requests: list[Request] = []
     for path in ("", "/proxies/default"):
         requests += [
             ("POST", f"{path}/handler", {"name": what}),
@@ -510,11 +521,11 @@ def test_a_dotted_path_by_request_is_refused_and_not_imported(tmp_path: Path) ->
         assert vaurien.api.call("POST", "/handler", {"name": "trapmodule.Flow"}).status == 400
 
 
-def files(path: object) -> list[tuple[str, str, Any]]:
+def files(path: object) -> list[Request]:
     """Requests that name a file."""
     proxy = {"name": "other", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:9"}
     toxic = {"type": "latency", "attributes": {"distribution": path}}
-    requests: list[tuple[str, str, Any]] = []
+    requests: list[Request] = []
     for start in ("", "/proxies/default"):
         requests += [
             ("POST", f"{start}/handler", {"name": "latency", "distribution": path}),
@@ -768,7 +779,7 @@ def test_heads_are_bounded(plain: Guarded) -> None:
     for piece in (b"y" * MB, b"X: y\r\n" * 100_000, b"X: " + b"y" * 60_000 + b"\r\n"):
         with dial(api.address) as sock:
             sock.sendall(b"GET /proxies HTTP/1.1\r\n")
-            pour(sock, piece, 100)
+            pour(sock, piece, 200)
             assert all(status in (400, 414, 431) for status in statuses(whatever(sock)))
     assert resident(plain.pid) - before < 20 * MB
     plain.assert_untouched()
@@ -1128,10 +1139,6 @@ def test_ipv6_loopback_needs_no_token_either() -> None:
 
 
 def test_after_all_that_its_log_has_no_fault(plain: Guarded, closed: Guarded) -> None:
-    checks: list[Callable[[str], bool]] = [
-        lambda text: "Traceback" not in text,
-        lambda text: "internal error" not in text,
-    ]
     for vaurien in (plain, closed):
-        assert all(check(vaurien.text) for check in checks), vaurien.text[-5000:]
+        assert_quiet(vaurien)
         assert vaurien.process.poll() is None
