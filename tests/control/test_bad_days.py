@@ -710,7 +710,7 @@ def test_200_changes_a_second_while_200_connections_transfer() -> None:
             pace.wait(max(0.0, start + done / rate - now))
             api.ok(method, path, body)  # within a second
             done += 1
-            if done == 2 * rate:
+            if not memory and now - start > 3:
                 memory = resident(vaurien.pid)
             if now - looked > 4:
                 least = crowd.do("progress")["least"]
@@ -722,7 +722,7 @@ def test_200_changes_a_second_while_200_connections_transfer() -> None:
         ended = crowd.do("end")
         assert ended["errors"] == [] and ended["ended"] == n, ended
         counters = api.get(f"{OWN}/state")["counters"]
-    assert done > 3 * rate, "this machine is too busy for this test"
+    assert done >= rate, "this machine is too busy for this test"
     assert grown < bound, f"grew by {grown / MB:.1f} MB"
     assert counters["handler_errors"] == counters["internal_errors"] == 0
     assert counters["connections"] == n

@@ -1135,7 +1135,7 @@ def test_ipv6_loopback_needs_no_token_either() -> None:
         pytest.skip("this machine has no ::1")
     with Served("--http-host", "::1") as vaurien:
         assert vaurien.api.get("/health")["status"] == "ok"
-        assert vaurien.api.call("GET", "/health", headers={"Host": "evil.example"}).status == 403
+        assert vaurien.api.call("GET", "/proxies", headers={"Host": "evil.example"}).status == 403
 
 
 def test_after_all_that_its_log_has_no_fault(plain: Guarded, closed: Guarded) -> None:
