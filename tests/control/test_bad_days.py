@@ -602,9 +602,8 @@ def test_r14_without_descriptors_the_api_answers_and_accepting_goes_on(
             for sock in socks:
                 assert receive(sock, 5) == b"hello"
             assert whatever(late).startswith(b"HTTP/1.1 200")
-        with connected(vaurien.address, 30):
-            with contextlib.closing(Api(api.address)) as fresh:
-                assert fresh.call("GET", "/health").status == 200
+        with connected(vaurien.address, 30), contextlib.closing(Api(api.address)) as fresh:
+            assert fresh.call("GET", "/health").status == 200
 
 
 def test_r15_a_reader_stalled_for_over_5_s_during_changes_loses_no_byte(shared: Served) -> None:

@@ -186,6 +186,7 @@ _SCHEMAS: Schema = {
             "counters": _object(
                 {
                     "connections": _WHOLE,
+                    "refused": _WHOLE,
                     "failed_dials": _WHOLE,
                     "handler_errors": _WHOLE,
                     "internal_errors": _WHOLE,
