@@ -33,6 +33,14 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def canonical(self) -> Address:
+        """The same address in the one way to write it; names stay as they are."""
+        try:
+            return Address(str(ipaddress.ip_address(self.host)), self.port, self.path)
+        except ValueError:
+            return self
+
+    @property
     def is_literal(self) -> bool:
         """True when nothing has to be resolved: an IP address or a unix path."""
         if self.path:
@@ -51,6 +59,8 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
     may be left away, for all addresses of this machine.
     """
     text = text.strip()
+    if not text.isprintable():
+        raise UsageError(f"{where}: {text!r} has control characters; write HOST:PORT or unix:PATH")
     if text.startswith("unix:"):
         path = text[len("unix:") :]
         if not path or "\0" in path:

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vaurien import address, behavior, ini
+from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.catalog import Catalog, dotted, toxics
-from vaurien.control.bodies import check_name, read_file, read_proxy
+from vaurien.control.bodies import check_name, read_file, read_written
 from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
-from vaurien.observe import journal
-from vaurien.observe.log import LEVELS, STDERR
+from vaurien.observe import journal, statsd
+from vaurien.observe.log import FORMATS, LEVELS, STDERR
 from vaurien.options import (
     Bounded,
     Option,
@@ -87,6 +88,9 @@ SETTINGS: tuple[Option, ...] = (
     Option("toxiproxy-port", "That port; 0 for any free one", port_number, 8474),
     Option("log-level", "How much is logged", str, "info", LEVELS),
     Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),
+    Option("log-format", "How its lines are written", str, "text", FORMATS),
+    Option("statsd", "The statsd server to which the metrics are sent once a second, by UDP:"
+           " HOST:PORT", str, None),
 )  # fmt: skip
 
 #: What a ``[proxy:NAME]`` section may say.
@@ -95,6 +99,7 @@ _PROXY: dict[str, Option] = {
     **{option.key: option for option in SETTINGS if option.key in _OF_A_PROXY},
     "enabled": Option("enabled", "Whether it listens from the start", bool, True),
 }
+_TOXIPROXY = {"listen": "local", "upstream": "distant"}  # its words
 _MAKES_DEFAULT = ("local", "distant", "behavior")
 
 
@@ -111,6 +116,7 @@ class Settings:
     plans: tuple[Plan, ...] = ()
     warnings: list[str] = field(default_factory=list)
     access: Access | None = None  # to the control API, if there is one
+    statsd: Address | None = None  # where the metrics are sent
 
     def __getitem__(self, name: str) -> Any:
         return self.values[key(name)]
@@ -148,6 +154,8 @@ class Settings:
             if plan.name != DEFAULT:
                 state = "" if plan.enabled else " (disabled)"
                 rows.append((f"proxy {plan.name}", f"{plan.local} to {plan.distant}{state}", ""))
+                if plan.seed != self["seed"]:
+                    rows.append(("  seed", str(plan.seed), ""))
                 rows.append(("  behavior", str(plan.behavior), ""))
                 if plan.on_connect.parts:
                     rows.append(("  on-connect", str(plan.on_connect), ""))
@@ -237,8 +245,8 @@ def resolve(
             settings.warnings.append(f"{_FLAG}{name}.*: no behavior picks {name!r}")
     common = settings.common
     plans = [proxy.plan(catalog, values["seed"], common) for proxy in texts]
-    for body, where in bodies:
-        plans.append(read_proxy(body, catalog, values["seed"], common, where))
+    for body, place in bodies:
+        plans.append(read_written(body, catalog, values["seed"], common, place))
     names = [plan.name for plan in plans]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"proxy {doubled!r} is there twice; give one another name")
@@ -248,6 +256,8 @@ def resolve(
     settings.plans = tuple(plans)
     _check_journal(settings)
     settings.access = check_api(settings)
+    if values["statsd"] is not None:
+        settings.statsd = statsd.parse(values["statsd"], settings.where("statsd"))
     return settings
 
 
@@ -321,6 +331,11 @@ def _proxies(
         check_name(name, section.where)
         given: dict[str, Raw] = {}
         for word, raw in section.items():
+            if word in _TOXIPROXY:
+                raise UsageError(
+                    f"{raw.where}: there is no option of a proxy {word!r}; did you mean"
+                    f" {_TOXIPROXY[word]!r}?"
+                )
             option = find(_PROXY, word, raw.where, "option of a proxy")
             if option.key in given:
                 raise UsageError(f"{raw.where}: {option.key!r} is given twice; give it once")
@@ -352,7 +367,7 @@ def _refuse_one_address(plans: Sequence[Plan]) -> None:
     seen: dict[address.Address, str] = {}
     for plan in plans:
         if plan.enabled and (plan.local.port or plan.local.path):
-            other = seen.setdefault(plan.local, plan.name)
+            other = seen.setdefault(plan.local.canonical, plan.name)
             if other != plan.name:
                 raise UsageError(
                     f"proxies {other!r} and {plan.name!r} both listen at {plan.local}; give one"

@@ -87,6 +87,12 @@ class Bodies(SphinxDirective):
         return self.parse_text_to_nodes(api_reference.bodies(), allow_section_headings=True)
 
 
+class Metrics(_Reference):
+    """``.. vaurien-metrics::``."""
+
+    make = staticmethod(reference.metrics)
+
+
 class Tests(SphinxDirective):
     """``.. vaurien-tests:: PATTERN...``: the tests in the files of the checkout that match."""
 
@@ -113,5 +119,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("vaurien-settings", Settings)
     app.add_directive("vaurien-api-requests", Requests)
     app.add_directive("vaurien-api-bodies", Bodies)
+    app.add_directive("vaurien-metrics", Metrics)
     app.add_directive("vaurien-tests", Tests)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

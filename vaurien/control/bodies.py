@@ -13,10 +13,10 @@ from typing import Any
 
 from vaurien import address, behavior
 from vaurien.catalog import Catalog
-from vaurien.errors import AlreadyThere, UsageError, nearest
+from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.handlers.flow import STREAMS
-from vaurien.options import Raw, key, show
+from vaurien.options import Raw, show
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
 
 #: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
@@ -30,6 +30,8 @@ STANDARD: Mapping[str, tuple[str, ...]] = {
     "limit_data": ("bytes",),
     "noop": (),
 }
+
+NAME = 255  # characters of a name at most, so that it fits into a path
 
 #: The fields of a body, with the types that they may have; null stands for a field left away.
 _TEXT, _NUMBER = (str,), (int, float)
@@ -53,6 +55,7 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
     "attributes": (dict,),
     "ttl": _NUMBER,
 }
+_NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
 _CALLED = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number"}
 _BAD = "bad request body"
 
@@ -65,7 +68,7 @@ def bad(reason: str) -> UsageError:
 def load(data: bytes) -> Any:
     """The JSON in `data`; UsageError if it is none."""
     try:
-        return json.loads(data, parse_constant=_constant)
+        return json.loads(data.decode(), parse_constant=_constant)
     except RecursionError:
         raise bad("it is nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -99,10 +102,16 @@ def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any
 
 def check_name(name: str, where: str) -> None:
     """UsageError if a proxy cannot be called so: the API has the name in its paths."""
-    if not name or "/" in name or not name.isprintable() or name in (".", ".."):
+    _check(name, where, "proxy")
+
+
+def _check(name: str, where: str, what: str) -> None:
+    fits = 0 < len(name) <= NAME and "/" not in name and name.isprintable()
+    if not fits or name in (".", ".."):
+        shown = name if len(name) <= NAME else f"{name[:20]}..."
         raise UsageError(
-            f"{where}: {name!r} is no name for a proxy; give a text without slashes and control"
-            " characters"
+            f"{where}: {shown!r} is no name for a {what}; give a text of at most {NAME} characters,"
+            " without slashes and control characters"
         )
 
 
@@ -132,6 +141,7 @@ def read_proxy(
         raise UsageError(f"{before}protocol: {given['protocol']!r} is no protocol; there is tcp")
     toxics: list[Toxic] = []
     for toxic in given.get("toxics", []):
+        fields(toxic, _NESTED)
         toxics.append(read_toxic(toxic, catalog, toxics))
     return Plan(
         local=local,
@@ -145,6 +155,18 @@ def read_proxy(
         toxics=tuple(toxics),
         **common,
     )
+
+
+def read_written(
+    body: object, catalog: Catalog, seed: int, common: Mapping[str, Any], place: str
+) -> Plan:
+    """As `read_proxy`, for a file; UsageError naming the `place` for all that is wrong."""
+    try:
+        if isinstance(body, dict) and body.get("ttl") is not None:
+            raise UsageError("ttl is for requests; leave it away")
+        return read_proxy(body, catalog, seed, common)
+    except VaurienError as error:
+        raise UsageError(f"{place}: {str(error).removeprefix(f'{_BAD}: ')}") from None
 
 
 def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
@@ -172,7 +194,7 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
             f'{where}: {path!r} is no list of proxies; write [{{"name": ..., "listen": ...,'
             ' "upstream": ...}]'
         )
-    return [(body, f"proxy {number} of {path}") for number, body in enumerate(found, 1)]
+    return [(body, f"{path}, proxy {number}") for number, body in enumerate(found, 1)]
 
 
 def proxy_body(plan: Plan, listen: object, enabled: bool) -> dict[str, Any]:
@@ -242,8 +264,7 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
     if cls is None or registry.kind(cls) != "flow":
         raise UsageError("invalid toxic type")
     name = given.get("name") or f"{kind}_{stream}"
-    if "/" in name or not name.isprintable():
-        raise UsageError(f"name: {name!r} is no name for a toxic; give a text without slashes")
+    _check(name, "name", "toxic")
     if any(other.name == name for other in others):
         raise AlreadyThere("toxic already exists")
     options = _options(given.get("attributes", {}))
@@ -258,19 +279,13 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
 def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     """`toxic` with the attributes and the toxicity of `body` in place of its own."""
     given = fields(body, TOXIC)
-    new = _options(given.get("attributes", {}))
+    options = _options(given.get("attributes", {}))
     with _as_bad():
-        catalog.check_request(toxic.type, new)
-    options = {
-        name: Raw(value, f"attributes.{name}")
-        for name, value in toxic.specification.options.items()
-        if value is not None and name != "stream"
-    }
-    known = {key(name): name for name in options}
-    options.update({known.get(key(name), name): raw for name, raw in new.items()})
-    with _as_bad():
+        catalog.check_request(toxic.type, options)
         toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
-        return catalog.toxic(toxic.type, toxic.name, toxic.stream, toxicity, options, "type")
+        return catalog.toxic(
+            toxic.type, toxic.name, toxic.stream, toxicity, options, "type", toxic.specification
+        )
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any
 
+import gevent
 from gevent import Timeout
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -35,6 +36,25 @@ class _Handler(WSGIHandler):
 
     _timer: Any = None
     _refused: tuple[int, str] | None = None
+
+    def MessageClass(self, *arguments: Any) -> Any:  # noqa: N802
+        """The headers; ValueError if they leave open where the body ends (RFC 9112 6.3)."""
+        headers = super().MessageClass(*arguments)
+        lengths = headers.get_all("content-length", [])
+        if len(lengths) > 1 or (lengths and headers.get("transfer-encoding")):
+            raise ValueError("more than one length")
+        return headers
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except OSError:
+            pass  # the client has gone before it had its answer
+
+    def handle_one_request(self) -> Any:
+        result: Any = super().handle_one_request()
+        too_long = isinstance(result, tuple) and result[0] == "414"
+        return ("414", _raw(414, "the request line is too long")) if too_long else result
 
     def read_requestline(self) -> str:
         """Wait for a request; from its first byte on it has `SLOW` seconds."""
@@ -78,6 +98,7 @@ class _Handler(WSGIHandler):
     def handle_one_response(self) -> None:
         if self._refused is None:
             super().handle_one_response()
+            gevent.sleep(0)  # who sends without waiting for answers must not starve others
             return
         self.close_connection = True
         try:
@@ -105,7 +126,8 @@ class _Handler(WSGIHandler):
 
 def _raw(status: int, reason: str) -> bytes:
     """A whole response, after which the connection closes."""
-    names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large"}
+    names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large",
+             414: "URI Too Long"}  # fmt: skip
     body = json.dumps({"error": reason, "status": status}).encode()
     head = (
         f"HTTP/1.1 {status} {names[status]}\r\nContent-Type: application/json\r\n"

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from vaurien import address
 from vaurien.address import Address
@@ -49,7 +49,9 @@ class Access:
 
         `site` is ``Sec-Fetch-Site``, which browsers send.
         """
-        name = host_name(host) if host else ""
+        name = host_name(host) if host is not None else ""
+        if host is not None and not name:
+            return 400, f"Host {host!r} is no host"
         checked = self.loopback or self.allowed
         if host and checked and not self.unix and not self._is_ours(name):
             return 403, (
@@ -82,12 +84,13 @@ class Access:
         )
 
 
+_HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?", re.ASCII)
+
+
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port, in lower case."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The name in a Host header, without its port, in lower case; nothing if it is no host."""
+    found = _HOST.fullmatch(host)
+    return found[1].strip("[]").rstrip(".").lower() if found else ""
 
 
 def is_loopback(host: str) -> bool:
@@ -195,5 +198,6 @@ def _token(settings: Settings) -> str | None:
         if token == NO_TOKEN:
             raise UsageError(f"{where}: {path!r} has no token; write one into it")
     if token is not None and (not token or not token.isascii() or any(map(str.isspace, token))):
-        raise UsageError(f"{where}: a token is ASCII text without spaces, and not empty")
+        what = f"the file {path!r} has none" if path is not None else "this is none"
+        raise UsageError(f"{where}: a token is ASCII text without spaces, not empty; {what}")
     return token
