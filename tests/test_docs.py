@@ -538,8 +538,8 @@ class Reader:
         start = words.index("vaurien")
         env = dict(word.split("=", 1) for word in words[:start])
         there = words[words.index("--local") + 1] if "--local" in words else "127.0.0.1:8000"
-        if there in self.servers:
-            assert self.servers.pop(there).stop(signal.SIGINT) == 0
+        for before in {there, "all"} & set(self.servers):
+            assert self.servers.pop(before).stop(signal.SIGINT) == 0
         self.ports.pop("8000", None)
         arguments = [self._real(word) for word in words[start + 1 :] if word != there]
         if "--local" in arguments:
