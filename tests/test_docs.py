@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import importlib.util
 import inspect
 import json
 import os
+import pty
 import re
 import shlex
 import shutil
@@ -16,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,8 +26,18 @@ from typing import Any
 import pytest
 
 import vaurien
+from tests.cli.ctl import read_terminal
 from tests.support import PATIENCE, Program, parse_address, run, wait_for
 from vaurien import flow, presets
+from vaurien.cli.ctl_parser import (
+    DONE,
+    INTERRUPTED,
+    MISSING,
+    REFUSED,
+    UNREACHABLE,
+    USAGE,
+    parser,
+)
 from vaurien.control import openapi
 from vaurien.handlers import registry
 from vaurien.observe.events import Ended
@@ -221,10 +233,42 @@ def test_every_flag_is_documented(reference: ModuleType) -> None:
 
 def test_every_public_name_is_documented() -> None:
     told = "".join(page.read_text() for page in PAGES)
-    for name in ("BaseHandler", "FlowHandler", "HandlerDeadlock", "Proxy", "play"):
+    internal = {"Plan", "Specification", "Toxic", "ListenError", "UsageError", "VaurienError"}
+    names = {*vaurien.__all__, "BaseHandler", "FlowHandler", "play"} - internal - {"__version__"}
+    for name in names:
         assert re.search(
             rf"auto(class|exception|function):: vaurien\.((handlers|testing)\.)?{name}\b", told
-        )
+        ), f"{name} is documented nowhere"
+
+
+def test_every_command_of_vaurienctl_is_documented_with_its_flags() -> None:
+    page = (DOCS / "vaurienctl.rst").read_text()
+    for command in commands_of(parser()):
+        assert re.search(rf"^``(enable NAME\.\.\.``, ``)?{command}\b", page, re.MULTILINE), command
+    flags = {name for one in commands_of(parser()).values() for name in flags_of(one)}
+    for flag in flags - {"--help", "-h"}:
+        assert f"``{flag}" in page, f"{flag} is not told of"
+
+
+def test_every_exit_code_of_vaurienctl_is_documented() -> None:
+    page = (DOCS / "vaurienctl.rst").read_text()
+    for code in (DONE, REFUSED, USAGE, UNREACHABLE, MISSING, INTERRUPTED):
+        assert re.search(rf"^{code:<4}  \w", page, re.MULTILINE)
+
+
+def commands_of(made: argparse.ArgumentParser, before: str = "") -> dict[str, Any]:
+    """The parsers of the commands, by name."""
+    found: dict[str, Any] = {}
+    for action in made._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for name, inner in action.choices.items():
+                found |= commands_of(inner, f"{before}{name} ") or {f"{before}{name}": inner}
+    return found
+
+
+def flags_of(made: argparse.ArgumentParser) -> list[str]:
+    """The flags of a command."""
+    return [name for action in made._actions for name in action.option_strings]
 
 
 # Nothing stale
@@ -341,6 +385,7 @@ VARIES = (
     (re.compile(r"(?<=from_backend\": )[1-9]\d+"), "N"),
     (re.compile(r"(?<=\d )[1-9]\d{2,}(?= |$)"), "BYTES"),
     (re.compile(r"\b\d+ open of"), "N open of"),
+    (re.compile(r"(?<=127.0.0.1:)[3-6]\d{4}\b"), "PORT"),  # any free one
     (re.compile(r"(?<=passed in )[\d.]+s"), "SECONDS"),
 )
 
@@ -385,6 +430,24 @@ def free_port() -> str:
         return str(sock.getsockname()[1])
 
 
+def on_terminal(command: str, directory: Path, env: Mapping[str, str]) -> tuple[int, str]:
+    """Run a command on a wide terminal; its exit code, and what it shows."""
+    master, slave = pty.openpty()
+    with subprocess.Popen(
+        ["bash", "-c", command],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=directory,
+        env={**env, "COLUMNS": "200"},
+    ) as process:
+        os.close(slave)
+        text = read_terminal(master)
+        code = process.wait(PATIENCE)
+    os.close(master)
+    return code, text
+
+
 class Reader:
     """Someone who types a page's commands. Servers get free ports; the page's stand for them.
 
@@ -423,6 +486,9 @@ class Reader:
             got = self._signal(words, len(shown))
         elif command == "echo $?":
             got = [str(self.code)]
+        elif words[0] == "vaurienctl" and "|" not in words:
+            self.code, text = on_terminal(self._real(command), self.directory, self.env)
+            got = text.splitlines()
         elif "http.server" in words:
             self._web(words)
             got = []

@@ -1,19 +1,66 @@
-"""Vaurien, a chaos TCP proxy. Importing it patches nothing; only the command line does."""
+"""Vaurien, a chaos TCP proxy. Importing it patches nothing; only the command line does.
 
-from vaurien.errors import HandlerDeadlock, ListenError, UsageError, VaurienError
-from vaurien.plan import Plan, Specification, Toxic
-from vaurien.proxy import Proxy
+Law: what a name needs is imported when it is first asked for, so that a program that only steers a
+Vaurien, as ``vaurienctl`` does, needs no gevent and starts in no time.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vaurien.client import Client
+    from vaurien.errors import (
+        ClientError,
+        HandlerDeadlock,
+        ListenError,
+        Unreachable,
+        UsageError,
+        VaurienError,
+    )
+    from vaurien.plan import Plan, Specification, Toxic
+    from vaurien.process import start_proxy, stop_proxy
+    from vaurien.proxy import Proxy
 
 __all__ = [
+    "Client",
+    "ClientError",
     "HandlerDeadlock",
     "ListenError",
     "Plan",
     "Proxy",
     "Specification",
     "Toxic",
+    "Unreachable",
     "UsageError",
     "VaurienError",
     "__version__",
+    "start_proxy",
+    "stop_proxy",
 ]
 
 __version__ = "2.0.0.dev0"
+
+_MODULES = {
+    "Client": "client",
+    "Plan": "plan",
+    "Proxy": "proxy",
+    "Specification": "plan",
+    "Toxic": "plan",
+    "start_proxy": "process",
+    "stop_proxy": "process",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, imported now; `errors` has those that are not in the table."""
+    if name.startswith("__") or name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_MODULES.get(name, 'errors')}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -49,6 +49,27 @@ class ListenError(VaurienError):
         self.address, self.reason = address, reason
 
 
+class ClientError(VaurienError):
+    """The control API refused what a `vaurien.Client` asked for; its text is the API's sentence.
+
+    `status` is the HTTP status: 400 for something wrong, 401 for the token, 404 for what is not
+    there, 409 for what is there already; 0 if no answer came.
+    """
+
+    def __init__(self, sentence: str, status: int) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+class Unreachable(ClientError):
+    """The control API cannot be reached, does not answer in time, or is none; `status` is 0."""
+
+    exit_code = 3
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(sentence, 0)
+
+
 class HandlerDeadlock(VaurienError):
     """Two calls on one connection would wait for each other's side; the later claim raises."""
 

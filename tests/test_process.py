@@ -1,0 +1,236 @@
+"""``start_proxy`` and ``stop_proxy``: ready when they say so, and nothing left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import vaurien
+from tests.support import PATIENCE, Backend, dial, exchange, wait_for
+from vaurien import UsageError, VaurienError, start_proxy, stop_proxy
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.startswith("VAURIEN_"):
+            monkeypatch.delenv(name)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has asked after yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_it_listens_when_the_call_returns(echo_backend: Backend) -> None:
+    running = start_proxy(distant=echo_backend.address)
+    try:
+        with dial(running.address) as sock:
+            assert exchange(sock, b"hello") == b"hello"
+        assert running.proxies == {"default": running.address}
+        assert running.client.health()["status"] == "ok"
+        assert alive(running.pid)
+        assert f"pid {running.pid}: default at {running.address}" in repr(running)
+    finally:
+        code = stop_proxy(running)
+    assert code == 0
+    assert not alive(running.pid)
+    assert running.stop() == 0
+    assert "ended with 0" in repr(running)
+    with pytest.raises(OSError, match="refused"):
+        dial(running.address)
+
+
+def test_settings_are_keywords(echo_backend: Backend) -> None:
+    with start_proxy(
+        local="127.0.0.1:0",
+        distant=echo_backend.address,
+        behavior="100:error",
+        handlers={"error": {"inject": False, "warmup": 0}},
+        on_connect="0:refuse",
+        max_connections=10,
+        seed=7,
+        journal=None,
+    ) as running:
+        state = running.client.proxy("default")
+        assert state["behavior"] == "100:error"
+        assert state["on_connect"] == "0:refuse"
+        assert state["handlers"]["error"]["inject"] is False
+        assert state["seed"] == 7
+        with dial(running.address) as sock:
+            assert exchange(sock, b"hello") != b"hello"
+        wait_for(lambda: "error" in running.log, "the line of the log")
+    assert "error" in running.log
+
+
+def test_a_file_may_have_many_proxies(tmp_path: Path, echo_backend: Backend) -> None:
+    file = tmp_path / "farm.ini"
+    names = ("one", "two")
+    file.write_text(
+        "".join(
+            f"[proxy:{name}]\nlocal = 127.0.0.1:0\ndistant = {echo_backend.address}\n"
+            for name in names
+        )
+    )
+    with start_proxy(config=file) as running:
+        assert tuple(running.proxies) == names
+        assert running.address == running.proxies["one"]
+        for address in running.proxies.values():
+            with dial(address) as sock:
+                assert exchange(sock, b"hello") == b"hello"
+
+
+def test_it_may_begin_without_a_proxy(echo_backend: Backend) -> None:
+    with start_proxy() as running:
+        assert running.proxies == {}
+        with pytest.raises(VaurienError, match=r"client\.create"):
+            _ = running.address
+        state = running.client.create("redis", "127.0.0.1:0", echo_backend.address)
+        with dial(state["local"]) as sock:
+            assert exchange(sock, b"hello") == b"hello"
+
+
+def test_it_may_run_without_an_api(echo_backend: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VAURIEN_HTTP", "yes")
+    with start_proxy(distant=echo_backend.address, http=False) as running:
+        assert running.http is None
+        with pytest.raises(VaurienError, match="http=False"):
+            _ = running.client
+        with dial(running.address) as sock:
+            assert exchange(sock, b"hello") == b"hello"
+
+
+def test_wrong_settings_are_its_own_sentence(echo_backend: Backend) -> None:
+    with pytest.raises(UsageError, match=r"^--behavior: .*'dleay'; did you mean 'delay'\?$"):
+        start_proxy(distant=echo_backend.address, behavior="20:dleay")
+    with pytest.raises(UsageError, match=r"--distnat.*did you mean '--distant'"):
+        start_proxy(distnat=echo_backend.address)
+    with pytest.raises(UsageError, match=r"slep"):
+        start_proxy(distant=echo_backend.address, handlers={"delay": {"slep": 1}})
+
+
+def test_an_address_that_is_taken_is_its_own_sentence(echo_backend: Backend) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        local = f"127.0.0.1:{taken.getsockname()[1]}"
+        with pytest.raises(VaurienError, match=local) as caught:
+            start_proxy(local=local, distant=echo_backend.address)
+    assert not isinstance(caught.value, UsageError)
+
+
+def test_what_does_not_become_ready_is_ended(tmp_path: Path) -> None:
+    fifo = tmp_path / "config.ini"
+    os.mkfifo(fifo)  # whoever opens it to read waits
+    with pytest.raises(VaurienError, match=r"does not listen after 1 s"):
+        start_proxy(config=fifo, ready_timeout=1)
+    assert _children() == []
+
+
+def _children() -> list[str]:
+    return Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
+
+
+def test_failures_leave_nothing_behind(echo_backend: Backend) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        with pytest.raises(UsageError):
+            start_proxy(distant=echo_backend.address, behavior="x")
+        start_proxy(distant=echo_backend.address).stop()
+    assert len(os.listdir("/proc/self/fd")) == before
+    assert _children() == []
+
+
+def test_the_exit_code_is_told(echo_backend: Backend) -> None:
+    running = start_proxy(distant=echo_backend.address, behavior="0:delay", strict=True)
+    assert stop_proxy(running) == 3
+    assert "delay" in running.log
+
+
+def test_what_does_not_end_is_killed(echo_backend: Backend) -> None:
+    running = start_proxy(distant=echo_backend.address)
+    os.kill(running.pid, signal.SIGSTOP)
+    assert running.stop(timeout=0.2) == -signal.SIGKILL
+
+
+def test_one_that_died_is_stopped_all_the_same(echo_backend: Backend) -> None:
+    running = start_proxy(distant=echo_backend.address)
+    os.kill(running.pid, signal.SIGKILL)
+    assert running.stop() == -signal.SIGKILL
+
+
+def test_ctrl_c_at_the_caller_does_not_reach_it(echo_backend: Backend) -> None:
+    with start_proxy(distant=echo_backend.address) as running:
+        assert os.getpgid(running.pid) != os.getpgid(0)
+
+
+def test_the_token_is_not_among_its_arguments(echo_backend: Backend) -> None:
+    with start_proxy(distant=echo_backend.address, http_token="secret") as running:
+        assert b"secret" not in Path(f"/proc/{running.pid}/cmdline").read_bytes()
+
+
+CALLER = """
+import sys, vaurien
+running = vaurien.start_proxy(distant=sys.argv[1])
+print(running.pid, running.address, flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def caller(echo_backend: Backend) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A program that has started a proxy and goes on; the proxy's number and address."""
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLER, echo_backend.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    ) as process:
+        try:
+            assert process.stdout is not None
+            pid, address = process.stdout.readline().split()
+            yield process, int(pid), address
+        finally:
+            process.kill()
+
+
+def test_it_ends_when_its_caller_is_killed(
+    caller: tuple[subprocess.Popen[str], int, str],
+) -> None:
+    process, pid, address = caller
+    with dial(address) as sock:
+        assert exchange(sock, b"hello") == b"hello"
+        assert alive(pid)
+        process.kill()
+        wait_for(lambda: not alive(pid), "the proxy to go", PATIENCE)
+    with pytest.raises(OSError, match="refused"):
+        dial(address)
+
+
+def test_it_ends_when_its_caller_ends_without_a_word(
+    caller: tuple[subprocess.Popen[str], int, str],
+) -> None:
+    process, pid, _ = caller
+    assert process.stdin is not None
+    process.stdin.close()
+    process.wait(PATIENCE)
+    wait_for(lambda: not alive(pid), "the proxy to go", PATIENCE)
+
+
+def test_the_public_names_are_there() -> None:
+    for name in vaurien.__all__:
+        assert getattr(vaurien, name) is not None
+        assert name in dir(vaurien)
+    with pytest.raises(AttributeError, match="no attribute 'Clint'"):
+        _ = vaurien.Clint

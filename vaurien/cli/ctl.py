@@ -1,0 +1,106 @@
+"""``vaurienctl``: steers a running Vaurien from the command line.
+
+Law: built on `vaurien.Client` only. This is its one border where an error becomes a sentence and an
+exit code; a user's mistake is never a traceback.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+from collections.abc import Sequence
+
+from vaurien.cli import completion
+from vaurien.cli import ctl_commands as do
+from vaurien.cli.completion import HIDDEN
+from vaurien.cli.ctl_commands import Ask
+from vaurien.cli.ctl_parser import DONE, INTERRUPTED, MISSING, REFUSED, arrange, parser
+from vaurien.cli.tables import Output
+from vaurien.client import TIMEOUT, Client, api_address
+from vaurien.errors import ClientError, UsageError, VaurienError, nearest
+
+
+def _run(arguments: Sequence[str]) -> None:
+    made = parser()
+    if arguments[:1] == [HIDDEN]:
+        for line in completion.answer(made, arguments[1:]):
+            print(line)
+        return
+    args, more = made.parse_known_args(arrange(made, arguments))
+    if more:
+        raise UsageError(f"{more[0]!r} is one word too many; see vaurienctl --help")
+    if (shell := getattr(args, "shell", None)) is not None:
+        print(completion.SCRIPTS[shell], end="")
+        return
+    defaults = {"host": None, "token": None, "timeout": None, "json": False}
+    for name, value in defaults.items():
+        setattr(args, name, getattr(args, name, value))
+    if args.host is not None:
+        api_address(args.host, "--host")
+    client = Client(args.host, token=args.token, timeout=args.timeout or TIMEOUT)
+    try:
+        args.run(Ask(client, args, Output(args.json)))
+    except ClientError as error:
+        raise _nearer(client, args, error) from error
+
+
+def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> ClientError:
+    """The API's error; if it is of what is not there, one with the nearest that is."""
+    with contextlib.suppress(ClientError):
+        if str(error) == "invalid toxic type":
+            flows = [one["name"] for one in client.list_handlers() if one["kind"] == "flow"]
+            hint = nearest(args.type, flows, "flow handlers")
+            return ClientError(f"there is no flow handler {args.type!r}; {hint}", error.status)
+        if error.status != 404:
+            return error
+        states = {state["name"]: state for state in client.proxies()}
+        named = [getattr(args, "proxy", None), *getattr(args, "names", [])]
+        if args.run in (do.show, do.change):
+            named.append(args.name)
+        for name in named:
+            if name is not None and name not in states:
+                hint = nearest(name, states, "proxies")
+                return ClientError(f"there is no proxy {name!r}; {hint}", 404)
+        for name in [getattr(args, "toxic", None), *getattr(args, "toxics", [])]:
+            toxics = [toxic["name"] for toxic in states[args.proxy]["toxics"]] if name else []
+            if name is not None and name not in toxics:
+                hint = nearest(name, toxics, "toxics")
+                return ClientError(f"{args.proxy} has no toxic {name!r}; {hint}", 404)
+        if (number := getattr(args, "drop", None)) is not None:
+            there = [str(one["number"]) for one in client.connections(args.proxy)]
+            hint = f"connections: {', '.join(there[:10])}" if there else "it has none"
+            return ClientError(f"{args.proxy} has no open connection {number}; {hint}", 404)
+    return error
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run ``vaurienctl``; the exit code, see `vaurien.cli.ctl_parser.EPILOG`."""
+    if sys.stdout is None:  # closed by whoever started us
+        sys.stdout = open(os.devnull, "w")
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    try:
+        try:
+            _run(sys.argv[1:] if arguments is None else list(arguments))
+        except SystemExit:  # argparse has printed its help
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except VaurienError as error:
+        print(f"vaurienctl: {error}", file=sys.stderr)
+        missing = isinstance(error, ClientError) and error.status == 404
+        return MISSING if missing else error.exit_code
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # what is left goes there
+        if isinstance(error, BrokenPipeError):  # the reader has gone, as in `... | head -1`
+            return DONE
+        print(f"vaurienctl: cannot write the output: {error.strerror}", file=sys.stderr)
+        return REFUSED
+    return DONE
+
+
+if __name__ == "__main__":
+    sys.exit(main())
