@@ -115,8 +115,8 @@ def test_the_reference_has_all_that_a_preset_may_say(reference: ModuleType) -> N
 
 def test_every_field_of_the_journal_is_documented(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    journal = Journal(str(path), 1)
-    journal(Ended(0.0, "default", 1, "client", 1, (), (), (), 0, 0, 0.0, "next"))
+    journal = Journal(str(path))
+    journal(Ended(0.0, "default", 1, 1, "client", 1, (), (), (), 0, 0, 0.0, "next"))
     journal.stop()
     page = (DOCS / "journal.rst").read_text()
     fields = list(json.loads(path.read_text()))

@@ -208,7 +208,7 @@ def test_what_is_extended_gives_what_is_not_said_here(tmp_path: Path, file: Path
     found = resolved(write(file, "[DEFAULT]\nextends = base.ini\n[vaurien]\ntimeout = 2\n"))
     assert found["timeout"] == 2
     assert found["backlog"] == 1
-    assert found.handlers["delay"].options["sleep"] == 3
+    assert found.catalog.specifications["delay"].options["sleep"] == 3
 
 
 def test_what_is_extended_is_relative_to_the_file(

@@ -18,7 +18,10 @@ _HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?"
 
 @dataclass(frozen=True)
 class Address:
-    """A place to listen at or to connect to: a host and port, or the path of a unix socket."""
+    """A place to listen at or to connect to: a host and port, or the path of a unix socket.
+
+    Without a host it is all addresses of this machine.
+    """
 
     host: str = ""
     port: int = 0
@@ -41,10 +44,11 @@ class Address:
         return True
 
 
-def parse(text: str, where: str, *, port_zero: bool = True) -> Address:
+def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = False) -> Address:
     """The address in `text`; UsageError naming `where` if it is none.
 
-    `port_zero` says whether port 0 (any free port) makes sense there.
+    `port_zero` says whether port 0 (any free port) makes sense there, `any_host` whether the host
+    may be left away, for all addresses of this machine.
     """
     text = text.strip()
     if text.startswith("unix:"):
@@ -57,7 +61,7 @@ def parse(text: str, where: str, *, port_zero: bool = True) -> Address:
     if "://" in text:
         raise UsageError(f"{where}: {text!r} is a URL; write HOST:PORT, [IPV6]:PORT or unix:PATH")
     host, colon, port = text.rpartition(":")
-    if not colon or not host:
+    if not colon or not (host or any_host):
         raise UsageError(f"{where}: {text!r} has no host and port; write HOST:PORT or unix:PATH")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
@@ -67,7 +71,7 @@ def parse(text: str, where: str, *, port_zero: bool = True) -> Address:
             raise UsageError(f"{where}: {host!r} is no IPv6 address; write [::1]:PORT") from None
     elif ":" in host:
         raise UsageError(f"{where}: {text!r} is ambiguous; write an IPv6 address as [::1]:PORT")
-    elif not _HOST.fullmatch(host):
+    elif host and not _HOST.fullmatch(host):
         raise UsageError(f"{where}: {host!r} is no host name; write HOST:PORT or unix:PATH")
     if not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
         raise UsageError(f"{where}: {port!r} is no port; give a number from 0 to 65535")

@@ -25,8 +25,28 @@ class UsageError(VaurienError):
     http_status = 400
 
 
+class NotFound(VaurienError):
+    """There is no proxy, toxic or connection of that name."""
+
+    exit_code = 4
+    http_status = 404
+
+
+class AlreadyThere(VaurienError):
+    """A proxy or toxic of that name exists."""
+
+    http_status = 409
+
+
 class ListenError(VaurienError):
-    """The local address could not be bound."""
+    """The local address could not be bound.
+
+    `address` is that address, `reason` what the system said, if it was asked.
+    """
+
+    def __init__(self, message: str, address: object = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.address, self.reason = address, reason
 
 
 class HandlerDeadlock(VaurienError):

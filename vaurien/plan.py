@@ -168,11 +168,14 @@ class Toxic:
     """A flow handler pinned to a proxy: it acts on all exchanges of the connections that it hits.
 
     It hits a connection when the draw made for the two is below `toxicity` (0 to 1). The name of
-    its specification is its own, and unique in its proxy.
+    its specification is its own, and unique in its proxy. `type` is what it was asked by, a
+    handler's name; `stream` is as it was written, in any case.
     """
 
     specification: Specification
     toxicity: float = 1.0
+    type: str = ""
+    stream: str = ""
 
     def __post_init__(self) -> None:
         if not self.specification.is_flow:
@@ -185,11 +188,25 @@ class Toxic:
         _refuse_length(self.specification, f"toxic {self.name!r}")
         if not 0 <= self.toxicity <= 1:
             raise UsageError(f"toxic {self.name!r}: toxicity {self.toxicity} is not from 0 to 1")
+        spec = self.specification
+        if not self.type:
+            object.__setattr__(self, "type", spec.cls.name)  # type: ignore[attr-defined]
+        if not self.stream:
+            both, up = all(map(spec.acts, (True, False))), spec.acts(True)
+            stream = "both" if both else "upstream" if up else "downstream"
+            object.__setattr__(self, "stream", stream)
 
     @property
     def name(self) -> str:
         """Its name."""
         return self.specification.name
+
+    def same_kind(self, other: Toxic) -> bool:
+        """Whether one can be updated to the other: of one class, and in one stream."""
+        mine, its = self.specification, other.specification
+        return mine.cls is its.cls and all(
+            mine.acts(flow) == its.acts(flow) for flow in (False, True)
+        )
 
 
 def order(behavior: Behavior, where: str) -> dict[str, int]:
@@ -286,6 +303,23 @@ def check_connect(
             raise UsageError(f"{where}: {part!r}: one handler meets a client; take one of them")
 
 
+#: What the names in behaviors stand for: one handler, or several for a preset.
+Handlers = Mapping[str, Specification | tuple[Specification, ...]]
+
+
+def together(handlers: Handlers) -> Callable[[str], tuple[Specification, ...]]:
+    """Tells what handlers joined by ``+`` are; nothing for dummy."""
+
+    def stand_for(combination: str) -> tuple[Specification, ...]:
+        found: list[Specification] = []
+        for name in combination.split("+"):
+            specs = handlers.get(name, ())
+            found += specs if isinstance(specs, tuple) else (specs,)
+        return tuple(found)
+
+    return stand_for
+
+
 @dataclass(frozen=True)
 class Plan:
     """What one proxy does. Times are in seconds, sizes in bytes.
@@ -297,9 +331,11 @@ class Plan:
     local: Address
     distant: Address
     behavior: Behavior
-    handlers: Mapping[str, Specification | tuple[Specification, ...]]
+    handlers: Handlers
     seed: int
     name: str = "default"
+    enabled: bool = True
+    protocol: str = "tcp"
     timeout: float = 0.0
     connect_timeout: float = 10.0
     max_connections: int = 0
@@ -314,11 +350,7 @@ class Plan:
 
     def specifications(self, combination: str) -> tuple[Specification, ...]:
         """What the handlers joined by ``+`` in `combination` are; nothing for dummy."""
-        found: list[Specification] = []
-        for name in combination.split("+"):
-            specs = self.handlers.get(name, ())
-            found += specs if isinstance(specs, tuple) else (specs,)
-        return tuple(found)
+        return together(self.handlers)(combination)
 
     def __post_init__(self) -> None:
         names = [toxic.name for toxic in self.toxics]

@@ -10,9 +10,12 @@ from dataclasses import replace
 
 from vaurien.address import Address
 from vaurien.errors import UsageError, nearest
+from vaurien.net.connection import Connection
+from vaurien.net.dial import Target
+from vaurien.net.listener import Bound, locate
 from vaurien.net.server import Counters, Server
 from vaurien.observe.events import Event
-from vaurien.observe.summary import Stats
+from vaurien.observe.summary import Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
 
@@ -50,10 +53,36 @@ class Proxy:
         """What happened since the start."""
         return self._server.counters
 
+    def done(self) -> Mapping[str, Done]:
+        """What handlers did, by their names; toxics by the names of their types, gone ones too."""
+        return self._server.done()
+
+    def totals(self) -> Totals:
+        """What happened since the start, with the bytes of connections that are open."""
+        return self._server.totals()
+
     @property
     def connections(self) -> int:
         """How many connections there are now."""
         return len(self._server.connections)
+
+    @property
+    def enabled(self) -> bool:
+        """Whether it is to listen; `down` may have it that it does not at present."""
+        return self._server.enabled
+
+    def each(self) -> list[Connection]:
+        """The connections there are now."""
+        return list(self._server.connections.values())
+
+    @property
+    def observers(self) -> tuple[Callable[[Event], None], ...]:
+        """Who is told of exchanges that a handler touches."""
+        return self._server.observers
+
+    @observers.setter
+    def observers(self, observers: tuple[Callable[[Event], None], ...]) -> None:
+        self._server.observers = observers
 
     @property
     def stats(self) -> Mapping[str, Stats]:
@@ -68,7 +97,7 @@ class Proxy:
         """Pin `toxic` to the connections that it hits, open ones too; UsageError if it is there."""
         if toxic.name in self._server.toxics:
             raise UsageError(f"toxic {toxic.name!r} already exists; choose another name")
-        self.plan = replace(self.plan, toxics=(*self.plan.toxics, toxic))
+        self._take(replace(self.plan, toxics=(*self.plan.toxics, toxic)))
         self._server.add_toxic(toxic)
 
     def update_toxic(self, toxic: Toxic) -> None:
@@ -77,20 +106,17 @@ class Proxy:
         What it holds is passed on, its state stays, its clock starts anew. UsageError if there is
         none of that name, or it is another thing.
         """
-        before = self._toxic(toxic.name).specification
-        after = toxic.specification
-        flows = (False, True)
-        if before.cls is not after.cls or [*map(before.acts, flows)] != [*map(after.acts, flows)]:
+        if not toxic.same_kind(self._toxic(toxic.name)):
             raise UsageError(f"toxic {toxic.name!r} keeps its type and stream; remove it first")
         toxics = [toxic if old.name == toxic.name else old for old in self.plan.toxics]
-        self.plan = replace(self.plan, toxics=tuple(toxics))
+        self._take(replace(self.plan, toxics=tuple(toxics)))
         self._server.update_toxic(toxic)
 
     def remove_toxic(self, name: str) -> None:
         """Take a toxic away; what it holds is passed on. UsageError if there is none."""
         self._toxic(name)
         left = tuple(toxic for toxic in self.plan.toxics if toxic.name != name)
-        self.plan = replace(self.plan, toxics=left)
+        self._take(replace(self.plan, toxics=left))
         self._server.remove_toxic(name)
 
     def _toxic(self, name: str) -> Toxic:
@@ -100,11 +126,107 @@ class Proxy:
         known = [toxic.name for toxic in self.plan.toxics]
         raise UsageError(f"there is no toxic {name!r}; {nearest(name, known, 'toxics')}")
 
-    def start(self) -> None:
-        """Listen; ListenError if the address cannot be had."""
-        self._server.listen()
+    def start(self, target: Target | None = None) -> None:
+        """Listen, if its plan has it enabled; ListenError if the address cannot be had.
+
+        `target` is where the plan's local address is; without it, it is resolved here.
+        """
+        if self.plan.enabled:
+            self._server.listen(
+                self._server.bind(self.plan.local, target or locate(self.plan.local))
+            )
+
+    def enable(self, target: Target | None = None) -> None:
+        """Listen, where it last did; ListenError if the address cannot be had."""
+        plan = replace(self.plan, enabled=True)
+        self.change(plan, target)
+
+    def disable(self) -> None:
+        """Listen no more, and end all connections, waiting for nothing."""
+        if self.enabled:
+            self._server.disable()
+        self._take(replace(self.plan, enabled=False))
+
+    def drop(self, number: int | None = None, how: str = "fin") -> int:
+        """End all connections or that of a number, by ``fin`` or ``reset``; how many there were."""
+        if number is None:
+            return self._server.end_all("dropped", how)
+        return self._server.end_one(number, "dropped", how)
+
+    def change(self, plan: Plan, target: Target | None = None) -> None:
+        """Put `plan` in force; ListenError or UsageError if that cannot be, and nothing changed.
+
+        What is the same in both plans is not touched. Another local address, backend or seed ends
+        all connections. `target` is where the plan's local address is, as `locate` says; without
+        it, it is resolved here, which may take time.
+        """
+        if target is None:
+            target = self.locate(plan)
+        self.prepare(plan, target).apply()
+
+    def locate(self, plan: Plan) -> Target | None:
+        """Where `plan` is to listen, unless that is where it does, or last did.
+
+        ListenError if the name does not resolve.
+        """
+        known = plan.local == self.plan.local and self._server.located
+        return None if known or not plan.enabled else locate(plan.local)
+
+    def is_at(self, target: Target) -> bool:
+        """Whether it listens there, or last did."""
+        return self._server.is_at(target)
+
+    def pause(self) -> None:
+        """Give up the address for a moment, for others; connections stay."""
+        self._server.give_up()
+
+    def resume(self) -> None:
+        """Listen again after `pause`."""
+        self._server.resume()
+
+    def prepare(self, plan: Plan, target: Target | None) -> Change:
+        """A change to `plan`, ready to be applied; raises as `change` does."""
+        return Change(self, self._server, plan, target)
+
+    def _take(self, plan: Plan) -> None:
+        self.plan = self._server.plan = plan
 
     def stop(self, drain: float = 0.0) -> int:
         """Stop accepting, let connections end for `drain` seconds; how many had to be ended."""
         self._server.stop_listening()
         return self._server.drain(drain)
+
+
+class Change:
+    """Another plan for a proxy: all that can fail is done, nothing has changed yet.
+
+    It is applied or cancelled. Meanwhile the listener may be closed, if its port is wanted again.
+    """
+
+    def __init__(self, proxy: Proxy, server: Server, plan: Plan, target: Target | None) -> None:
+        self._proxy, self._server, self._plan = proxy, server, plan
+        self._put_in_force = server.prepare(plan)
+        self._moved = plan.local != proxy.plan.local and not (target and server.is_at(target))
+        self._bound: Bound | None = None
+        if plan.enabled and (self._moved or not server.enabled):
+            self._bound = server.bind(plan.local, None if not self._moved else target)
+
+    def apply(self) -> None:
+        """Put the plan in force."""
+        proxy, server = self._proxy, self._server
+        if self._moved:
+            server.end_all("dropped")
+        if not self._plan.enabled:
+            if server.enabled:
+                server.disable()
+            if self._moved:
+                server.forget_address()
+        proxy.plan = self._plan
+        self._put_in_force()
+        if self._bound is not None:
+            server.listen(self._bound)
+
+    def cancel(self) -> None:
+        """Leave all as it is; whoever had his listener paused has to have it resumed."""
+        if self._bound is not None:
+            self._bound.close()

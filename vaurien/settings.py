@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vaurien import address, behavior, ini, presets
+from vaurien import address, behavior, ini
 from vaurien.behavior import DUMMY
+from vaurien.catalog import Catalog, dotted, toxics
+from vaurien.control.bodies import check_name, read_file, read_proxy
+from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
 from vaurien.observe import journal
@@ -30,23 +33,17 @@ from vaurien.options import (
     show,
     whole,
 )
-from vaurien.plan import (
-    NOTHING,
-    Plan,
-    Specification,
-    check,
-    check_connect,
-    framework,
-    specify,
-)
-from vaurien.presets import Preset
+from vaurien.plan import NOTHING, Plan, Toxic, check, check_connect, framework, together
 
 PREFIX = "VAURIEN_"
 _HANDLERS = "HANDLERS_"
 _FLAG = "--handlers."
+_SECTION = "proxy:"
+DEFAULT = "default"  # the proxy of the plain command line
 
 connect_seconds = Bounded(number, "seconds", 0.001, 1e6)
 held_bytes = Bounded(whole, "bytes", 1)
+port_number = Bounded(whole, "port", 0, 65535)
 backlog_count = Bounded(whole, "count", 1, 65535)
 
 SETTINGS: tuple[Option, ...] = (
@@ -57,6 +54,9 @@ SETTINGS: tuple[Option, ...] = (
            " 20:delay,5:error; the rest is passed on", str, "100:dummy"),
     Option("on-connect", "Who deals with which share of the clients that connect, in percent, such"
            " as 10:refuse,5:slow_accept; the rest is let in", str, None),
+    Option("protocol", "What tells where exchanges begin", str, "tcp", ("tcp",)),
+    Option("toxics", "What acts on all exchanges: [NAME:] TYPE [OPTION=VALUE ...], separated by"
+           " commas, such as latency latency=100 stream=upstream", str, None),
     Option("seed", "The seed of all random decisions; drawn and printed if not set", whole, None),
     Option("timeout", "End a connection that is idle for so many seconds; 0 for never", seconds, 0),
     Option("connect-timeout", "Give up an address of the backend after so many seconds",
@@ -75,47 +75,108 @@ SETTINGS: tuple[Option, ...] = (
     Option("replay", "A journal whose decisions are made again, in place of the draws", str, None),
     Option("strict", "End with exit code 3 if a handler of the behavior never fired", bool, False),
     Option("drain", "On SIGINT or SIGTERM, let connections end for so many seconds", seconds, 5),
+    Option("http", "Serve the control API", bool, False),
+    Option("http-host", "Where the control API listens: a host, or unix:PATH", str, "localhost"),
+    Option("http-port", "The port of the control API; 0 for any free one", port_number, 8080),
+    Option("http-token", "What requests must show: Authorization: Bearer TOKEN; none for nothing,"
+           " wherever it listens", str, None),
+    Option("http-token-file", "The file that has the token", str, None),
+    Option("http-allowed-host", "Names, separated by commas, by which clients may call the control"
+           " API, beside those of this machine", str, None),
+    Option("toxiproxy", "Serve the control API at Toxiproxy's port too", bool, False),
+    Option("toxiproxy-port", "That port; 0 for any free one", port_number, 8474),
     Option("log-level", "How much is logged", str, "info", LEVELS),
     Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),
 )  # fmt: skip
 
+#: What a ``[proxy:NAME]`` section may say.
+_OF_A_PROXY = ("local", "distant", "behavior", "on-connect", "protocol", "toxics", "seed")
+_PROXY: dict[str, Option] = {
+    **{option.key: option for option in SETTINGS if option.key in _OF_A_PROXY},
+    "enabled": Option("enabled", "Whether it listens from the start", bool, True),
+}
+_MAKES_DEFAULT = ("local", "distant", "behavior")
+
 
 @dataclass
 class Settings:
-    """All settings, converted, each with where it came from."""
+    """All settings, converted, each with where it came from; and what becomes of them.
+
+    `plans` are those of the proxies, in order; there may be none if there is an API.
+    """
 
     values: dict[str, Any]
     sources: dict[str, str]
-    handlers: dict[str, Specification]  # all that are configured, used or not
-    handler_sources: dict[tuple[str, str], str]
+    catalog: Catalog
+    plans: tuple[Plan, ...] = ()
     warnings: list[str] = field(default_factory=list)
-    plan: Plan = field(init=False)
-    presets: Mapping[str, Preset] = field(default_factory=dict)
+    access: Access | None = None  # to the control API, if there is one
 
     def __getitem__(self, name: str) -> Any:
         return self.values[key(name)]
 
+    def where(self, name: str) -> str:
+        """Who gave a setting, for a message; its flag if nobody did."""
+        source = self.sources[name]
+        return f"--{name}" if source == "default" else source
+
+    @property
+    def plan(self) -> Plan:
+        """The plan of the first proxy, which must be there."""
+        return self.plans[0]
+
+    @property
+    def has_api(self) -> bool:
+        """Whether the control API is wanted."""
+        return bool(self["http"] or self["toxiproxy"])
+
+    @property
+    def common(self) -> dict[str, Any]:
+        """What the plans of all proxies have in common, those made by the API included."""
+        names = ("max-held", "timeout", "connect-timeout", "max-connections", "backlog", "spin")
+        return {name.replace("-", "_"): self.values[name] for name in names}
+
     def lines(self) -> Iterator[str]:
         """What ``--check`` prints."""
-        rows = [(name, show(value), self.sources[name]) for name, value in self.values.items()]
+        own = () if any(plan.name == DEFAULT for plan in self.plans) else _OF_A_PROXY
+        rows = [
+            (name, show(value), self.sources[name])
+            for name, value in self.values.items()
+            if name not in own or name == "seed"
+        ]
+        for plan in self.plans:
+            if plan.name != DEFAULT:
+                state = "" if plan.enabled else " (disabled)"
+                rows.append((f"proxy {plan.name}", f"{plan.local} to {plan.distant}{state}", ""))
+                rows.append(("  behavior", str(plan.behavior), ""))
+                if plan.on_connect.parts:
+                    rows.append(("  on-connect", str(plan.on_connect), ""))
+            for toxic in plan.toxics:
+                spec = toxic.specification
+                values = " ".join(f"{n}={show(value)}" for n, value in spec.options.items())
+                rows.append(
+                    (f"  toxic {toxic.name}", f"{toxic.type} {values}".rstrip(),
+                     f"{toxic.stream}, toxicity {toxic.toxicity:g}")
+                )  # fmt: skip
+        handlers = {name: spec for plan in self.plans for name, spec in plan.handlers.items()}
         used = {
-            *(name for name in self.plan.handlers),
-            *(spec.name for name in self.plan.handlers for spec in self.plan.specifications(name)),
+            *handlers,
+            *(spec.name for name in handlers for spec in together(handlers)(name)),
         }
-        for spec in self.handlers.values():
+        for spec in self.catalog.specifications.values():
             sources = {
-                name: self.handler_sources.get((spec.name, key(name)), "default")
+                name: self.catalog.sources.get((spec.name, key(name)), "default")
                 for name in spec.in_force
             }
             if spec.name in used or any(source != "default" for source in sources.values()):
-                rows.append((f"handler {spec.name}", _path(spec.cls), ""))
+                rows.append((f"handler {spec.name}", dotted(spec.cls), ""))
                 rows += [
                     (f"  {name}", show(value), sources[name])
                     for name, value in spec.in_force.items()
                 ]
         rows += [
             (f"preset {name}", preset.summary, "")
-            for name, preset in self.presets.items()
+            for name, preset in self.catalog.presets.items()
             if name in used
         ]
         left = max(len(row[0]) for row in rows)
@@ -136,7 +197,7 @@ def resolve(
     """
     layers = _Layers(environ)
     config = arguments.get("config") or layers.environment.pop("config", None)
-    sections = {} if config is None else ini.read(config.value, config.where)
+    sections, bodies = ({}, []) if config is None else _read(config)
 
     raws: dict[str, Raw] = {}
     for name, raw in (sections.get("vaurien") or {}).items():
@@ -156,92 +217,197 @@ def resolve(
     if values["seed"] is None:
         values["seed"], sources["seed"] = secrets.randbelow(2**32), "drawn"
 
-    def where(name: str) -> str:
-        return f"--{name}" if sources[name] == "default" else sources[name]
-
-    weighted = behavior.parse(values["behavior"], where("behavior"))
-    meeting = NOTHING
-    if values["on-connect"] is not None:
-        meeting = behavior.parse(values["on-connect"], where("on-connect"))
-    found = _Handlers(sections)
-    found.get(DUMMY, where("behavior"))  # always there: nothing else may be called so
+    catalog = Catalog(sections)
+    settings = Settings(values, sources, catalog)
+    texts = _proxies(settings, raws, sections, bool(bodies))
     used = {
-        name: found.get(name, where(setting))
-        for setting, names in (("behavior", weighted.names), ("on-connect", meeting.names))
-        for name in names
+        name: catalog.get(name, raw.where)
+        for proxy in texts
+        for raw in (proxy.raws.get("behavior"), proxy.raws.get("on-connect"))
+        if raw is not None
+        for name in behavior.parse(raw.value, raw.where).names
         if name != DUMMY
     }
-    layered = (found.from_file(), layers.handlers(found.classes), handler_arguments)
-    specifications, handler_sources = _specify(found, layered)
-    settings = Settings(values, sources, specifications, handler_sources, layers.warnings())
-    settings.presets = found.presets
+    catalog.configure(layers.handlers(catalog.classes), handler_arguments)
+    settings.warnings = layers.warnings()
     for name in sorted({name.rpartition(".")[0] for name, _ in handler_arguments}):
-        if found.canonical(name) not in used.values():
+        if catalog.canonical(name) not in used.values() and not settings.has_api:
             settings.warnings.append(f"{_FLAG}{name}.*: no behavior picks {name!r}")
-    handlers = {
-        name: found.presets[own].specifications if own in found.presets else specifications[own]
-        for name, own in used.items()
-    }
-    replay = None
+    common = settings.common
+    plans = [proxy.plan(catalog, values["seed"], common) for proxy in texts]
+    for body, where in bodies:
+        plans.append(read_proxy(body, catalog, values["seed"], common, where))
+    names = [plan.name for plan in plans]
+    if doubled := next((name for name in names if names.count(name) > 1), None):
+        raise UsageError(f"proxy {doubled!r} is there twice; give one another name")
+    _refuse_one_address(plans)
     if values["replay"] is not None:
-        replay = _replay(settings, found)
-        weighted, meeting, handlers = replay.behavior, replay.on_connect, replay.handlers
-
-    def stands_for(part: str) -> list[Specification]:
-        specs = [handlers.get(name, ()) for name in part.split("+")]
-        return [one for spec in specs for one in (spec if isinstance(spec, tuple) else (spec,))]
-
-    places = ("behavior", "on-connect") if replay is None else ("replay", "replay")
-    check(weighted, stands_for, where(places[0]))
-    check_connect(meeting, stands_for, where(places[1]), replayed=replay is not None)
-    files = [values["journal"], values["replay"]]
-    if None not in files and os.path.realpath(files[0]) == os.path.realpath(files[1]):
-        raise UsageError(
-            f"{where('journal')}: {values['journal']!r} is what is replayed, and two runs in one"
-            " journal cannot be; give another file"
-        )
-    if values["journal-all"] and values["journal"] is None:
-        raise UsageError(f"{where('journal-all')}: there is no journal; give --journal FILE too")
-    local = address.parse(values["local"], where("local"))
-    distant = address.parse(values["distant"], where("distant"), port_zero=False)
-    if local == distant:
-        raise UsageError(
-            f"{where('distant')}: {values['distant']!r} is where Vaurien listens itself;"
-            " give the address of the backend"
-        )
-    settings.plan = Plan(
-        local=local,
-        distant=distant,
-        behavior=weighted,
-        handlers=handlers,
-        seed=values["seed"],
-        max_held=values["max-held"],
-        on_connect=meeting,
-        decisions=replay.decisions if replay is not None else None,
-        connect_decisions=replay.connect_decisions if replay is not None else None,
-        timeout=values["timeout"],
-        connect_timeout=values["connect-timeout"],
-        max_connections=values["max-connections"],
-        backlog=values["backlog"],
-        spin=values["spin"],
-    )
+        plans = _replay(settings, plans)
+    settings.plans = tuple(plans)
+    _check_journal(settings)
+    settings.access = check_api(settings)
     return settings
 
 
-def _replay(settings: Settings, found: _Handlers) -> journal.Replay:
-    """The journal to replay; its decisions and its seed win, which is said once."""
-    where = settings.sources["replay"]
-    replay = journal.read(settings["replay"], where, "default", found.cls)
-    if replay.seed is not None:
-        settings.values["seed"], settings.sources["seed"] = replay.seed, where
-    settings.warnings += replay.warnings
+def _read(config: Raw) -> tuple[dict[str, ini.Section], list[tuple[Any, str]]]:
+    """The sections of the file, or the proxies of one in Toxiproxy's format, with their places."""
+    bodies = read_file(config.value, config.where)
+    return (ini.read(config.value, config.where), []) if bodies is None else ({}, bodies)
+
+
+@dataclass
+class _Text:
+    """A proxy as it was written: its name, and what was given."""
+
+    name: str
+    raws: Mapping[str, Raw]
+    where: Callable[[str], str]
+
+    def get(self, word: str) -> Any:
+        """A setting's value, or its default."""
+        option, raw = _PROXY[word], self.raws.get(word)
+        return option.get_default() if raw is None else option.convert(raw.value, raw.where)
+
+    def plan(self, catalog: Catalog, seed: int, common: Mapping[str, Any]) -> Plan:
+        """What it is told to do; UsageError for what is wrong."""
+        weighted = behavior.parse(self.get("behavior"), self.where("behavior"))
+        meeting = NOTHING
+        if self.get("on-connect") is not None:
+            meeting = behavior.parse(self.get("on-connect"), self.where("on-connect"))
+        names = [name for name in (*weighted.names, *meeting.names) if name != DUMMY]
+        handlers = {name: catalog.stands_for(name) for name in names}
+        check(weighted, together(handlers), self.where("behavior"))
+        check_connect(meeting, together(handlers), self.where("on-connect"))
+        local = address.parse(self.get("local"), self.where("local"))
+        distant = address.parse(self.get("distant"), self.where("distant"), port_zero=False)
+        if local == distant:
+            raise UsageError(
+                f"{self.where('distant')}: {self.get('distant')!r} is where Vaurien listens itself;"
+                " give the address of the backend"
+            )
+        pinned: tuple[Toxic, ...] = ()
+        if self.get("toxics") is not None:
+            pinned = toxics(catalog, Raw(self.get("toxics"), self.where("toxics")))
+        own = self.get("seed")
+        return Plan(
+            local=local,
+            distant=distant,
+            behavior=weighted,
+            handlers=handlers,
+            seed=seed if own is None else own,
+            name=self.name,
+            enabled=self.get("enabled"),
+            protocol=self.get("protocol"),
+            on_connect=meeting,
+            toxics=pinned,
+            **common,
+        )
+
+
+def _proxies(
+    settings: Settings,
+    raws: Mapping[str, Raw],
+    sections: Mapping[str, ini.Section],
+    others: bool,
+) -> list[_Text]:
+    """The proxies that are written in settings and sections; `others` says if there are more."""
+    found = []
+    for title, section in sections.items():
+        if not title.startswith(_SECTION):
+            continue
+        name = title[len(_SECTION) :].strip()
+        check_name(name, section.where)
+        given: dict[str, Raw] = {}
+        for word, raw in section.items():
+            option = find(_PROXY, word, raw.where, "option of a proxy")
+            if option.key in given:
+                raise UsageError(f"{raw.where}: {option.key!r} is given twice; give it once")
+            given[option.key] = raw
+        if "distant" not in given:
+            raise UsageError(f"{section.where}: distant is missing; give the backend's address")
+        if "local" not in given:
+            raise UsageError(f"{section.where}: local is missing; give where clients connect")
+
+        def place(word: str, given: Mapping[str, Raw] = given, place: str = section.where) -> str:
+            return given[word].where if word in given else f"{place} {word}"
+
+        found.append(_Text(name, given, place))
+    if any(word in raws for word in _MAKES_DEFAULT) or not (found or others or settings.has_api):
+        own = {word: raw for word, raw in raws.items() if word in _PROXY and word != "seed"}
+        found.insert(0, _Text(DEFAULT, own, settings.where))
+    else:
+        for word in ("on-connect", "toxics", "protocol"):
+            if word in raws:
+                raise UsageError(
+                    f"{raws[word].where}: this is for the proxy {DEFAULT!r}, and there is none;"
+                    " give --local and --distant too, or put it into a [proxy:NAME] section"
+                )
+    return found
+
+
+def _refuse_one_address(plans: Sequence[Plan]) -> None:
+    """UsageError if two proxies are to listen at one address."""
+    seen: dict[address.Address, str] = {}
+    for plan in plans:
+        if plan.enabled and (plan.local.port or plan.local.path):
+            other = seen.setdefault(plan.local, plan.name)
+            if other != plan.name:
+                raise UsageError(
+                    f"proxies {other!r} and {plan.name!r} both listen at {plan.local}; give one"
+                    " another port, or 0 for a free one"
+                )
+
+
+def _check_journal(settings: Settings) -> None:
+    files = [settings["journal"], settings["replay"]]
+    if None not in files and os.path.realpath(files[0]) == os.path.realpath(files[1]):
+        raise UsageError(
+            f"{settings.where('journal')}: {settings['journal']!r} is what is replayed, and two"
+            " runs in one journal cannot be; give another file"
+        )
+    if settings["journal-all"] and settings["journal"] is None:
+        raise UsageError(
+            f"{settings.where('journal-all')}: there is no journal; give --journal FILE too"
+        )
+
+
+def _replay(settings: Settings, plans: Sequence[Plan]) -> list[Plan]:
+    """The plans with the decisions of the journal to replay; those and its seed win."""
+    where, path = settings.sources["replay"], settings["replay"]
+    replayed, count, missing = [], 0, []
+    for plan in plans:
+        replay = journal.read(path, where, plan.name, settings.catalog.cls, len(plans) > 1)
+        settings.warnings += [one for one in replay.warnings if one not in settings.warnings]
+        if replay.seed is None:
+            missing.append(plan.name)
+        elif plan.name == DEFAULT:
+            settings.values["seed"], settings.sources["seed"] = replay.seed, where
+        count += len(replay.decisions) + len(replay.connect_decisions)
+        stand = together(replay.handlers)
+        check(replay.behavior, stand, where)
+        check_connect(replay.on_connect, stand, where, replayed=True)
+        replayed.append(
+            replace(
+                plan,
+                behavior=replay.behavior,
+                on_connect=replay.on_connect,
+                handlers=replay.handlers,
+                seed=plan.seed if replay.seed is None else replay.seed,
+                decisions=replay.decisions,
+                connect_decisions=replay.connect_decisions,
+            )
+        )
+    if missing and len(plans) > 1:
+        if len(missing) == len(plans):
+            raise UsageError(f"{where}: {path!r} has nothing of any proxy here; give its journal")
+        settings.warnings.append(
+            f"{where}: {path} has nothing of {', '.join(missing)}: nothing is harmed there"
+        )
     settings.warnings.append(
-        f"{where}: the seed and all decisions"
-        f" ({len(replay.decisions) + len(replay.connect_decisions)}) are those of"
-        f" {settings['replay']}; the weights of --behavior and --on-connect, and --seed, do not"
-        " count"
+        f"{where}: the seed and all decisions ({count}) are those of {path}; the weights of"
+        " --behavior and --on-connect, and --seed, do not count"
     )
-    return replay
+    return replayed
 
 
 class _Layers:
@@ -250,11 +416,12 @@ class _Layers:
     def __init__(self, environ: Mapping[str, str]) -> None:
         known = {option.key.replace("-", "_").upper(): option.key for option in SETTINGS}
         known["CONFIG"] = "config"
+        others = ("HOST",)  # vaurienctl's
         self.environment: dict[str, Raw] = {}
         self._handlers: dict[str, Raw] = {}
         self._unknown: list[str] = []
         for variable, value in sorted(environ.items()):
-            if not variable.startswith(PREFIX):
+            if not variable.startswith(PREFIX) or variable[len(PREFIX) :] in others:
                 continue
             name = variable[len(PREFIX) :]
             if name in known:
@@ -287,123 +454,3 @@ class _Layers:
             f"{variable} in the environment is no setting; {nearest(variable, self._names)}"
             for variable in self._unknown
         ]
-
-
-class _Handlers:
-    """The classes that names stand for: sections of the file, built-ins, dotted paths."""
-
-    def __init__(self, sections: Mapping[str, ini.Section]) -> None:
-        self.classes: dict[str, type] = dict(registry.builtins())
-        self._wheres: dict[str, str] = {}
-        self._paths: dict[str, str] = {}
-        self._options: list[tuple[str, Raw]] = []
-        self.presets: dict[str, Preset] = {**presets.builtins(), **presets.found_in(sections)}
-        for section, options in sections.items():
-            if section == "vaurien":
-                continue
-            if section.startswith(presets.PREFIX) and section != presets.PREFIX:
-                if (own := section[len(presets.PREFIX) :].strip()) in self.classes:
-                    raise UsageError(
-                        f"{options.where}: {own!r} is a handler; give the preset another name"
-                    )
-                continue
-            kind, _, name = section.partition(":")
-            name = name.strip()
-            where = options.where
-            if kind.strip() != "handler" or not name:
-                hint = nearest(section, ["vaurien", "handler:NAME", "preset:NAME"], "sections")
-                raise UsageError(f"{where}: there is no such section; {hint}")
-            if (path := options.get("callable")) is not None:
-                self._add(name, registry.load(path.value, path.where), where)
-            elif name not in self.classes:
-                if name not in registry.installed():
-                    raise UsageError(
-                        f"{where}: {name!r} is no built-in handler and the section has no callable;"
-                        f" {nearest(name, registry.known(), 'handlers')}"
-                    )
-                self._add(name, registry.find(name, where), where)
-            self._options += [
-                (f"{name}.{option}", raw) for option, raw in options.items() if option != "callable"
-            ]
-
-    def from_file(self) -> list[tuple[str, Raw]]:
-        """The options in the file's sections, as (NAME.OPTION, value)."""
-        return list(self._options)
-
-    def get(self, name: str, where: str) -> str:
-        """The name under which the handler that a behavior calls `name` is configured."""
-        if name in self._paths.values() and name not in self._paths:
-            self._refuse(name, registry.builtins().get(name, self.classes[name]), where)
-        if name in self.classes:
-            self._wheres.setdefault(name, where)
-            return name
-        if name in self.presets:
-            return name
-        known = [*self.classes, *registry.known(), *self.presets]
-        if "." not in name and name not in registry.installed():
-            raise UsageError(
-                f"{where}: there is no handler {name!r}; {nearest(name, known, 'handlers')}"
-            )
-        cls = registry.find(name, where)
-        own = name if name in registry.installed() else str(cls.name)  # type: ignore[attr-defined]
-        self._add(own, cls, f"{where} {name}")
-        self._paths[name] = own
-        return own
-
-    def cls(self, name: str, where: str) -> type:
-        """The class of a handler by the name that it is configured under."""
-        return self.classes[self.get(name, where)]
-
-    def canonical(self, name: str) -> str:
-        """The name under which `name` is configured."""
-        return self._paths.get(name, name)
-
-    def _add(self, name: str, cls: type, where: str) -> None:
-        if name in self._wheres:
-            self._refuse(name, cls, where)
-        self.classes[name] = cls
-        self._wheres[name] = where
-
-    def _refuse(self, name: str, cls: type, where: str) -> None:
-        """Refuse two different classes of one name in one plan."""
-        before = self.classes[name]
-        if before is not cls:
-            raise UsageError(
-                f"{where}: {_path(cls)} and {_path(before)} are both called {name!r};"
-                " give one of them another name in a [handler:NAME] section"
-            )
-
-
-def _path(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
-
-
-def _specify(
-    found: _Handlers, layers: Sequence[Sequence[tuple[str, Raw]]]
-) -> tuple[dict[str, Specification], dict[tuple[str, str], str]]:
-    """The specification of every handler, and where each option came from; later layers win."""
-    chosen: dict[str, dict[str, Raw]] = {}
-    for path, raw in (item for layer in layers for item in layer):
-        name, _, option = path.rpartition(".")
-        name = found.canonical(name)
-        if name in found.presets:
-            raise UsageError(
-                f"{raw.where}: {name!r} is a preset and takes no options; make one of your own in a"
-                f" [preset:NAME] section"
-            )
-        if name not in found.classes:
-            raise UsageError(
-                f"{raw.where}: there is no handler {name!r};"
-                f" {nearest(name, found.classes, 'handlers')}"
-            )
-        cls = found.classes[name]
-        declared = {**registry.options_of(cls), **framework(cls)}
-        chosen.setdefault(name, {})[find(declared, option, raw.where, f"option of {name}").key] = (
-            raw
-        )
-    specifications, sources = {}, {}
-    for name, cls in found.classes.items():
-        raws = chosen.get(name, {})
-        specifications[name] = specify(name, cls, raws)
-        sources.update({(name, option): raw.where for option, raw in raws.items()})
-    return specifications, sources

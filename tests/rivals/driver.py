@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import PATIENCE, Backend, dial, wait_for
+from vaurien.observe.summary import Directions, Totals
 
 ROOT = Path(__file__).parents[2]
 PROMPT = 1.0  # seconds within which each operation has to be done, whatever the clients do
@@ -171,6 +172,19 @@ class Driven:
         found: dict[str, dict[str, int]] = self.rig.do(do="stats", proxy=self.number)
         return found
 
+    @property
+    def totals(self) -> Totals:
+        """What happened in it."""
+        found: dict[str, Any] = self.rig.do(do="totals", proxy=self.number)
+        both: dict[str, Any] = {way: Directions(*found.pop(way)) for way in ("received", "sent")}
+        return Totals(**found, **both)
+
+    @property
+    def done(self) -> dict[str, int]:
+        """How often handlers fired, toxics by their types."""
+        found: dict[str, int] = self.rig.do(do="done", proxy=self.number)
+        return found
+
     def wait_connections(self, n: int) -> None:
         """Wait until it has `n` connections."""
         wait_for(lambda: self.connections == n, f"{n} connections")
@@ -180,6 +194,7 @@ def main() -> None:
     """The other end."""
     import faulthandler
     import logging
+    from dataclasses import asdict
 
     import gevent
     from gevent.fileobject import FileObjectPosix
@@ -224,6 +239,8 @@ def main() -> None:
         "remove": lambda proxy, name: proxy.remove_toxic(name),
         "connections": lambda proxy: proxy.connections,
         "stats": stats,
+        "totals": lambda proxy: asdict(proxy.totals()),
+        "done": lambda proxy: {name: one.fired for name, one in proxy.done().items()},
     }
     for line in FileObjectPosix(0, "rb", closefd=False):
         words = json.loads(line)

@@ -173,9 +173,9 @@ def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
 def handler_lines(settings: Settings) -> list[str]:
     """What ``--list-handlers`` prints: built-in, installed and configured ones, and presets."""
     lines = []
-    for name in sorted({*registry.known(), *settings.handlers}):
+    for name in sorted({*registry.known(), *settings.catalog.specifications}):
         try:
-            spec = settings.handlers.get(name)
+            spec = settings.catalog.specifications.get(name)
             cls = spec.cls if spec is not None else registry.find(name, "--list-handlers")
         except UsageError as error:  # another package's fault
             lines.append(f"{name}: {error}")
@@ -185,7 +185,9 @@ def handler_lines(settings: Settings) -> list[str]:
     lines += ["", "Every flow handler takes too:", *map(_option_line, STREAM.values())]
     lines += ["", "Every handler takes too:", *map(_option_line, POINTS.values())]
     lines += ["", "Presets, for --behavior 100:NAME:"]
-    lines += [f"    {name}: {preset.summary}" for name, preset in sorted(settings.presets.items())]
+    lines += [
+        f"    {name}: {preset.summary}" for name, preset in sorted(settings.catalog.presets.items())
+    ]
     return lines
 
 
@@ -219,7 +221,7 @@ def serve(settings: Settings, writer: QueueWriter) -> int:
         observers.append(log_fault)
     journal = None
     if settings["journal"] is not None:
-        journal = Journal(settings["journal"], plan.seed)
+        journal = Journal(settings["journal"])
         observers.append(journal)
     proxy = Proxy(plan, tuple(observers), everything=settings["journal-all"])
     for warning in settings.warnings:

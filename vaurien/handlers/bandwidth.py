@@ -7,11 +7,20 @@ from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
 from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler
-from vaurien.options import Bounded, number
+from vaurien.options import number
 
 WORTH = 0.01  # seconds: how much of the line's time a piece may take
 
-rate = Bounded(number, "KB/s", 0.001, 1e9)
+
+def rate(value: object) -> float:
+    """A rate in KB/s, 0 for no limit."""
+    result = number(value)
+    if result and not 0.001 <= result <= 1e9:
+        raise ValueError("is neither 0, for no limit, nor from 0.001 to 1e9")
+    return result
+
+
+rate.__name__ = "KB/s"
 
 
 class Bandwidth(FlowHandler):
@@ -24,7 +33,7 @@ class Bandwidth(FlowHandler):
     name = "bandwidth"
     wants_begin = False
     options: Any = {
-        "rate": ("Rate in KB/s; 1 KB is 1000 bytes", rate, 100),
+        "rate": ("Rate in KB/s, 0 for no limit; 1 KB is 1000 bytes", rate, 100),
         "shared": ("One line for the whole proxy, not one for each connection", bool, False),
     }
 
@@ -39,11 +48,14 @@ class Bandwidth(FlowHandler):
                     self._free.pop(self.to_backend, None)
                 self._speed = self.options("rate") * 1000
                 self._size = max(1, int(self._speed * WORTH))
-                self.chunk = min(CHUNK, PIECES * self._size)
+                self.chunk = min(CHUNK, PIECES * self._size) if self._speed else CHUNK
                 self._free = self.shared if self.options("shared") else {}
             yield 0, event
             return
         data, n, speed, size = event.data, len(event.data), self._speed, self._size
+        if not speed:
+            yield 0, event
+            return
         start = max(now, self._free.get(self.to_backend, 0.0))
         self._free[self.to_backend] = free = start + n / speed
         for end in range(size, n, size):

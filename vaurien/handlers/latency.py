@@ -50,6 +50,11 @@ class Samples:
     def __str__(self) -> str:
         return self.path
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Samples) and (self.path, self.delays) == (other.path, other.delays)
+
+    __hash__ = None  # type: ignore[assignment]
+
     def at(self, u: float) -> float:
         """The delay below which the share `u` of the samples lies."""
         return float(self.delays[int(u * len(self.delays))])
@@ -66,6 +71,10 @@ def distribution(value: object) -> str | Samples:
         f"is neither a file's path nor a distribution;"
         f" {nearest(text, _DISTRIBUTIONS, 'distributions')}"
     )
+
+
+#: A request may name a distribution, but no file.
+distribution.by_request = lambda value: str(value) in _DISTRIBUTIONS  # type: ignore[attr-defined]
 
 
 class Latency(FlowHandler):

@@ -23,7 +23,7 @@ class Slicer(FlowHandler):
     name = "slicer"
     wants_begin = False
     options: Any = {
-        "average_size": ("Size of a piece in bytes", piece_bytes, 1024),
+        "average_size": ("Size of a piece in bytes; 0 cuts nothing", some_bytes, 1024),
         "size_variation": ("How far a size may be off, in bytes", some_bytes, 0),
         "delay": ("Time between two pieces in microseconds", microseconds, 0),
     }
@@ -33,8 +33,8 @@ class Slicer(FlowHandler):
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if event is OPEN:
             self._free = 0.0
-            self.chunk = min(CHUNK, PIECES * self.options("average_size"))
-        if not isinstance(event, Data):
+            self.chunk = min(CHUNK, PIECES * (self.options("average_size") or CHUNK))
+        if not isinstance(event, Data) or not self.options("average_size"):
             yield 0, event
             return
         data, start = event.data, 0

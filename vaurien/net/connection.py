@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 def through(flow: Flow, data: bytes) -> None:
     """A flow's detour: its chain takes `data`, b'' at the end, and what has left it goes on."""
+    flow.astray -= len(data)
     if flow.connection.closed or flow.finished:
         return
     chain, size = flow.chain, len(flow.view)
@@ -56,8 +57,9 @@ def through(flow: Flow, data: bytes) -> None:
     flow.arm()
 
 
-def nowhere(_flow: Flow, _data: bytes) -> None:
+def nowhere(flow: Flow, data: bytes) -> None:
     """The detour of a flow whose connection has ended while the data was being read."""
+    flow.lost(len(data))
 
 
 class Flow:
@@ -66,6 +68,7 @@ class Flow:
     __slots__ = (
         "alarm",
         "arrived",
+        "astray",
         "callback",
         "chain",
         "connection",
@@ -114,6 +117,9 @@ class Flow:
         self.writer: Any = None  # made when the sink first falls behind
         self.held: memoryview | None = None  # read or sent by a handler, not yet taken by the sink
         self.passed = 0  # bytes read
+        #: What `sent` differs in from what was read and is not held: less what went on a detour or
+        #: was lost, and what came back from there more. The pump never touches it.
+        self.astray = 0
         self.over = False  # the source has come to its end
         self.ended = False  # so it has for the sink and for handlers: the end has left the chain
         self.finished = False  # the sink was told so, or is gone
@@ -163,7 +169,7 @@ class Flow:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return self.sink_broke()
+                return self.sink_broke(n)
             if sent != n:
                 self.hold(bytes(view[sent:n]))
         except Exception:
@@ -190,7 +196,7 @@ class Flow:
             except BlockingIOError:
                 sent = 0
             except OSError:
-                return self.sink_broke()
+                return self.sink_broke(n)
             if sent != n:
                 self.hold(bytes(view[sent:n]))
         except Exception:
@@ -205,7 +211,7 @@ class Flow:
             except BlockingIOError:
                 return
             except OSError:
-                return self.sink_broke()
+                return self.sink_broke(0)
             if rest:
                 self.held = rest
             else:
@@ -217,12 +223,13 @@ class Flow:
 
     def write(self, data: bytes | memoryview) -> None:
         """Send `data`, holding what the sink does not take now; nothing may be held before."""
+        self.astray += len(data)
         try:
             sent = self.send(data)
         except BlockingIOError:
             sent = 0
         except OSError:
-            return self.sink_broke()
+            return self.sink_broke(len(data))
         if sent != len(data):
             self.hold(memoryview(data)[sent:])
         return None
@@ -365,6 +372,21 @@ class Flow:
             self.limit_reads()
         self.deliver()
 
+    def leave(self, gone: set[Picked]) -> None:
+        """The behavior picks some no more: what they hold goes on."""
+        if self.handler in gone:
+            self.handler = None
+            if self.detour is hand_off:
+                self.detour = None
+        slots = self.chain.slots if self.chain is not None else []
+        left = [slot for slot in slots if not slot.pinned and slot.key in gone]
+        if left:
+            self.picked = [one for one in self.picked if one not in gone]
+            for slot in left:
+                self.chain.remove(slot, monotonic())  # type: ignore[union-attr]
+            self.limit_reads()
+            self.deliver()
+
     def limit_reads(self) -> None:
         """Read no more at a time than the stages want to be given."""
         assert self.chain is not None
@@ -391,10 +413,14 @@ class Flow:
         while chain.out and self.held is None and self.owner is None:
             data, exchange = chain.take()
             if exchange is not self.exchange:
-                self.exchange, self.handler = exchange, exchange.taker
+                taker = exchange.taker
+                self.exchange = exchange
+                self.handler = None if taker is not None and taker.gone else taker
             if data is None:
                 self.ended = True
             if self.handler is not None:
+                if data is not None:
+                    self.astray += len(data.data)  # the chain had it, and now the handler has
                 hand_off(self, b"" if data is None else data.data)
             elif data is None:
                 self.finish()
@@ -465,8 +491,24 @@ class Flow:
         """What is still to be sent to the sink; with what the chain holds, if `everything`."""
         data = bytes(self.held or b"")
         if self.chain is not None:
-            data += self.chain.flush(everything)
+            inside = self.chain.flush(everything)
+            self.astray += len(inside)
+            data += inside
         return memoryview(data) if data else None
+
+    # What it has done
+
+    @property
+    def sent(self) -> int:
+        """How many bytes the sink has taken."""
+        return self.passed + self.astray - (len(self.held) if self.held is not None else 0)
+
+    def lost(self, n: int) -> None:
+        """Of what was read, or was to be sent, `n` bytes are nowhere any more."""
+        if self.connection.closed:  # and has been added up
+            self.connection.server.counters.sent[self.to_backend] -= n
+        else:
+            self.astray -= n
 
     # The end
 
@@ -486,8 +528,11 @@ class Flow:
             pass  # it has gone; its own flow will see that
         return connection.end_if_stuck()
 
-    def sink_broke(self) -> None:
-        """The sink takes nothing any more: let what it has said come through, then reset."""
+    def sink_broke(self, n: int) -> None:
+        """The sink takes nothing any more, nor the `n` bytes just read or made: let what it has
+        said come through, then reset.
+        """
+        self.astray -= n
         connection = self.connection
         connection.broken = True
         self.over = self.ended = self.finished = True
@@ -500,7 +545,9 @@ class Flow:
 
     def drop(self) -> None:
         """Forget what is held, and wake those who wait for it to go."""
-        self.held = None
+        if self.held is not None:
+            self.astray -= len(self.held)
+            self.held = None
         if self.chain is not None:
             self.chain.clear()
         if self.alarm is not None:
@@ -642,13 +689,40 @@ class Connection:
         """Go on as if the backend could not be reached."""
         self.end("handler")
 
+    def leave(self, gone: set[Picked]) -> None:
+        """The behavior picks some no more, and they leave this connection too.
+
+        What they hold goes on; their calls end. The connection ends if nobody knows what a call has
+        passed on of what it has read.
+        """
+        up, down = self.up, self.down
+        if up is None or down is None:
+            if self.exchange is not None and self.exchange.taker in gone and self.timer is not None:
+                if self.timer.callback == self._open_now:
+                    self._open_now()
+                else:
+                    self.end("dropped")
+            return
+        calls = {flow.owner for flow in (up, down) if flow.owner is not None}
+        for flow in (up, down):
+            if not self.closed:
+                flow.leave(gone)
+        for call in calls:
+            if not self.closed and call.handler in gone and not call.over and not call.dismiss():
+                self.end("dropped")
+
     # Exchanges
 
     def begin(self, n: int) -> None:
         """The last `n` bytes read from the client begin an exchange: pick who deals with it."""
         self.framer.client_bytes()
         if self.server.picks is not None or self.exchange is not None:
-            self.server.begin(self, n)
+            up = self.up
+            try:
+                self.server.begin(self, n)
+            except Exception:
+                up.lost(n)  # type: ignore[union-attr]
+                raise
 
     def deal(self, exchange: Exchange | None, choice: Choice) -> None:
         """`exchange` is the present one from now on, None if nobody touches it."""
@@ -780,6 +854,7 @@ class Connection:
             except Exception:
                 self.server.crashed(self)
         up, down = self.up, self.down
+        self.server.counters.add(self)
         held = {flow.to_backend: flow.held for flow in (up, down) if flow is not None}
         for flow in (up, down):
             if flow is not None:
@@ -787,7 +862,7 @@ class Connection:
                 flow.close()
                 if owner is not None:
                     owner.cancel()
-        polite: list[tuple[_socket.socket, memoryview | None]] = []
+        polite: list[tuple[_socket.socket, memoryview | None, bool]] = []
         for sock, handler_sock, how, to_backend in (
             (self.client, self.client_sock, end_client, False),
             (self.backend, self.backend_sock, end_backend, True),
@@ -796,12 +871,12 @@ class Connection:
             if raw is None:
                 continue
             if how is None:
-                polite.append((raw, held.get(to_backend)))
+                polite.append((raw, held.get(to_backend), to_backend))
             else:
                 how(raw)
         self.up = self.down = None
         if polite:
-            Linger(polite, self.server.view, self._gone)
+            Linger(polite, self.server.view, self.server.counters.sent, self._gone)
         else:
             self._gone()
 

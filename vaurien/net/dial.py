@@ -34,7 +34,10 @@ Done = Callable[["_socket.socket | None", "OSError | None"], None]
 
 
 def resolve(address: Address, *, passive: bool = False) -> list[Target]:
-    """All socket addresses of `address`, IPv4 first if `passive`; OSError if there are none.
+    """All socket addresses of `address`; OSError if there are none.
+
+    If `passive` those of IPv4 come first, but for all addresses of the machine, which one socket of
+    IPv6 serves together.
 
     Blocks the calling greenlet, not the loop.
     """
@@ -43,13 +46,14 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
     flags = _socket.AI_PASSIVE if passive else 0
     try:
         found = gsocket.getaddrinfo(
-            address.host, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
+            address.host or None, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
         )
     except UnicodeError as error:
         raise OSError(errno.EINVAL, f"no host name: {error}") from error
     targets: list[Target] = list(dict.fromkeys((int(entry[0]), entry[4]) for entry in found))
     if passive:
-        targets.sort(key=lambda target: target[0] != _socket.AF_INET)
+        first = _socket.AF_INET if address.host else _socket.AF_INET6
+        targets.sort(key=lambda target: target[0] != first)
     return targets
 
 

@@ -42,6 +42,7 @@ _NOTHING = memoryview(b"")
 def hand_off(flow: Flow, data: bytes) -> None:
     """Call the handler of `flow` in a greenlet, with `data` as its first recv."""
     flow.stop_reading()
+    flow.astray -= len(data)
     connection = flow.connection
     if connection.client_sock is None:
         _lend(connection)
@@ -124,7 +125,8 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.begun = self.over = self.raised = False
         self.wants: Flow | None = None  # the flow it waits for
         self.granted: Event | None = None  # set when it may have it
-        self.read = False  # whether it has read anything
+        self.read = self.sent = False  # whether it has done so with anything
+        self.dismissed = False  # its handler has left the behavior
         self.reported: BaseException | None = None  # raised in a greenlet of its, logged already
         flow.owner = self
         # Greenlets that the handler spawns inherit this.
@@ -146,7 +148,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
                 connection.client_sock, connection.backend_sock, self.flow.to_backend
             )
         except BaseException as error:  # an exception of any kind ends this connection only
-            if not connection.closed:
+            if not connection.closed and not self.dismissed:
                 if connection.broken and isinstance(error, ConnectionError):
                     result = None  # a reset is nobody's fault; what is to follow is arranged
                 else:
@@ -157,6 +159,8 @@ class Call(Greenlet):  # type: ignore[type-arg]
             self.over = True
             if self.granted is not None:
                 self.granted.set()  # a greenlet of its that still waits for a claim
+        if self.dismissed:
+            return
         try:
             self._returned(result)
         except Exception:
@@ -173,6 +177,11 @@ class Call(Greenlet):  # type: ignore[type-arg]
             else:
                 connection.end("error" if self.raised else "handler")
             return
+        self._give_up()
+
+    def _give_up(self) -> None:
+        """What it owned is the pump's again, or another call's."""
+        connection = self.connection
         for flow in self.owned:
             flow.owner = None
             _source(flow).stop_waiting()
@@ -183,6 +192,21 @@ class Call(Greenlet):  # type: ignore[type-arg]
             if not connection.closed:
                 _go_on(flow, self.read)
         connection.done()
+
+    def dismiss(self) -> bool:
+        """Its handler has left the behavior: end it without waiting, as if it had not been called.
+
+        False if it has read or sent, since nobody else knows then what is still to be passed on.
+        """
+        if self.read or self.sent or self is getcurrent():
+            return False
+        self.over = self.dismissed = True
+        self.count()
+        self.kill(block=False)
+        if self.wants is not None and self.wants.waiter is self:
+            self.wants.waiter = None
+        self._give_up()
+        return True
 
     def count(self) -> None:
         """Its handler did something to the exchange, and took this long."""
@@ -225,6 +249,7 @@ def _go_on(flow: Flow, read: bool) -> None:
         data, source.pending = source.pending, _NOTHING
         if flow.held is not None:
             flow.held = memoryview(bytes(flow.held) + data)
+            flow.astray += len(data)
         else:
             flow.write(data)
         if flow.held is None:
@@ -290,6 +315,7 @@ class HandlerSocket(gsocket.socket):
         if not data:
             flow.over = flow.ended = True
         flow.passed += len(data)
+        flow.astray -= len(data)
         if not flow.to_backend:
             flow.framer.backend_bytes()
         elif data and flow.framer.client_bytes():
@@ -427,6 +453,7 @@ class HandlerSocket(gsocket.socket):
         """Send all of `data`, after all that was sent before to this side; flags do not count."""
         flow = self._outgoing
         with memoryview(data).cast("B") as view:
+            self._call().sent = True
             self._wait_empty(flow)
             if not view or flow.cut_short:
                 return
@@ -442,9 +469,13 @@ class HandlerSocket(gsocket.socket):
         """As `sendall`, unless the socket does not block: then as much as fits now."""
         with memoryview(data).cast("B") as view:
             if self.gettimeout() == 0.0:
-                if self._outgoing.busy_for(self._call()):
+                call = self._call()
+                call.sent = True
+                if self._outgoing.busy_for(call):
                     raise BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
-                return int(self._sock.send(view, flags))
+                sent = int(self._sock.send(view, flags))
+                self._outgoing.astray += sent
+                return sent
             self.sendall(view, flags)
             return len(view)
 
@@ -471,7 +502,7 @@ class HandlerSocket(gsocket.socket):
 
     def shutdown(self, how: int) -> None:
         """Half-close; the end of reading only means that nothing more is read."""
-        self._call()
+        self._call().sent = True
         flow = self._outgoing
         if how in (_socket.SHUT_WR, _socket.SHUT_RDWR) and not flow.finished:
             self._wait_empty(flow)

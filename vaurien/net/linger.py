@@ -45,22 +45,25 @@ def close(sock: _socket.socket) -> None:
 class Linger:
     """A polite end of some sockets at once, each with what is still held for it.
 
-    `done` is called once all are closed. `view` is where discarded bytes go.
+    `ends` are a socket each, what is held for it, and whether it is the backend's. `done` is called
+    once all are closed. `view` is where discarded bytes go. What is sent is added to `sent`, which
+    has a number for the client and one for the backend.
     """
 
-    __slots__ = ("done", "timer", "view", "waiting")
+    __slots__ = ("done", "sent", "timer", "view", "waiting")
 
     def __init__(
         self,
-        ends: list[tuple[_socket.socket, memoryview | None]],
+        ends: list[tuple[_socket.socket, memoryview | None, bool]],
         view: memoryview,
+        sent: list[int],
         done: Callable[[], None],
     ) -> None:
-        self.view, self.done = view, done
+        self.view, self.sent, self.done = view, sent, done
         loop = get_hub().loop
         self.timer = loop.timer(LINGER)
         self.timer.start(self.finish)
-        self.waiting = [_End(self, loop, sock, held) for sock, held in ends]
+        self.waiting = [_End(self, loop, *end) for end in ends]
         for end in list(self.waiting):
             end.start()
 
@@ -84,12 +87,17 @@ class Linger:
 class _End:
     """One socket on its way out."""
 
-    __slots__ = ("held", "linger", "reader", "sock", "writer")
+    __slots__ = ("held", "linger", "reader", "sock", "to_backend", "writer")
 
     def __init__(
-        self, linger: Linger, loop: Any, sock: _socket.socket, held: memoryview | None
+        self,
+        linger: Linger,
+        loop: Any,
+        sock: _socket.socket,
+        held: memoryview | None,
+        to_backend: bool,
     ) -> None:
-        self.linger, self.sock, self.held = linger, sock, held
+        self.linger, self.sock, self.held, self.to_backend = linger, sock, held, to_backend
         self.reader = loop.io(sock.fileno(), READ)
         self.writer = loop.io(sock.fileno(), WRITE) if held is not None else None
 
@@ -119,7 +127,9 @@ class _End:
         """Send what is held, then FIN."""
         assert self.writer is not None and self.held is not None
         try:
-            self.held = self.held[self.sock.send(self.held) :]
+            sent = self.sock.send(self.held)
+            self.linger.sent[self.to_backend] += sent
+            self.held = self.held[sent:]
         except BlockingIOError:
             return
         except OSError:

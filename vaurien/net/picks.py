@@ -30,6 +30,7 @@ class Picked:
     __slots__ = (
         "acts",
         "call",
+        "gone",
         "harms",
         "name",
         "place",
@@ -50,6 +51,7 @@ class Picked:
         points = specification.points
         self.points = None if points == ALWAYS else points
         self.harms = 0  # in the whole proxy
+        self.gone = False  # the behavior has changed, and picks it no more
 
     def __repr__(self) -> str:
         return f"<Picked {self.name!r}: {self.specification}>"
@@ -86,7 +88,11 @@ NOBODY = Choice(())
 
 
 class Picks:
-    """The choice among the parts of one behavior; `purpose` tells its draws from others'."""
+    """The choice among the parts of one behavior; `purpose` tells its draws from others'.
+
+    It takes over from the one `before` it: what is the same in both goes on, with its instance and
+    what it has done; so do the counts.
+    """
 
     def __init__(
         self,
@@ -96,11 +102,14 @@ class Picks:
         proxy: object,
         purpose: bytes = b"pick",
         decisions: Decisions | None = None,
+        before: Picks | None = None,
     ) -> None:
         self._plan, self._proxy, self._order = plan, proxy, plan.order
         self._made: dict[str, tuple[Picked, ...]] = {}
+        self._before = before._made if before is not None else {}
         #: What each handler did, by the name that it is configured under.
-        self.stats: dict[str, Stats] = {}
+        self.stats: dict[str, Stats] = dict(before.stats) if before is not None else {}
+        self._places: list[tuple[Picked, tuple[int, int]]] = []
         parts = [part for _, part in behavior.parts]
         self._choices = [
             Choice(tuple(picked for name in part.split("+") for picked in self._make(name)))
@@ -113,8 +122,21 @@ class Picks:
         if decisions is not None:
             self._decided = {at: parts.index(part) for at, part in decisions.items()}
         self.met: set[tuple[int, int]] = set()  # those decisions that came to pass
-        self.started = monotonic()
-        self._count = 0  # picks in the whole proxy
+        self.started: float = before.started if before is not None else monotonic()
+        self._count: int = before._count if before is not None else 0  # picks in the whole proxy
+        kept = {id(picked) for made in self._made.values() for picked in made}
+        #: Of `before`, who is picked no more.
+        self.left = {
+            picked for made in self._before.values() for picked in made if id(picked) not in kept
+        }
+        self._before = {}
+
+    def take_over(self) -> None:
+        """From now on it is in force."""
+        for picked in self.left:
+            picked.gone = True
+        for picked, place in self._places:
+            picked.place = place
 
     def _make(self, name: str) -> tuple[Picked, ...]:
         """The handlers that a behavior calls `name`: one, several for a preset, none for dummy."""
@@ -125,6 +147,11 @@ class Picks:
             if tuple(picked.specification for picked in made) == specifications:
                 return made
         own, place = specifications[0].name, self._order.get(name, 0)
+        before = self._before.get(name, ())
+        if tuple(picked.specification for picked in before) == specifications:
+            self._places += [(picked, (place, i)) for i, picked in enumerate(before)]
+            self._made[name] = before
+            return before
         stats = self.stats.setdefault(own, Stats())
         self._made[name] = tuple(
             Picked(specification, (place, i), stats, self._proxy)

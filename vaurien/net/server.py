@@ -9,30 +9,28 @@ from __future__ import annotations
 import _socket
 import errno
 import logging
-import os
-import stat
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from time import monotonic, time
 from typing import Any, cast
 
 import gevent
-from gevent import socket as gsocket
 from gevent.server import StreamServer
 
 from vaurien.address import Address
-from vaurien.behavior import Dice, Exchange, Points
+from vaurien.behavior import Dice, Exchange
 from vaurien.errors import ListenError
-from vaurien.handlers.connect import Down
+from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow
-from vaurien.net.dial import Dialer, Target, resolve
+from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
+from vaurien.net.listener import Bound
 from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
-from vaurien.observe.summary import Stats
+from vaurien.observe.summary import Directions, Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
 log = logging.getLogger("vaurien")
@@ -52,6 +50,11 @@ class Counters:
     handler_errors: int = 0
     crashes: int = 0
     accept_errors: int = 0
+    refused: int = 0  # of those connections, by `refuse`
+    # Of connections that have ended; bytes to the client first, then those to the backend.
+    exchanges: int = 0
+    received: list[int] = field(default_factory=lambda: [0, 0])
+    sent: list[int] = field(default_factory=lambda: [0, 0])
 
     def __str__(self) -> str:
         counted = [f"{self.connections} connections"]
@@ -61,17 +64,26 @@ class Counters:
         counted += [f"{self.accept_errors} errors of accept"] if self.accept_errors else []
         return ", ".join(counted)
 
+    def add(self, connection: Connection) -> None:
+        """Add up what passed through a connection; called once, at its end."""
+        self.exchanges += connection.framer.exchange
+        for flow in (connection.up, connection.down):
+            if flow is not None:
+                self.received[flow.to_backend] += flow.passed
+                self.sent[flow.to_backend] += flow.sent
+
 
 class Pin:
     """A toxic at work: its configuration, and what it did."""
 
-    def __init__(self, toxic: Toxic, dice: Dice, proxy: object) -> None:
-        self.toxic, self._dice = toxic, dice
-        self.picked = Picked(toxic.specification, (0, 0), Stats(), proxy)
+    def __init__(self, toxic: Toxic, dice: Dice, proxy: object, whole: Stats) -> None:
+        """`whole` is what all toxics of its type did."""
+        self.toxic, self.dice = toxic, dice
+        self.picked = Picked(toxic.specification, (0, 0), Stats(whole), proxy)
 
     def hits(self, connection: Connection) -> bool:
         """Whether it acts on that connection: the draw is the same whenever it is asked for."""
-        draw = self._dice.draw(connection.number, 0, f"toxicity {self.toxic.name}")
+        draw = self.dice.draw(connection.number, 0, f"toxicity {self.toxic.name}")
         return draw < self.toxic.toxicity
 
     def flows(self, connection: Connection) -> list[Flow]:
@@ -133,19 +145,21 @@ class Server(StreamServer):
         self._meets = Picks(
             plan.on_connect, plan, self.dice, proxy, b"connect", plan.connect_decisions
         )
-        self.toxics = {toxic.name: Pin(toxic, self.dice, proxy) for toxic in plan.toxics}
+        self._by_toxics: dict[str, Stats] = {}  # what those of each type did, gone ones too
+        self.toxics = {toxic.name: self._pin(toxic) for toxic in plan.toxics}
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
         self.picks: Picks | None = None
         self._look()
         self._alarms: Alarms | None = None
-        self._down: Picked | None = self._meets.only(Down)
+        self._down: Picked | None = None
         self._down_timers: list[Any] = []
         self.dialer = Dialer(plan.distant, plan.connect_timeout)
         self.view = memoryview(bytearray(CHUNK))
         self.counters = Counters()
         self.connections: dict[int, Connection] = {}
-        self._bound: _Bound | None = None
+        self._bound: Bound | None = None
         self._sweeper: Any = None
+        self.enabled = False
         super().__init__(cast(Any, None), spawn=None)
 
     def __repr__(self) -> str:
@@ -161,35 +175,86 @@ class Server(StreamServer):
         quiet = self.plan.is_quiet and not (self.toxics or self._everything or meets)
         self.picks = None if quiet else self._picks
 
-    def listen(self) -> None:
-        """Bind and listen, so that a connect succeeds from now on; ListenError if it can't be.
+    def bind(self, local: Address, target: Target | None) -> Bound:
+        """A socket bound to `target`, which is `local`, or None for where it last listened.
+
+        ListenError if it cannot be had. Where it listens now counts as free, and is given up.
+        """
+        what = "--local" if self.name == "default" else f"proxy {self.name!r}"
+        own = self._bound
+        if target is None:
+            assert own is not None
+            return own.again()
+        try:
+            return Bound(local, target, what)
+        except ListenError:
+            if own is None or not self.enabled or own.address.port != local.port or local.path:
+                raise
+            self._unlisten()
+            try:
+                return Bound(local, target, what)
+            except ListenError:
+                self.resume()
+                raise
+
+    def listen(self, bound: Bound) -> None:
+        """Listen at `bound`, so that a connect succeeds from now on; ListenError if it can't be.
 
         The proxy's time begins; `down` may have it that it does not listen yet.
         """
-        self._bound = _Bound.at(self.plan.local)
-        self.family = self._bound.sock.family
+        before = self._bound if self.enabled else None
+        if before is not None:
+            self._unlisten()
+        self._bound = bound
+        self.family = bound.sock.family
         self._picks.started = self._meets.started = monotonic()
-        if self._down is not None:
-            self._schedule_down(self._down.specification.points)
-        if self._down is None or self._down.specification.points.since:
-            self._bound.listen(self.plan.backlog)
-            self.socket = self._bound.sock
-            super().start()
+        self.enabled = True
+        try:
+            self._set_down()
+        except ListenError:
+            self._bound, self.enabled = before, before is not None
+            self.resume()
+            raise
         if not self.plan.distant.is_literal:
             self.dialer.lookup_soon(self._looked_up)
-        if self.plan.timeout:
+        self._set_sweeper()
+
+    def _open(self) -> None:
+        """Have the system accept clients; ListenError if another program does so there."""
+        assert self._bound is not None
+        self._bound.listen(self.plan.backlog)
+        self.socket = self._bound.sock
+        super().start()
+
+    def _set_sweeper(self) -> None:
+        self._stop_sweeper()
+        if self.plan.timeout and self.enabled:
             self._sweeper = self.loop.timer(0, min(self.plan.timeout / 4, 1.0))
             self._sweeper.start(self._sweep)
 
-    def _schedule_down(self, points: Points) -> None:
-        """Have the listener closed and opened at its times."""
+    # `down` closes the listener, at once or at its times
+
+    def _set_down(self) -> None:
+        """Do as the plan says; ListenError if the listener cannot be opened."""
+        self._stop_down_timers()
+        self._down = self._meets.only(Down)
+        points = self._down.specification.points if self._down is not None else None
+        passed = monotonic() - self._meets.started
+        if points is None or (points.until is not None and points.until <= passed):
+            if not self.started:
+                self._open()
+            return
         until = "" if points.until is None else f" until {points.until:g} s after the start"
-        if points.since:
-            self._later(points.since, lambda: self._go_down(until))
+        if points.since > passed:
+            if not self.started:
+                self._open()
+            self._later(points.since - passed, lambda: self._go_down(until))
+        elif self.started:
+            self._go_down(until)
         else:
             self._is_down(until)
         if points.until is not None:
-            self._later(max(points.until, points.since), self._come_up)
+            self._later(points.until - passed, self._come_up)
 
     def _later(self, seconds: float, action: Callable[[], None]) -> None:
         timer = self.loop.timer(seconds)
@@ -213,11 +278,8 @@ class Server(StreamServer):
         self._is_down(until)
 
     def _come_up(self) -> None:
-        assert self._bound is not None
         try:
-            self._bound.listen(self.plan.backlog)
-            self.socket = self._bound.sock
-            super().start()
+            self._open()
             log.info("%s: up, at %s", self.name, self.bound)
         except (ListenError, OSError) as error:
             log.error("%s: cannot listen again: %s", self.name, error)
@@ -226,9 +288,24 @@ class Server(StreamServer):
         """Take those who wait in the backlog, then close the listener."""
         if self.started and self._watcher is not None:
             self._do_read()
+        self._unlisten()
+
+    def _unlisten(self) -> None:
+        """Close the listener; who waits in the backlog is reset by the system."""
         self.close()
         if self._bound is not None:
             self._bound.close()
+
+    def give_up(self) -> None:
+        """Close the listener for a moment; see `resume`."""
+        if self.enabled:
+            self._unlisten()
+
+    def resume(self) -> None:
+        """Listen where it did, after all, if that was given up."""
+        if self.enabled and not self.started and self._bound is not None:
+            self._bound = self._bound.again()
+            self._set_down()
 
     def _looked_up(self, error: OSError | None) -> None:
         if error is not None:
@@ -238,6 +315,19 @@ class Server(StreamServer):
                 self.plan.distant,
                 error.strerror or error,
             )
+
+    def forget_address(self) -> None:
+        """It listens nowhere now, and next time where its plan says."""
+        self._bound = None
+
+    @property
+    def located(self) -> bool:
+        """Whether it listens, or ever did, so that its address is known."""
+        return self._bound is not None
+
+    def is_at(self, target: Target) -> bool:
+        """Whether it listens there, or did when it was last enabled."""
+        return self._bound is not None and self._bound.target == target
 
     @property
     def bound(self) -> Address:
@@ -294,6 +384,7 @@ class Server(StreamServer):
         connection.exchange = exchange = self._exchange(connection, 0, choice)
         exchange.added[picked] = inf
         picked.call.meet(connection)  # type: ignore[union-attr]
+        self.counters.refused += isinstance(picked.call, Refuse)
 
     def pause(self, error: OSError) -> None:
         """Stop accepting for a moment."""
@@ -379,6 +470,7 @@ class Server(StreamServer):
             event = Ended(
                 time() - seconds,
                 self.name,
+                self.plan.seed,
                 connection.number,
                 _client(connection.address),
                 exchange.number,
@@ -406,15 +498,54 @@ class Server(StreamServer):
         pinned = {f"toxic {name}": pin.picked.stats for name, pin in self.toxics.items()}
         return {**self._picks.stats, **self._meets.stats, **pinned}
 
+    def done(self) -> dict[str, Done]:
+        """What handlers did, by their names; toxics by the names of their types, gone ones too."""
+        stats = {**self._picks.stats, **self._meets.stats}
+        found = {name: one.told() for name, one in stats.items()}
+        for name, one in self._by_toxics.items():
+            found[name] = found[name] + one.told() if name in found else one.told()
+        return found
+
+    def totals(self) -> Totals:
+        """What happened since the start, open connections included."""
+        counters = self.counters
+        exchanges = counters.exchanges
+        received, sent = counters.received.copy(), counters.sent.copy()
+        for connection in self.connections.values():
+            up, down = connection.up, connection.down
+            if up is not None and down is not None:  # else it has been added up, or still dials
+                exchanges += connection.framer.exchange
+                received[True] += up.passed
+                received[False] += down.passed
+                sent[True] += up.sent
+                sent[False] += down.sent
+        return Totals(
+            connections_open=len(self.connections),
+            connections=counters.connections,
+            refused=counters.refused,
+            failed_dials=counters.failed_dials,
+            handler_errors=counters.handler_errors,
+            internal_errors=counters.crashes,
+            accept_errors=counters.accept_errors,
+            exchanges=exchanges,
+            received=Directions(received[True], received[False]),
+            sent=Directions(sent[True], sent[False]),
+        )
+
     def unmet(self) -> list[tuple[int, int]]:
         """The decisions of a replay, as (connection, exchange), that did not come to pass."""
         return sorted(self._picks.unmet() + self._meets.unmet())
 
     # Toxics
 
+    def _pin(self, toxic: Toxic) -> Pin:
+        kind = str(toxic.specification.cls.name)  # type: ignore[attr-defined]
+        whole = self._by_toxics.setdefault(kind, Stats())
+        return Pin(toxic, self.dice, self._proxy, whole)
+
     def add_toxic(self, toxic: Toxic) -> None:
         """Pin `toxic` to all connections that it hits, open ones too."""
-        pin = self.toxics[toxic.name] = Pin(toxic, self.dice, self._proxy)
+        pin = self.toxics[toxic.name] = self._pin(toxic)
         self._look()
         self._for_each(pin.attach)
 
@@ -431,6 +562,20 @@ class Server(StreamServer):
         self._for_each(pin.detach)
         self._look()
 
+    def _set_toxics(self, toxics: tuple[Toxic, ...]) -> None:
+        """Have these at work, in this order; what is as before is not touched."""
+        wanted = {toxic.name: toxic for toxic in toxics}
+        for name, pin in list(self.toxics.items()):
+            other = wanted.get(name)
+            if other is None or not other.same_kind(pin.toxic):
+                self.remove_toxic(name)
+        for name, toxic in wanted.items():
+            if name not in self.toxics:
+                self.add_toxic(toxic)
+            elif self.toxics[name].toxic != toxic:
+                self.update_toxic(toxic)
+        self.toxics = {name: self.toxics[name] for name in wanted}
+
     def _for_each(self, action: Callable[[Connection], None]) -> None:
         for connection in list(self.connections.values()):
             if not connection.closed:
@@ -439,9 +584,103 @@ class Server(StreamServer):
                 except Exception:
                     connection.crashed()
 
+    # Changes
+
+    def prepare(self, plan: Plan) -> Callable[[], None]:
+        """What puts `plan` in force, but for where it listens; UsageError if it cannot be.
+
+        What is the same in both plans is not touched; another backend or seed ends all connections.
+        """
+        before = self.plan
+        dice = self.dice if plan.seed == before.seed else Dice(plan.seed, plan.name)
+        parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
+        if all(getattr(plan, part) == getattr(before, part) for part in parts):
+            return lambda: self._change(plan)
+        picks = Picks(plan.behavior, plan, dice, self._proxy, b"pick", plan.decisions, self._picks)
+        meets = Picks(
+            plan.on_connect, plan, dice, self._proxy, b"connect", plan.connect_decisions,
+            self._meets,
+        )  # fmt: skip
+
+        def apply() -> None:
+            if dice is not self.dice:
+                self.end_all("dropped")
+                self.dice = dice
+                for pin in self.toxics.values():
+                    pin.dice = dice
+            self._picks, self._meets = picks, meets
+            picks.take_over()
+            meets.take_over()
+            gone = picks.left | meets.left
+            self._change(plan)
+            if gone:
+                self._for_each(lambda connection: connection.leave(gone))
+            if self.enabled and (self._down is not None or meets.only(Down) is not None):
+                self._set_down()
+
+        return apply
+
+    def _change(self, plan: Plan) -> None:
+        """Put `plan` in force, whose behaviors are."""
+        before, self.plan = self.plan, plan
+        if plan.distant != before.distant:
+            self.end_all("dropped")
+            self.dialer = Dialer(plan.distant, plan.connect_timeout)
+            if self.enabled and not plan.distant.is_literal:
+                self.dialer.lookup_soon(self._looked_up)
+        self.dialer.timeout = plan.connect_timeout
+        self._set_toxics(plan.toxics)
+        self._look()
+        if self.enabled:
+            if plan.timeout != before.timeout:
+                self._set_sweeper()
+            if plan.backlog != before.backlog and self.started:
+                self.socket.listen(plan.backlog)
+            self._accept_again()
+
+    def disable(self) -> None:
+        """Close the listener and end all connections, waiting for nothing."""
+        self.enabled = False
+        self._stop_sweeper()
+        self._stop_down_timers()
+        self._unlisten()
+        self.end_all("dropped")
+        self._close_alarms()
+
+    def end_all(self, why: str, how: str = "fin") -> int:
+        """End all connections, by FIN or by ``reset``; how many there were."""
+        found = [one for one in self.connections.values() if not one.closed]
+        for connection in found:
+            connection.end(why) if how == "fin" else connection.reset()
+        return len(found)
+
+    def end_one(self, number: int, why: str, how: str = "fin") -> int:
+        """End the connection of that number; 0 if there is none."""
+        connection = self.connections.get(number)
+        if connection is None or connection.closed:
+            return 0
+        connection.end(why) if how == "fin" else connection.reset()
+        return 1
+
+    def _stop_down_timers(self) -> None:
+        for timer in self._down_timers:
+            timer.stop()
+            timer.close()
+        self._down_timers.clear()
+
+    def _stop_sweeper(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.stop()
+            self._sweeper.close()
+            self._sweeper = None
+
     def closed_one(self, connection: Connection) -> None:
         """A connection is gone, its descriptors too."""
         self.connections.pop(connection.number, None)
+        self._accept_again()
+
+    def _accept_again(self) -> None:
+        """Accept, if it has paused because there were too many connections."""
         if self._watcher is None and self._timer is None and self.started and not self.full():
             self.start_accepting()
 
@@ -498,13 +737,9 @@ class Server(StreamServer):
 
     def stop_listening(self) -> None:
         """Take those who wait in the backlog, then close the listener."""
-        for timer in self._down_timers:
-            timer.stop()
-            timer.close()
-        if self._sweeper is not None:
-            self._sweeper.stop()
-            self._sweeper.close()
-            self._sweeper = None
+        self.enabled = False
+        self._stop_sweeper()
+        self._stop_down_timers()
         self._stop_accepting_all()
 
     def drain(self, limit: float) -> int:
@@ -526,10 +761,13 @@ class Server(StreamServer):
         until = monotonic() + LINGER + _LOOK
         while self.connections and monotonic() < until:
             gevent.sleep(_LOOK)
+        self._close_alarms()
+        return len(left)
+
+    def _close_alarms(self) -> None:
         if self._alarms is not None:
             self._alarms.close()
             self._alarms = None
-        return len(left)
 
 
 def _names(handlers: Iterable[Picked]) -> tuple[str, ...]:
@@ -543,103 +781,3 @@ def _client(address: object) -> str:
         return "unix"
     host, port = address[:2]
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-class _Bound:
-    """A socket that is bound, and listens if told to; for a unix socket, its file too."""
-
-    @classmethod
-    def at(cls, local: Address) -> _Bound:
-        """Bound to `local`, whose name is resolved; ListenError if that cannot be."""
-        try:
-            return cls(local, resolve(local, passive=True)[0])
-        except OSError as error:
-            raise ListenError(
-                f"--local: {str(local)!r} does not resolve ({error.strerror or error});"
-                " give an address of this machine"
-            ) from None
-
-    def again(self) -> _Bound:
-        """Another one for the same address, when this is closed."""
-        return _Bound(self.address, self._target)
-
-    def __init__(self, local: Address, target: Target) -> None:
-        self._file: tuple[int, int] | None = None
-        self._path = local.path
-        family, sockaddr = target
-        if local.path:
-            _remove_stale(local.path)
-        self.sock = gsocket.socket(family, _socket.SOCK_STREAM)
-        try:
-            if not local.path:
-                self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-                # on Linux accepted sockets inherit it: one call for all of them
-                self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            self.sock.bind(sockaddr)
-        except OSError as error:
-            self.sock.close()
-            raise ListenError(f"--local: cannot listen on {local}: {_why(error, local)}") from None
-        if local.path:
-            status = os.stat(local.path)
-            self._file = (status.st_dev, status.st_ino)
-            self.address = local
-        else:
-            host, port = self.sock.getsockname()[:2]
-            self.address = Address(host, port)
-        self._target: Target = (family, self.sock.getsockname())
-
-    def listen(self, backlog: int) -> None:
-        """Let clients connect; ListenError if another program does so at this address."""
-        try:
-            self.sock.listen(backlog)
-        except OSError as error:
-            self.close()
-            why = _why(error, self.address)
-            raise ListenError(f"--local: cannot listen on {self.address}: {why}") from None
-
-    def close(self) -> None:
-        """Close, and remove the file if it is still ours."""
-        self.sock.close()
-        if self._file is not None:
-            try:
-                status = os.stat(self._path)
-                if (status.st_dev, status.st_ino) == self._file:
-                    os.unlink(self._path)
-            except OSError:
-                pass  # somebody was quicker
-
-
-def _remove_stale(path: str) -> None:
-    """Unlink a unix socket that nobody answers; ListenError if somebody does."""
-    try:
-        if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise ListenError(
-                f"--local: cannot listen on unix:{path}: the file exists and is no socket;"
-                " choose another path"
-            )
-    except OSError:
-        return
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
-    code = probe.connect_ex(path)
-    probe.close()
-    if code != errno.ECONNREFUSED:
-        raise ListenError(
-            f"--local: cannot listen on unix:{path}: another program listens there;"
-            " choose another path"
-        )
-    os.unlink(path)
-
-
-def _why(error: OSError, local: Address) -> str:
-    """What the system said, and the way out."""
-    ways = {
-        errno.EADDRINUSE: "another program listens there; choose another port, or 0 for a free one",
-        errno.EACCES: (
-            "permission denied for that path; choose one that you may write"
-            if local.path
-            else "ports below 1024 need privileges; choose a port from 1024 on"
-        ),
-        errno.EADDRNOTAVAIL: "this machine has no such address; choose one that it has",
-        errno.ENOENT: "its directory does not exist; make it, or choose another path",
-    }
-    return ways.get(error.errno or 0, str(error.strerror or error))

@@ -19,7 +19,8 @@ class Began(NamedTuple):
 class Ended(NamedTuple):
     """An exchange is over.
 
-    `time` is when it began, in seconds since the epoch, `seconds` how long it took. The bytes are
+    `time` is when it began, in seconds since the epoch, `seconds` how long it took; `seed` is the
+    proxy's. The bytes are
     those that were read. `end` is how it ended: ``next`` (another one began), ``client`` or
     ``backend`` (that side closed first), ``reset``, ``handler``, ``idle``, ``exit``, ``dial``,
     ``error``.
@@ -27,6 +28,7 @@ class Ended(NamedTuple):
 
     time: float
     proxy: str
+    seed: int
     connection: int
     client: str
     exchange: int
@@ -39,4 +41,13 @@ class Ended(NamedTuple):
     end: str
 
 
-Event = Began | Ended
+class Changed(NamedTuple):
+    """A proxy was changed, at `time` (seconds since the epoch), as `change` says in words."""
+
+    time: float
+    proxy: str
+    change: str
+    detail: str
+
+
+Event = Began | Ended | Changed

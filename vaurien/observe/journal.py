@@ -30,10 +30,10 @@ log = logging.getLogger("vaurien")
 
 
 class Journal:
-    """An observer that appends to the file at `path`; `seed` is the run's."""
+    """An observer that appends to the file at `path`."""
 
-    def __init__(self, path: str, seed: int) -> None:
-        self.path, self._seed = path, seed
+    def __init__(self, path: str) -> None:
+        self.path = path
         try:
             # A pipe that nobody reads would block the opening.
             flags = os.O_RDWR if os.path.isfile(path) else os.O_WRONLY
@@ -47,12 +47,17 @@ class Journal:
             raise UsageError(
                 f"--journal: cannot write {path!r}: {reason}; give a file's path"
             ) from None
-        self._writer: Writer[Ended] = Writer(self._descriptor, self._line, failed=self._failed)
+        self._writer: Writer[Ended] = Writer(self._descriptor, line, failed=self._failed)
 
     def __call__(self, event: Event) -> None:
         """Take note of an exchange that is over."""
         if isinstance(event, Ended):
             self._writer.put(event)
+
+    @property
+    def dropped(self) -> int:
+        """How many lines were dropped in all."""
+        return self._writer.dropped
 
     def stop(self) -> None:
         """Write what is waiting, for a second at most."""
@@ -70,26 +75,28 @@ class Journal:
     def _failed(self, error: OSError) -> None:
         log.error("journal %s stops: %s; the proxy goes on", self.path, error.strerror)
 
-    def _line(self, event: Ended) -> str:
-        time = datetime.fromtimestamp(event.time, timezone.utc).isoformat(timespec="microseconds")
-        return json.dumps(
-            {
-                "v": VERSION,
-                "seed": self._seed,
-                "time": time,
-                "proxy": event.proxy,
-                "connection": event.connection,
-                "client": event.client,
-                "exchange": event.exchange,
-                "handler": "+".join(event.handlers) or DUMMY,
-                "options": _options(event.specifications),
-                "fired": list(event.fired),
-                "from_client": event.from_client,
-                "from_backend": event.from_backend,
-                "seconds": round(event.seconds, 6),
-                "end": event.end,
-            }
-        )
+
+def line(event: Ended) -> str:
+    """What the journal says of an exchange."""
+    time = datetime.fromtimestamp(event.time, timezone.utc).isoformat(timespec="microseconds")
+    return json.dumps(
+        {
+            "v": VERSION,
+            "seed": event.seed,
+            "time": time,
+            "proxy": event.proxy,
+            "connection": event.connection,
+            "client": event.client,
+            "exchange": event.exchange,
+            "handler": "+".join(event.handlers) or DUMMY,
+            "options": _options(event.specifications),
+            "fired": list(event.fired),
+            "from_client": event.from_client,
+            "from_backend": event.from_backend,
+            "seconds": round(event.seconds, 6),
+            "end": event.end,
+        }
+    )
 
 
 def _options(specifications: tuple[Specification, ...]) -> dict[str, Any]:
@@ -133,11 +140,14 @@ def _behavior(decisions: dict[tuple[int, int], str]) -> Behavior:
     return Behavior(tuple((Fraction(0), part) for part in dict.fromkeys(decisions.values())))
 
 
-def read(path: str, where: str, proxy: str, find: Callable[[str, str], type]) -> Replay:
+def read(
+    path: str, where: str, proxy: str, find: Callable[[str, str], type], one_of_many: bool = False
+) -> Replay:
     """The decisions for `proxy` in the journal at `path`; `find` knows the handlers' classes.
 
-    UsageError if the file cannot be read, is of another version or holds several runs. A torn last
-    line, as a killed process leaves it, is left out with a warning.
+    If it is `one_of_many`, there may be none. UsageError if the file cannot be read, is of another
+    version or holds several runs. A torn last line, as a killed process leaves it, is left out with
+    a warning.
     """
     try:
         with open(path, encoding="utf-8") as file:
@@ -170,7 +180,7 @@ def read(path: str, where: str, proxy: str, find: Callable[[str, str], type]) ->
                 raise UsageError(f"{place} is damaged ({error!r}); give a whole journal") from None
         else:
             others.add(str(line.get("proxy")))
-    if others and replay.seed is None:
+    if others and replay.seed is None and not one_of_many:
         raise UsageError(
             f"{where}: {path!r} has nothing of proxy {proxy!r}, only of {', '.join(sorted(others))}"
         )

@@ -5,12 +5,42 @@ Law: pure.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from math import floor, inf, log2
+from typing import NamedTuple
 
 _BATCH = 256
 _NOTHING = -10_000  # the bucket of what is shorter than a microsecond
 _STEPS = 64  # buckets for each doubling: a quantile is off by 0.6 % at most
+
+#: The upper bounds in seconds of the buckets in which added delays are exposed.
+DELAYS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+
+
+class Counts(NamedTuple):
+    """A histogram as Prometheus wants it: how many did not exceed each bound, and any; the sum."""
+
+    cumulative: tuple[int, ...]
+    sum: float
+
+
+class Buckets:
+    """Durations in seconds, counted in the buckets below some bounds, and above them."""
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
+
+    def add(self, seconds: float) -> None:
+        """Take in one duration; below a microsecond nothing counts."""
+        self._counts[bisect_left(self.bounds, round(seconds, 6))] += 1
+        self._sum += seconds
+
+    def told(self) -> Counts:
+        """What was counted so far."""
+        return Counts(tuple(accumulate(self._counts)), self._sum)
 
 
 class Histogram:
@@ -20,6 +50,7 @@ class Histogram:
         self._buckets: dict[int, int] = {}
         self._new: list[float] = []  # not yet counted: many at a time take less
         self._least, self._most = inf, 0.0
+        self._fixed = Buckets(DELAYS)
 
     def add(self, seconds: float) -> None:
         """Take in one duration."""
@@ -33,6 +64,11 @@ class Histogram:
         self._count()
         return sum(self._buckets.values())
 
+    def told(self) -> Counts:
+        """How many did not exceed each of `DELAYS`, and their sum."""
+        self._count()
+        return self._fixed.told()
+
     def _count(self) -> None:
         buckets = self._buckets
         self._least = min(self._least, *self._new) if self._new else self._least
@@ -40,6 +76,7 @@ class Histogram:
         for seconds in self._new:
             bucket = floor(log2(seconds) * _STEPS) if seconds > 1e-6 else _NOTHING
             buckets[bucket] = buckets.get(bucket, 0) + 1
+            self._fixed.add(seconds)
         self._new.clear()
 
     def quantile(self, share: float) -> float | None:
@@ -53,10 +90,58 @@ class Histogram:
         return None
 
 
-class Stats:
-    """What one handler did since the start."""
+class Directions(NamedTuple):
+    """A number of bytes for each flow: to the backend, and to the client."""
 
-    def __init__(self) -> None:
+    upstream: int
+    downstream: int
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What happened in a proxy since its start; all but `connections_open` only grow.
+
+    `received` are the bytes read from the client (upstream) and the backend (downstream), `sent`
+    those that the other side's socket has taken. What a handler reads or writes past the sockets it
+    is lent, by their descriptor, is in neither.
+    """
+
+    connections_open: int
+    connections: int
+    refused: int
+    failed_dials: int
+    handler_errors: int
+    internal_errors: int
+    accept_errors: int
+    exchanges: int
+    received: Directions
+    sent: Directions
+
+
+class Done(NamedTuple):
+    """What the handlers of one name did since the start of their proxy, see `Stats`."""
+
+    picked: int
+    fired: int
+    bytes: int
+    added: Counts
+
+    def __add__(self, other: Done) -> Done:  # type: ignore[override]
+        counts = zip(self.added.cumulative, other.added.cumulative, strict=True)
+        added = Counts(tuple(map(sum, counts)), self.added.sum + other.added.sum)
+        return Done(
+            self.picked + other.picked,
+            self.fired + other.fired,
+            self.bytes + other.bytes,
+            added,
+        )
+
+
+class Stats:
+    """What one handler did since the start; `whole` is what it is a part of, and outlives it."""
+
+    def __init__(self, whole: Stats | None = None) -> None:
+        self.whole = whole
         self.picked = 0  # the draw chose it
         self.fired = 0  # it did something to an exchange
         self.bytes = 0  # of those exchanges, both ways
@@ -71,6 +156,12 @@ class Stats:
         self.bytes += bytes_
         if added < inf:
             self.added.add(added)
+        if self.whole is not None:
+            self.whole.fire(added, bytes_)
+
+    def told(self) -> Done:
+        """What it did so far."""
+        return Done(self.picked, self.fired, self.bytes, self.added.told())
 
 
 def table(stats: Mapping[str, Stats]) -> Iterable[str]:

@@ -8,16 +8,44 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections import deque
+from time import monotonic
 from types import FrameType
 
 import gevent
 
 from vaurien.observe import native
+from vaurien.observe.summary import Buckets
 
 log = logging.getLogger("vaurien")
 
 BEAT = 0.1  # seconds between beats
 HELD = 0.5  # seconds without a beat that are worth a warning
+
+#: The upper bounds in seconds of the buckets in which the lag is exposed.
+LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class Lag:
+    """How late the loop is: how late each beat comes.
+
+    A histogram, since it tells every reader the same, however many there are and however seldom
+    they look; of a gauge each would miss what was between two looks.
+    """
+
+    def __init__(self) -> None:
+        self.buckets = Buckets(LAGS)
+        self._last: deque[float] = deque(maxlen=round(1 / BEAT))
+
+    def add(self, seconds: float) -> None:
+        """A beat came so much later than it should."""
+        self.buckets.add(max(seconds, 0.0))
+        self._last.append(max(seconds, 0.0))
+
+    @property
+    def worst(self) -> float:
+        """The latest of the beats of the last second."""
+        return max(self._last, default=0.0)
 
 
 class Watchdog:
@@ -27,6 +55,7 @@ class Watchdog:
         self._thread = native.get_ident()
         self._beats = 0
         self._stopped = False
+        self.lag = Lag()
 
     def start(self) -> None:
         """Watch from now on."""
@@ -40,7 +69,9 @@ class Watchdog:
     def _beat(self) -> None:
         while not self._stopped:
             self._beats += 1
+            due = monotonic() + BEAT
             gevent.sleep(BEAT)
+            self.lag.add(monotonic() - due)
 
     def _watch(self) -> None:
         last = self._beats

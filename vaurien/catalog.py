@@ -1,0 +1,293 @@
+"""What names stand for: handler classes, presets, and the options that are configured for each.
+
+Law: a class comes in by the configuration only. Once that was read, whoever asks on behalf of
+somebody else, as the control API does, gets what is there, and nothing is imported or opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from vaurien import ini, presets
+from vaurien.behavior import DUMMY, Behavior
+from vaurien.errors import UsageError, nearest
+from vaurien.handlers import registry
+from vaurien.handlers.flow import STREAMS, FlowHandler
+from vaurien.options import Raw, find, key, number
+from vaurien.plan import (
+    NOTHING,
+    Handlers,
+    Specification,
+    Toxic,
+    check,
+    check_connect,
+    framework,
+    specify,
+    together,
+)
+from vaurien.presets import Preset
+
+
+class Catalog:
+    """The classes that names stand for: sections of the file, built-ins, dotted paths."""
+
+    def __init__(self, sections: Mapping[str, ini.Section] | None = None) -> None:
+        self.classes: dict[str, type] = dict(registry.builtins())
+        #: Each as configured, used or not; filled by `configure`.
+        self.specifications: dict[str, Specification] = {}
+        #: Where each option came from, by (handler, option).
+        self.sources: dict[tuple[str, str], str] = {}
+        self._chosen: dict[str, dict[str, Raw]] = {}
+        self._wheres: dict[str, str] = {}
+        self._paths: dict[str, str] = {}
+        self._options: list[tuple[str, Raw]] = []
+        sections = sections or {}
+        self.presets: dict[str, Preset] = {**presets.builtins(), **presets.found_in(sections)}
+        for section, options in sections.items():
+            if section != "vaurien" and not section.startswith("proxy:"):  # those are others'
+                self._take_in(section, options)
+        self.get(DUMMY, "behavior")  # always there: nothing else may be called so
+
+    def _take_in(self, section: str, options: ini.Section) -> None:
+        if section.startswith(presets.PREFIX) and section != presets.PREFIX:
+            if (own := section[len(presets.PREFIX) :].strip()) in self.classes:
+                raise UsageError(
+                    f"{options.where}: {own!r} is a handler; give the preset another name"
+                )
+            return
+        kind, _, name = section.partition(":")
+        name = name.strip()
+        where = options.where
+        if kind.strip() != "handler" or not name:
+            known = ["vaurien", "proxy:NAME", "handler:NAME", "preset:NAME"]
+            raise UsageError(
+                f"{where}: there is no such section; {nearest(section, known, 'sections')}"
+            )
+        if (path := options.get("callable")) is not None:
+            self._add(name, registry.load(path.value, path.where), where)
+        elif name not in self.classes:
+            if name not in registry.installed():
+                raise UsageError(
+                    f"{where}: {name!r} is no built-in handler and the section has no callable;"
+                    f" {nearest(name, registry.known(), 'handlers')}"
+                )
+            self._add(name, registry.find(name, where), where)
+        self._options += [
+            (f"{name}.{option}", raw) for option, raw in options.items() if option != "callable"
+        ]
+
+    # While the configuration is read
+
+    def get(self, name: str, where: str) -> str:
+        """The name under which the handler that a behavior calls `name` is configured."""
+        if name in self._paths.values() and name not in self._paths:
+            self._refuse(name, registry.builtins().get(name, self.classes[name]), where)
+        if name in self.classes:
+            self._wheres.setdefault(name, where)
+            return name
+        if name in self.presets:
+            return name
+        if "." not in name and name not in registry.installed():
+            raise UsageError(f"{where}: there is no handler {name!r}; {self._nearest(name)}")
+        cls = registry.find(name, where)
+        own = name if name in registry.installed() else str(cls.name)  # type: ignore[attr-defined]
+        self._add(own, cls, f"{where} {name}")
+        self._paths[name] = own
+        return own
+
+    def cls(self, name: str, where: str) -> type:
+        """The class of a handler by the name that it is configured under."""
+        return self.classes[self.get(name, where)]
+
+    def canonical(self, name: str) -> str:
+        """The name under which `name` is configured."""
+        return self._paths.get(name, name)
+
+    def configure(
+        self, environment: Sequence[tuple[str, Raw]], arguments: Sequence[tuple[str, Raw]]
+    ) -> None:
+        """Make every handler's specification, of the file, the environment, the command line.
+
+        Each option is given as ``(NAME.OPTION, value)``; what comes later wins.
+        """
+        for path, raw in (*self._options, *environment, *arguments):
+            name, _, option = path.rpartition(".")
+            name = self.canonical(name)
+            if name not in self.classes and name not in self.presets:
+                raise UsageError(
+                    f"{raw.where}: there is no handler {name!r};"
+                    f" {nearest(name, self.classes, 'handlers')}"
+                )
+            self._chosen.setdefault(name, {})[self._option(name, option, raw)] = raw
+        for name, cls in self.classes.items():
+            raws = self._chosen.get(name, {})
+            self.specifications[name] = specify(name, cls, raws)
+            self.sources.update({(name, option): raw.where for option, raw in raws.items()})
+
+    def _option(self, name: str, option: str, raw: Raw) -> str:
+        """The key of an option of the handler `name`."""
+        if name in self.presets:
+            raise UsageError(
+                f"{raw.where}: {name!r} is a preset and takes no options; make one of your own in a"
+                f" [preset:NAME] section"
+            )
+        cls = self.classes[name]
+        declared = {**registry.options_of(cls), **framework(cls)}
+        return find(declared, option, raw.where, f"option of {name}").key
+
+    def _add(self, name: str, cls: type, where: str) -> None:
+        if name in self._wheres:
+            self._refuse(name, cls, where)
+        self.classes[name] = cls
+        self._wheres[name] = where
+
+    def _refuse(self, name: str, cls: type, where: str) -> None:
+        """Refuse two different classes of one name in one plan."""
+        before = self.classes[name]
+        if before is not cls:
+            raise UsageError(
+                f"{where}: {dotted(cls)} and {dotted(before)} are both called {name!r};"
+                " give one of them another name in a [handler:NAME] section"
+            )
+
+    def _nearest(self, name: str) -> str:
+        return nearest(name, [*self.classes, *registry.known(), *self.presets], "handlers")
+
+    # Once it was read
+
+    def knows(self, name: str, where: str) -> str:
+        """The name under which `name` is configured; UsageError if it is not there.
+
+        For requests: what other packages have installed may be named, a dotted path that the
+        configuration does not name may not.
+        """
+        own = self.canonical(name)
+        if own in self.specifications or own in self.presets:
+            return own
+        if name not in registry.installed():
+            hint = "a request names what is configured; " if "." in name else ""
+            raise UsageError(f"{where}: there is no handler {name!r}; {hint}{self._nearest(name)}")
+        own = self.get(name, where)
+        self.specifications[own] = specify(own, self.classes[own], {})
+        return own
+
+    def stands_for(
+        self, name: str, options: Mapping[str, Raw] | None = None
+    ) -> Specification | tuple[Specification, ...]:
+        """What `name` in a behavior is, with `options` in place of those that are configured."""
+        own = self.canonical(name)
+        if options:
+            keys = {self._option(own, option, raw): raw for option, raw in options.items()}
+            return specify(own, self.classes[own], {**self._chosen.get(own, {}), **keys})
+        return self.presets[own].specifications if own in self.presets else self.specifications[own]
+
+    def choose(
+        self,
+        behavior: Behavior,
+        on_connect: Behavior = NOTHING,
+        where: str = "behavior",
+        options: Mapping[str, Mapping[str, Raw]] | None = None,
+    ) -> Handlers:
+        """The handlers for two behaviors asked for by a request, checked.
+
+        `options` are by handler. UsageError for what is not there or does not fit.
+        """
+        options = options or {}
+        names = [name for name in (*behavior.names, *on_connect.names) if name != DUMMY]
+        if idle := [name for name in options if name not in names]:
+            raise UsageError(f"handlers.{idle[0]}: {where} does not pick it; leave it away")
+        handlers = {}
+        for name in names:
+            own = self.knows(name, where)
+            raws = options.get(name, {})
+            self.check_request(own, raws)
+            handlers[name] = self.stands_for(name, raws)
+        stand = together(handlers)
+        check(behavior, stand, where)
+        check_connect(on_connect, stand, "on_connect")
+        return handlers
+
+    def toxic(
+        self,
+        kind: str,
+        name: str = "",
+        stream: str = "",
+        toxicity: float = 1.0,
+        options: Mapping[str, Raw] | None = None,
+        where: str = "toxic",
+    ) -> Toxic:
+        """A toxic of the type `kind`, which is any flow handler that is configured.
+
+        `stream` in any case, the class's own if not given; `name` is ``TYPE_STREAM`` if not given.
+        """
+        own = self.knows(kind, where)
+        cls = self.classes.get(own)
+        if cls is None or not issubclass(cls, FlowHandler):
+            flows = [n for n, c in self.classes.items() if issubclass(c, FlowHandler)]
+            raise UsageError(
+                f"{where}: {kind!r} is no flow handler; {nearest(kind, flows, 'toxics')}"
+            )
+        options = dict(options or {})
+        raws = {self._option(own, option, raw): raw for option, raw in options.items()}
+        declared = registry.options_of(cls)
+        mine = {k: raw for k, raw in self._chosen.get(own, {}).items() if k in declared}
+        if stream:
+            raws["stream"] = Raw(stream.lower(), f"{where}: stream")
+        made = specify(own, cls, {**mine, **raws})
+        if not stream:
+            acts = (made.acts(True), made.acts(False))
+            stream = "both" if all(acts) else "upstream" if acts[0] else "downstream"
+        name = name or f"{kind}_{stream}"
+        return Toxic(Specification(name, cls, made.options, made.given), toxicity, kind, stream)
+
+    def check_request(self, name: str, options: Mapping[str, Raw]) -> None:
+        """UsageError for values that a request may not give, as a type's `by_request` says."""
+        cls = self.classes.get(self.canonical(name))
+        declared = {} if cls is None else registry.options_of(cls)
+        for word, raw in options.items():
+            if isinstance(raw.value, (list, dict)):
+                raise UsageError(
+                    f"{raw.where}: {raw.value!r} is no plain value; give a text or a number"
+                )
+            option = declared.get(key(word))
+            allowed = getattr(option and option.type, "by_request", None)
+            if allowed is not None and not allowed(raw.value):
+                raise UsageError(
+                    f"{raw.where}: {raw.value!r} is for the configuration only; a request may not"
+                    " name a file: put it there, in a [handler:NAME] section"
+                )
+
+
+def toxics(catalog: Catalog, raw: Raw) -> tuple[Toxic, ...]:
+    """The toxics that a configuration writes: ``[NAME:] TYPE [OPTION=VALUE ...]``, by commas.
+
+    ``stream`` and ``toxicity`` (0 to 1) are given like options.
+    """
+    found = []
+    for text in (piece.strip() for piece in raw.value.split(",")):
+        words = text.split()
+        name = words.pop(0)[:-1] if words and words[0].endswith(":") else ""
+        pairs = [word.partition("=") for word in words[1:]]
+        if not words or "=" in words[0] or not all(equals and v for _, equals, v in pairs):
+            raise UsageError(
+                f"{raw.where}: {text!r} is not [NAME:] TYPE [OPTION=VALUE ...]; write for instance"
+                " latency latency=100 stream=upstream toxicity=0.5"
+            )
+        options = {option: Raw(value, f"{raw.where}: {option}") for option, _, value in pairs}
+        stream, toxicity = options.pop("stream", None), options.pop("toxicity", None)
+        try:
+            share = number(toxicity.value) if toxicity is not None else 1.0
+        except ValueError as error:
+            raise UsageError(f"{raw.where}: toxicity: {error}; give 0 to 1") from None
+        where = str(stream.value) if stream is not None else ""
+        if where and where.lower() not in STREAMS:
+            raise UsageError(
+                f"{raw.where}: stream: {where!r} is no stream; {nearest(where, STREAMS, 'streams')}"
+            )
+        found.append(catalog.toxic(words[0], name, where, share, options, raw.where))
+    return tuple(found)
+
+
+def dotted(cls: type) -> str:
+    """A class by its dotted path."""
+    return f"{cls.__module__}.{cls.__qualname__}"

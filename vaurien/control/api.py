@@ -1,0 +1,84 @@
+"""The control API as a WSGI application: the native one and Toxiproxy's, side by side.
+
+Law: a translator. It keeps no state, turns requests into operations of the `Farm`, and is the one
+border where a `VaurienError` becomes an HTTP status.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import falcon
+
+from vaurien.control import native, toxiproxy
+from vaurien.control.native import Context
+from vaurien.control.safety import Access
+from vaurien.control.bodies import dumps
+from vaurien.errors import VaurienError
+
+log = logging.getLogger("vaurien")
+
+#: What answers to everybody: who asks whether it lives, and who collects figures.
+OPEN = ("/health", "/metrics")
+
+
+class _Guard:
+    """Lets in whom `access` lets in."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+
+    def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
+        header = req.get_header
+        refusal = self._access.refusal(
+            header("Host"),
+            header("Origin"),
+            header("Sec-Fetch-Site"),
+            header("Authorization"),
+            req.path not in OPEN,
+        )
+        if refusal is not None:
+            headers = {"WWW-Authenticate": "Bearer"} if refusal[0] == 401 else None
+            raise falcon.HTTPError(refusal[0], description=refusal[1], headers=headers)
+
+    def process_resource(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, params: object
+    ) -> None:
+        if getattr(resource, "refuses_browsers", False):
+            if (req.user_agent or "").startswith("Mozilla/"):
+                raise falcon.HTTPForbidden(description="User agent not allowed")
+
+
+def application(context: Context, access: Access) -> falcon.App[Any, Any]:
+    """The application that serves both APIs for a farm."""
+    app = falcon.App(middleware=[_Guard(access)])
+    app.req_options.auto_parse_form_urlencoded = False
+    app.set_error_serializer(_serialize)
+    app.add_error_handler(VaurienError, _refused)
+    app.add_error_handler(Exception, _crashed)
+    for template, resource in (*toxiproxy.routes(context), *native.routes(context)):
+        app.add_route(template, resource)
+    return app
+
+
+def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+    status = falcon.http_status_to_code(error.status)
+    reasons = {404: "not found: there is no such path", 405: "method not allowed"}
+    _answer(resp, status, error.description or reasons.get(status) or str(error.title))
+
+
+def _refused(req: Any, resp: falcon.Response, error: VaurienError, params: Any) -> None:
+    _answer(resp, error.http_status, Context.message(error))
+
+
+def _crashed(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+    log.error("http: %s %s: internal error", req.method, req.path, exc_info=error)
+    _answer(resp, 500, "internal error; the log has it")
+
+
+def _answer(resp: falcon.Response, status: int, message: str) -> None:
+    resp.status = falcon.code_to_http_status(status)
+    resp.content_type = "application/json"
+    resp.data = dumps({"error": message, "status": status})
+

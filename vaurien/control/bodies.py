@@ -1,0 +1,305 @@
+"""Proxies and toxics in Toxiproxy's JSON, to plans and back.
+
+Law: pure, and nothing that a body says is dropped: what is unknown or wrong is refused, with the
+words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from vaurien import address, behavior
+from vaurien.catalog import Catalog
+from vaurien.errors import AlreadyThere, UsageError, nearest
+from vaurien.handlers import registry
+from vaurien.handlers.flow import STREAMS
+from vaurien.options import Raw, key, show
+from vaurien.plan import NOTHING, Plan, Specification, Toxic
+
+#: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
+STANDARD: Mapping[str, tuple[str, ...]] = {
+    "latency": ("latency", "jitter"),
+    "bandwidth": ("rate",),
+    "slow_close": ("delay",),
+    "timeout": ("timeout",),
+    "reset_peer": ("timeout",),
+    "slicer": ("average_size", "size_variation", "delay"),
+    "limit_data": ("bytes",),
+    "noop": (),
+}
+
+#: The fields of a body, with the types that they may have; null stands for a field left away.
+_TEXT, _NUMBER = (str,), (int, float)
+PROXY: Mapping[str, tuple[type, ...]] = {
+    "name": _TEXT,
+    "listen": _TEXT,
+    "upstream": _TEXT,
+    "enabled": (bool,),
+    "toxics": (list,),
+    "behavior": _TEXT,
+    "on_connect": _TEXT,
+    "protocol": _TEXT,
+    "seed": (int,),
+    "ttl": _NUMBER,
+}
+TOXIC: Mapping[str, tuple[type, ...]] = {
+    "name": _TEXT,
+    "type": _TEXT,
+    "stream": _TEXT,
+    "toxicity": _NUMBER,
+    "attributes": (dict,),
+    "ttl": _NUMBER,
+}
+_CALLED = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number"}
+_BAD = "bad request body"
+
+
+def bad(reason: str) -> UsageError:
+    """A body that is not what was asked for."""
+    return UsageError(f"{_BAD}: {reason}")
+
+
+def load(data: bytes) -> Any:
+    """The JSON in `data`; UsageError if it is none."""
+    try:
+        return json.loads(data, parse_constant=_constant)
+    except RecursionError:
+        raise bad("it is nested too deeply") from None
+    except UnicodeDecodeError as error:
+        raise bad(f"it is not UTF-8 (byte {error.start})") from None
+    except ValueError as error:
+        raise bad(f"{error}") from None
+
+
+def dumps(body: object) -> bytes:
+    """JSON as text."""
+    return json.dumps(body).encode()
+
+
+def _constant(word: str) -> float:
+    raise ValueError(f"{word} is no JSON")
+
+
+def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The fields of a JSON object that are given; UsageError for unknown ones and wrong types."""
+    if not isinstance(body, dict):
+        raise bad(f"it is {_CALLED.get(type(body), 'no object')}, not an object")
+    for name, value in body.items():
+        if name not in known:
+            raise bad(f"there is no field {name!r}; {nearest(name, known, 'fields')}")
+        types = known[name]
+        fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
+        if value is not None and not fits:
+            raise bad(f"{name} is {value!r}, not {_CALLED[types[0]]}")
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def check_name(name: str, where: str) -> None:
+    """UsageError if a proxy cannot be called so: the API has the name in its paths."""
+    if not name or "/" in name or not name.isprintable() or name in (".", ".."):
+        raise UsageError(
+            f"{where}: {name!r} is no name for a proxy; give a text without slashes and control"
+            " characters"
+        )
+
+
+# Proxies
+
+
+def read_proxy(
+    body: object, catalog: Catalog, seed: int, common: Mapping[str, Any], where: str = ""
+) -> Plan:
+    """The plan that a proxy's JSON describes, toxics included; `where` is its place in a list."""
+    place = f" at {where}" if where else ""
+    given = fields(body, PROXY)
+    for name in ("name", "upstream"):
+        if not given.get(name):
+            raise UsageError(f"missing required field: {name}{place}")
+    check_name(given["name"], f"name{place}")
+    before = f"proxy {given['name']!r}: " if where else ""
+    local = address.parse(given.get("listen") or "localhost:0", f"{before}listen", any_host=True)
+    distant = address.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
+    if local == distant:
+        raise UsageError(f"{before}upstream: {given['upstream']!r} is where it listens itself")
+    weighted = behavior.parse(given.get("behavior", "100:dummy"), f"{before}behavior")
+    meeting = NOTHING
+    if "on_connect" in given:
+        meeting = behavior.parse(given["on_connect"], f"{before}on_connect")
+    if given.get("protocol", "tcp") != "tcp":
+        raise UsageError(f"{before}protocol: {given['protocol']!r} is no protocol; there is tcp")
+    toxics: list[Toxic] = []
+    for toxic in given.get("toxics", []):
+        toxics.append(read_toxic(toxic, catalog, toxics))
+    return Plan(
+        local=local,
+        distant=distant,
+        behavior=weighted,
+        handlers=catalog.choose(weighted, meeting, f"{before}behavior"),
+        seed=given.get("seed", seed),
+        name=given["name"],
+        enabled=given.get("enabled", True),
+        on_connect=meeting,
+        toxics=tuple(toxics),
+        **common,
+    )
+
+
+def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
+    """The proxies in the JSON file at `path`, each with its place; None if it is no JSON.
+
+    UsageError for one that has the ending of JSON but is none, or is not a list.
+    """
+    try:
+        with open(path, "rb") as file:
+            data = file.read()
+    except OSError:
+        return None  # whoever reads INI files says so
+    if not path.lower().endswith(".json") and data.lstrip()[:1] not in (b"[", b"{"):
+        return None
+    try:
+        found = load(data)
+    except UsageError as error:
+        if path.lower().endswith(".json"):
+            raise UsageError(
+                f"{where}: {path!r} is no JSON: {str(error)[len(_BAD) + 2 :]}"
+            ) from None
+        return None
+    if not isinstance(found, list):
+        raise UsageError(
+            f'{where}: {path!r} is no list of proxies; write [{{"name": ..., "listen": ...,'
+            ' "upstream": ...}]'
+        )
+    return [(body, f"proxy {number} of {path}") for number, body in enumerate(found, 1)]
+
+
+def proxy_body(plan: Plan, listen: object, enabled: bool) -> dict[str, Any]:
+    """A proxy in Toxiproxy's words; `listen` is where it listens in fact."""
+    return {
+        "name": plan.name,
+        "listen": str(listen),
+        "upstream": str(plan.distant),
+        "enabled": enabled,
+        "toxics": [toxic_body(toxic) for toxic in in_order(plan.toxics)],
+    }
+
+
+# Toxics
+
+
+def in_order(toxics: tuple[Toxic, ...]) -> Iterator[Toxic]:
+    """As Toxiproxy lists them: those upstream, then those downstream."""
+    yield from (toxic for toxic in toxics if toxic.stream.lower() != "downstream")
+    yield from (toxic for toxic in toxics if toxic.stream.lower() == "downstream")
+
+
+def toxic_body(toxic: Toxic) -> dict[str, Any]:
+    """A toxic in Toxiproxy's words."""
+    return {
+        "attributes": attributes(toxic),
+        "name": toxic.name,
+        "type": toxic.type,
+        "stream": toxic.stream,
+        "toxicity": plain(toxic.toxicity),
+    }
+
+
+def attributes(toxic: Toxic) -> dict[str, Any]:
+    """The options of a toxic; of Toxiproxy's types its own, and others that are set."""
+    spec = toxic.specification
+    values = {name: plain(value) for name, value in spec.options.items() if name != "stream"}
+    known = _standard(toxic.type, spec.cls)
+    if known is None:
+        return values
+    defaults = {o.name: plain(o.get_default()) for o in registry.options_of(spec.cls).values()}
+    return {
+        name: value for name, value in values.items() if name in known or value != defaults[name]
+    }
+
+
+def _standard(kind: str, cls: type) -> tuple[str, ...] | None:
+    """The attributes of a type of Toxiproxy's."""
+    return STANDARD.get(kind) if registry.builtins().get(kind) is cls else None
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it; whole numbers without a point."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
+
+
+def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic, ...]) -> Toxic:
+    """The toxic that a body describes; AlreadyThere if one of `others` has its name."""
+    given = fields(body, TOXIC)
+    stream = given.get("stream") or "downstream"
+    if stream.lower() not in STREAMS:
+        raise UsageError("stream was invalid, can be either upstream or downstream")
+    kind = given.get("type", "")
+    cls = catalog.classes.get(catalog.canonical(kind))
+    if cls is None or registry.kind(cls) != "flow":
+        raise UsageError("invalid toxic type")
+    name = given.get("name") or f"{kind}_{stream}"
+    if "/" in name or not name.isprintable():
+        raise UsageError(f"name: {name!r} is no name for a toxic; give a text without slashes")
+    if any(other.name == name for other in others):
+        raise AlreadyThere("toxic already exists")
+    options = _options(given.get("attributes", {}))
+    for attribute in _standard(kind, cls) or ():
+        options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
+    catalog.check_request(kind, options)
+    toxicity = _toxicity(given.get("toxicity", 1))
+    return catalog.toxic(kind, name, stream, toxicity, options, "type")
+
+
+def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
+    """`toxic` with the attributes and the toxicity of `body` in place of its own."""
+    given = fields(body, TOXIC)
+    new = _options(given.get("attributes", {}))
+    catalog.check_request(toxic.type, new)
+    options = {
+        name: Raw(value, f"attributes.{name}")
+        for name, value in toxic.specification.options.items()
+        if value is not None and name != "stream"
+    }
+    known = {key(name): name for name in options}
+    options.update({known.get(key(name), name): raw for name, raw in new.items()})
+    toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
+    return catalog.toxic(toxic.type, toxic.name, toxic.stream, toxicity, options, "type")
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Raw]:
+    return {
+        name: Raw(value, f"attributes.{name}")
+        for name, value in given.items()
+        if value is not None and name != "stream"
+    }
+
+
+def _toxicity(value: float) -> float:
+    if not 0 <= value <= 1:
+        raise UsageError(f"toxicity: {value} is not from 0 to 1")
+    return value
+
+
+def options(body: Mapping[str, Any], where: str) -> dict[str, Raw]:
+    """A handler's options in a native body."""
+    return {name: Raw(value, f"{where}{name}") for name, value in body.items() if value is not None}
+
+
+def handler_bodies(plan: Plan) -> dict[str, Any]:
+    """The options of what a plan's behaviors pick, by name; of a preset, a list of its handlers."""
+    return {
+        name: [
+            {"handler": one.cls.name, "options": _values(one)}  # type: ignore[attr-defined]
+            for one in found
+        ]
+        if isinstance(found, tuple)
+        else _values(found)
+        for name, found in plan.handlers.items()
+    }
+
+
+def _values(spec: Specification) -> dict[str, Any]:
+    return {name: plain(value) for name, value in spec.in_force.items()}

@@ -1,0 +1,81 @@
+"""Exchanges and changes as they happen, for those who watch over HTTP.
+
+Laws: whoever watches slowly holds up nobody: what does not fit into his queue is dropped and
+counted. While nobody watches, nothing is made for him.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+
+from gevent.queue import Empty, Full, Queue
+
+from vaurien.control.farm import Farm
+from vaurien.observe.events import Began, Ended, Event
+from vaurien.observe.journal import line
+
+KEPT = 1000  # exchanges that `Recent` remembers
+_WAITING = 1000  # events that wait for one who watches
+BEAT = 15.0  # seconds of silence after which a comment says that the stream lives
+
+
+class Recent:
+    """An observer that remembers the last exchanges that a handler touched."""
+
+    def __init__(self) -> None:
+        self.events: deque[Ended] = deque(maxlen=KEPT)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, Ended) and (event.handlers or event.fired):
+            self.events.append(event)
+
+
+class Streams:
+    """The event streams that are open."""
+
+    def __init__(self, farm: Farm) -> None:
+        self._farm = farm
+
+    def open(self, proxy: str | None) -> Iterator[bytes]:
+        """Server-sent events of one proxy, or of all; ends when it is closed."""
+        queue: Queue[Event] = Queue(_WAITING)
+        dropped = [0]
+
+        def put(event: Event) -> None:
+            if proxy in (None, event.proxy):
+                try:
+                    queue.put_nowait(event)
+                except Full:
+                    dropped[0] += 1
+
+        return self._stream(queue, put, dropped)
+
+    def _stream(self, queue: Any, put: Any, dropped: list[int]) -> Iterator[bytes]:
+        self._farm.observe(put)
+        try:
+            yield b": from here on\n\n"
+            while True:
+                try:
+                    yield _text(queue.get(timeout=BEAT))
+                except Empty:
+                    yield b": alive\n\n"
+                if dropped[0]:
+                    yield _sent("dropped", {"events": dropped[0]})
+                    dropped[0] = 0
+        finally:
+            self._farm.unobserve(put)
+
+
+def _text(event: Event) -> bytes:
+    if isinstance(event, Ended):
+        return b"event: ended\ndata: " + line(event).encode() + b"\n\n"
+    if isinstance(event, Began):
+        return _sent("began", {**event._asdict(), "handlers": list(event.handlers)})
+    return _sent("change", event._asdict())
+
+
+def _sent(kind: str, data: object) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n".encode()

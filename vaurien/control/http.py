@@ -1,0 +1,155 @@
+"""The HTTP server of the control API: gevent's, with bounds.
+
+Laws: a client that is slow, idle, or sends too much costs its own connection only; nothing is read
+without a limit and a time.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable
+from io import BytesIO
+from typing import Any
+
+from gevent import Timeout
+from gevent.pool import Pool
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from vaurien.address import Address
+from vaurien.net.listener import Bound, locate
+
+log = logging.getLogger("vaurien")
+
+IDLE = 75.0  # seconds that a connection may wait for its next request
+SLOW = 10.0  # seconds that a request may take to come in, head or body
+BODY = 1 << 20  # bytes of a body at most
+_LINGER = 1.0  # seconds in which what a refused client still sends is discarded
+_BACKLOG = 1024
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+class _Handler(WSGIHandler):  # type: ignore[misc]
+    """One connection of a client."""
+
+    _timer: Any = None
+    _refused: tuple[int, str] | None = None
+
+    def read_requestline(self) -> str:
+        """Wait for a request; from its first byte on it has `SLOW` seconds."""
+        with Timeout(IDLE, TimeoutError()):
+            self.rfile.peek(1)
+        self._timer = Timeout.start_new(SLOW, TimeoutError("the request came in too slowly"))
+        return str(super().read_requestline())
+
+    def read_request(self, raw_requestline: str) -> bool:
+        try:
+            return bool(super().read_request(raw_requestline))
+        finally:
+            self._timer.close()
+
+    def get_environ(self) -> dict[str, Any]:
+        """The environment, the body read."""
+        environ: dict[str, Any] = super().get_environ()
+        self._refused = None
+        environ["wsgi.input"] = BytesIO(self._body())
+        return environ
+
+    def _body(self) -> bytes:
+        if (self.content_length or 0) > BODY:
+            self._refused = (413, f"the body is larger than {BODY} bytes")
+            return b""
+        try:
+            with Timeout(SLOW, TimeoutError()):
+                body: bytes = self.wsgi_input.read(BODY + 1)
+        except TimeoutError:
+            self._refused = (408, f"the body took longer than {SLOW:g} s")
+        except (OSError, ValueError) as error:
+            self._refused = (400, f"the body cannot be read: {error}")
+        else:
+            if len(body) <= BODY:
+                return body
+            self._refused = (413, f"the body is larger than {BODY} bytes")
+        return b""
+
+    def handle_one_response(self) -> None:
+        if self._refused is None:
+            super().handle_one_response()
+            return
+        self.close_connection = True
+        try:
+            self.socket.sendall(_raw(*self._refused))
+            self._discard()
+        except (OSError, TimeoutError):
+            pass  # it has gone
+
+    def _discard(self) -> None:
+        """Closing with unread bytes would be a reset, and the client might miss the answer."""
+        self.socket.shutdown(1)
+        with Timeout(_LINGER, TimeoutError()):
+            while self.socket.recv(65536):
+                pass
+
+    def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
+        if self._timer is not None:
+            self._timer.close()
+        slow = isinstance(error, TimeoutError)
+        return ("408", _raw(408, str(error))) if slow else ("400", _raw(400, "no HTTP request"))
+
+    def log_request(self) -> None:
+        log.debug("http: %s", self.format_request())
+
+
+def _raw(status: int, reason: str) -> bytes:
+    """A whole response, after which the connection closes."""
+    names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large"}
+    body = json.dumps({"error": reason, "status": status}).encode()
+    head = (
+        f"HTTP/1.1 {status} {names[status]}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class _Errors:
+    """Where the server writes its errors: our log."""
+
+    def write(self, text: str) -> None:
+        for line in filter(None, text.splitlines()):
+            log.error("http: %s", line)
+
+    def flush(self) -> None: ...
+
+
+class HttpServer:
+    """Serves a WSGI application at one address."""
+
+    def __init__(self, local: Address, what: str) -> None:
+        """Bind; ListenError, naming the setting `what`, if the address cannot be had."""
+        self._bound = Bound(local, locate(local), what)
+        self._server: Any = None
+
+    @property
+    def address(self) -> Address:
+        """Where it listens; port 0 has become the port that was given."""
+        return self._bound.address
+
+    def start(self, application: Application) -> None:
+        """Listen and serve from now on."""
+        self._bound.listen(_BACKLOG)
+        self._server = WSGIServer(
+            self._bound.sock,
+            application,
+            handler_class=_Handler,
+            spawn=Pool(),
+            log=None,
+            error_log=_Errors(),
+        )
+        self._server.start()
+
+    def stop(self) -> None:
+        """Serve no more; who waits for events is cut off."""
+        if self._server is not None:
+            self._server.stop(timeout=0.2)
+        self._bound.close()

@@ -1,0 +1,401 @@
+"""Vaurien's own HTTP API (`docs/api.rst`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import falcon
+
+import vaurien
+from vaurien import behavior as behavior_
+from vaurien.control import bodies, openapi
+from vaurien.control.bodies import bad, dumps, fields, load
+from vaurien.control.events import Recent, Streams
+from vaurien.control.farm import Farm
+from vaurien.errors import ListenError, UsageError, VaurienError
+from vaurien.handlers import registry
+from vaurien.observe.journal import line
+from vaurien.options import Option, Raw
+from vaurien.plan import NOTHING
+from vaurien.proxy import Proxy
+
+_LONGEST = 1e9  # seconds of a ttl
+_BEHAVIOR: dict[str, tuple[type, ...]] = {
+    "behavior": (str,),
+    "on_connect": (str,),
+    "handlers": (dict,),
+    "ttl": (int, float),
+}
+
+
+@dataclass
+class Context:
+    """What the API works on.
+
+    `metrics` gives Prometheus' text and its content type; `reload` reads the files again.
+    """
+
+    farm: Farm
+    recent: Recent
+    streams: Streams
+    metrics: Callable[[], tuple[bytes, str]]
+    reload: Callable[[], dict[str, list[str]]]
+    stopping: bool = False
+
+    @staticmethod
+    def message(error: VaurienError) -> str:
+        """What an error says, as Toxiproxy's clients know it where they do."""
+        if not isinstance(error, ListenError) or not error.reason:
+            return str(error)
+        network = "unix" if str(error.address).startswith("unix:") else "tcp"
+        place = "" if error.reason.startswith("lookup") else f"{error.address}: "
+        return f"listen {network} {place}{error.reason}"
+
+
+def answer(resp: falcon.Response, body: object, status: int = 200) -> None:
+    """Answer with JSON."""
+    resp.status = falcon.code_to_http_status(status)
+    resp.content_type = "application/json"
+    resp.data = dumps(body)
+
+
+def ttl_of(body: object) -> float | None:
+    """The ``ttl`` in a body, in seconds; UsageError if it is no time."""
+    ttl = body.get("ttl") if isinstance(body, dict) else None
+    if ttl is None:
+        return None
+    if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= _LONGEST:
+        raise UsageError(f"ttl: {ttl!r} is no time; give seconds, more than 0")
+    return float(ttl)
+
+
+def read(req: falcon.Request, empty: object = None) -> Any:
+    """The JSON of a request; `empty` if there is no body and that is allowed."""
+    data = req.bounded_stream.read()
+    return load(data) if data or empty is None else empty
+
+
+class _Resource:
+    """One path. A path without a proxy's name means the first proxy."""
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.farm = context, context.farm
+
+    def proxy(self, name: str | None) -> Proxy:
+        return self.farm.first() if name is None else self.farm.get(name)
+
+
+class Handlers(_Resource):
+    """``/handlers``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        catalog = self.farm.catalog
+        found = [
+            {
+                "name": name,
+                "kind": registry.kind(cls),
+                "summary": registry.summary(cls),
+                "options": [_option(option) for option in registry.options_of(cls).values()],
+            }
+            for name, cls in sorted(catalog.classes.items())
+        ]
+        presets = [
+            {"name": name, "summary": preset.summary}
+            for name, preset in sorted(catalog.presets.items())
+        ]
+        answer(resp, {"handlers": found, "presets": presets})
+
+
+def _option(option: Option) -> dict[str, Any]:
+    return {
+        "name": option.name,
+        "type": option.type_name,
+        "default": bodies.plain(option.get_default()),
+        "choices": list(option.choices) or None,
+        "description": option.description,
+    }
+
+
+class Handler(_Resource):
+    """``/handler``: all exchanges to one."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        proxy = self.proxy(name)
+        parts = proxy.plan.behavior.parts
+        body: dict[str, Any] = {"proxy": proxy.name, "name": None, "options": None}
+        if all(not weight or part == behavior_.DUMMY for weight, part in parts):
+            body.update(name=behavior_.DUMMY, options={})
+        elif len(parts) == 1 and parts[0][0] == 100 and "+" not in parts[0][1]:
+            own = parts[0][1]
+            body.update(name=own, options=bodies.handler_bodies(proxy.plan)[own])
+        answer(resp, {**body, "behavior": str(proxy.plan.behavior)})
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        own = self.proxy(name).name
+        body = read(req)
+        if not isinstance(body, dict):
+            raise bad("it is not an object")
+        handler = body.pop("name", None)
+        if not isinstance(handler, str) or not handler:
+            raise UsageError("missing required field: name")
+        ttl = ttl_of(body)
+        body.pop("ttl", None)
+        behavior = behavior_.parse(f"100:{handler}", "name")
+        if behavior.names != [handler] or len(behavior.parts) != 1:
+            raise UsageError(
+                f"name: {handler!r} is not one handler; POST a mixture to .../behavior"
+            )
+        given = {handler: bodies.options(body, "")} if body else {}
+        handlers = self.farm.catalog.choose(behavior, NOTHING, "name", given)
+        self.farm.set_behavior(own, behavior, None, handlers, ttl)
+        self.on_get(req, resp, own)
+
+
+class Behavior(_Resource):
+    """``/behavior``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        proxy = self.proxy(name)
+        answer(resp, {"proxy": proxy.name, **behavior_body(proxy)})
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        own = self.proxy(name).name
+        body = read(req)
+        given = fields(body, _BEHAVIOR)
+        ttl = ttl_of(given)
+        if "behavior" not in given and "on_connect" not in body:
+            raise UsageError("missing required field: behavior (or on_connect)")
+        behavior = on_connect = None
+        if "behavior" in given:
+            behavior = behavior_.parse(given["behavior"], "behavior")
+        if "on_connect" in body:
+            text = given.get("on_connect")
+            on_connect = NOTHING if text is None else behavior_.parse(text, "on_connect")
+        options: dict[str, dict[str, Raw]] = {}
+        for handler, values in given.get("handlers", {}).items():
+            if not isinstance(values, dict):
+                raise bad(f"handlers.{handler} is not an object")
+            options[handler] = bodies.options(values, f"handlers.{handler}.")
+        handlers = self.farm.catalog.choose(
+            behavior or NOTHING, on_connect or NOTHING, "behavior", options
+        )
+        self.farm.set_behavior(own, behavior, on_connect, handlers, ttl)
+        self.on_get(req, resp, own)
+
+
+def behavior_body(proxy: Proxy) -> dict[str, Any]:
+    """Who deals with a proxy's exchanges and meets its clients."""
+    plan = proxy.plan
+    return {
+        "behavior": str(plan.behavior),
+        "on_connect": str(plan.on_connect) if plan.on_connect.parts else None,
+        "handlers": bodies.handler_bodies(plan),
+    }
+
+
+class _Switch(_Resource):
+    """``/proxies/{name}/enable`` and ``disable``."""
+
+    enabled: bool
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self.farm.get(name)
+        ttl = ttl_of(fields(read(req, {}), {"ttl": (int, float)}))
+        do = self.farm.enable if self.enabled else self.farm.disable
+        answer(resp, state(self.farm, do(name, ttl)))
+
+
+class Enable(_Switch):
+    """``/proxies/{name}/enable``."""
+
+    enabled = True
+
+
+class Disable(_Switch):
+    """``/proxies/{name}/disable``."""
+
+    enabled = False
+
+
+class ResetOne(_Resource):
+    """``/proxies/{name}/reset``."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self.farm.reset(name)
+        resp.status = falcon.HTTP_204
+
+
+class State(_Resource):
+    """``/state`` and ``/proxies/{name}/state``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        if name is not None:
+            return answer(resp, state(self.farm, self.farm.get(name)))
+        proxies = [state(self.farm, proxy) for proxy in self.farm]
+        return answer(resp, {"version": vaurien.__version__, "proxies": proxies})
+
+
+def state(farm: Farm, proxy: Proxy) -> dict[str, Any]:
+    """All there is to say of a proxy."""
+    plan, counters, totals = proxy.plan, proxy.counters, proxy.totals()
+    return {
+        "name": plan.name,
+        "local": str(proxy.address),
+        "distant": str(plan.distant),
+        "enabled": plan.enabled,
+        "protocol": plan.protocol,
+        "seed": plan.seed,
+        **behavior_body(proxy),
+        "toxics": [bodies.toxic_body(toxic) for toxic in bodies.in_order(plan.toxics)],
+        "connections": proxy.connections,
+        "counters": {
+            "connections": counters.connections,
+            "failed_dials": counters.failed_dials,
+            "handler_errors": counters.handler_errors,
+            "internal_errors": counters.crashes,
+            "accept_errors": counters.accept_errors,
+            "exchanges": totals.exchanges,
+            "received": _ways(totals.received),
+            "sent": _ways(totals.sent),
+        },
+        "stats": {
+            name: {
+                "picked": stats.picked,
+                "fired": stats.fired,
+                "bytes": stats.bytes,
+                "added_p50": stats.added.quantile(0.5),
+                "added_p99": stats.added.quantile(0.99),
+            }
+            for name, stats in proxy.stats.items()
+        },
+        "ttl": farm.ttls.left(plan.name),
+    }
+
+
+def _ways(both: tuple[int, int]) -> dict[str, int]:
+    return {"upstream": both[0], "downstream": both[1]}
+
+
+class Connections(_Resource):
+    """``/connections`` and ``/proxies/{name}/connections``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        found = [
+            {
+                "number": one.number,
+                "client": one.client,
+                "exchange": one.exchange,
+                "handlers": list(one.handlers),
+                "received": _ways(one.received),
+                "sent": _ways(one.sent),
+                "held": one.held,
+            }
+            for one in self.proxy(name).look()
+        ]
+        answer(resp, {"connections": found})
+
+    def on_delete(
+        self, req: falcon.Request, resp: falcon.Response, name: str | None = None
+    ) -> None:
+        dropped = self.farm.drop(self.proxy(name).name, None, _how(req))
+        answer(resp, {"dropped": dropped})
+
+
+class OneConnection(_Resource):
+    """``/proxies/{name}/connections/{number}``."""
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str, number: int) -> None:
+        self.farm.drop(name, number, _how(req))
+        resp.status = falcon.HTTP_204
+
+
+def _how(req: falcon.Request) -> str:
+    how = req.get_param("how", default="fin")
+    if how not in ("fin", "reset"):
+        raise UsageError(f"how: {how!r} is no way to end a connection; give fin or reset")
+    return how
+
+
+class Events(_Resource):
+    """``/events`` and ``/proxies/{name}/events``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        if name is not None:
+            self.farm.get(name)
+        resp.content_type = "text/event-stream"
+        resp.set_header("Cache-Control", "no-store")
+        resp.stream = self.context.streams.open(name)
+
+
+class JournalOf(_Resource):
+    """``/journal`` and ``/proxies/{name}/journal``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
+        if name is not None:
+            self.farm.get(name)
+        text = req.get_param("limit")
+        if text is not None and not (text.isascii() and text.isdigit()):
+            raise UsageError(f"limit: {text!r} is no whole number")
+        events = [one for one in self.context.recent.events if name in (None, one.proxy)]
+        limit = len(events) if text is None else min(int(text[:9]), len(events))
+        resp.content_type = "application/x-ndjson"
+        resp.data = "".join(f"{line(one)}\n" for one in events[len(events) - limit :]).encode()
+
+
+class Health(_Resource):
+    """``/health``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        stopping = self.context.stopping
+        body = {
+            "status": "stopping" if stopping else "ok",
+            "version": vaurien.__version__,
+            "proxies": len(self.farm.proxies),
+        }
+        answer(resp, body, 503 if stopping else 200)
+
+
+class Metrics(_Resource):
+    """``/metrics``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.data, resp.content_type = self.context.metrics()
+
+
+class Reload(_Resource):
+    """``/reload``."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        answer(resp, self.context.reload())
+
+
+class OpenApi(_Resource):
+    """``/openapi.json``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        answer(resp, openapi.document())
+
+
+def routes(context: Context) -> Iterator[tuple[str, object]]:
+    """The paths, with what answers there."""
+    yield "/handlers", Handlers(context)
+    for path, resource in (
+        ("handler", Handler(context)),
+        ("behavior", Behavior(context)),
+        ("connections", Connections(context)),
+        ("events", Events(context)),
+        ("journal", JournalOf(context)),
+        ("state", State(context)),
+    ):
+        yield f"/{path}", resource
+        yield f"/proxies/{{name}}/{path}", resource
+    yield "/proxies/{name}/enable", Enable(context)
+    yield "/proxies/{name}/disable", Disable(context)
+    yield "/proxies/{name}/reset", ResetOne(context)
+    yield "/proxies/{name}/connections/{number:int}", OneConnection(context)
+    yield "/health", Health(context)
+    yield "/metrics", Metrics(context)
+    yield "/reload", Reload(context)
+    yield "/openapi.json", OpenApi(context)

@@ -1,0 +1,194 @@
+"""Who may use the control API: a token, and no web page.
+
+Law: pure. On a loopback address no token is needed, but the Host must be this machine's, so that no
+page of a browser can reach it by a name of its own (DNS rebinding); anywhere else a token is.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from vaurien import address
+from vaurien.address import Address
+from vaurien.errors import UsageError
+
+if TYPE_CHECKING:
+    from vaurien.settings import Settings
+
+NO_TOKEN = "none"
+_TOKEN = ("http-token", "http-token-file")
+_OF_THE_API = ("http-host", "http-port", *_TOKEN, "http-allowed-host")
+
+
+@dataclass(frozen=True)
+class Access:
+    """Where the control API listens, and what a request must show.
+
+    `addresses` are by the name under which they are told: ``http``, ``toxiproxy``.
+    """
+
+    addresses: dict[str, Address]
+    token: str | None
+    allowed: tuple[str, ...]
+    loopback: bool
+    unix: bool = False
+
+    def refusal(
+        self,
+        host: str | None,
+        origin: str | None,
+        site: str | None,
+        authorization: str | None,
+        needs_token: bool,
+    ) -> tuple[int, str] | None:
+        """Why a request with these headers is refused, as (status, sentence), or None.
+
+        `site` is ``Sec-Fetch-Site``, which browsers send.
+        """
+        name = host_name(host) if host else ""
+        checked = self.loopback or self.allowed
+        if host and checked and not self.unix and not self._is_ours(name):
+            return 403, (
+                f"Host {host!r} is no name of this machine; call it by localhost, or start vaurien"
+                f" with --http-allowed-host {name or 'NAME'}"
+            )
+        if origin is not None:
+            own = host and origin.lower() == f"http://{host.lower()}"
+            if not own or not (self._is_ours(name) or _is_address(name)):
+                return 403, f"requests of web pages are refused (Origin {origin!r})"
+        if site not in (None, "none", "same-origin"):
+            return 403, f"requests of web pages are refused (Sec-Fetch-Site {site!r})"
+        if self.token is not None and needs_token:
+            scheme, _, shown = (authorization or "").partition(" ")
+            same = hmac.compare_digest(shown.strip().encode(), self.token.encode())
+            if scheme.lower() != "bearer" or not same:
+                return 401, "a token is needed; send Authorization: Bearer TOKEN"
+        return None
+
+    def _is_ours(self, name: str) -> bool:
+        return (
+            is_loopback(name)
+            or name in self.allowed
+            or any(name == str(where.host).lower() for where in self.addresses.values())
+        )
+
+
+def host_name(host: str) -> str:
+    """The name in a Host header, without its port, in lower case."""
+    try:
+        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can be this machine's only (RFC 6761 6.3 for names)."""
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def check_api(settings: Settings) -> Access | None:
+    """Where the API is to listen and for whom, None if there is none; UsageError if it can't be."""
+    if not settings.has_api:
+        given = {name: settings.sources[name] for name in (*_OF_THE_API, "toxiproxy-port")}
+        for name, source in given.items():
+            if source.startswith("VAURIEN_") and name not in _TOKEN:  # vaurienctl reads it too
+                settings.warnings.append(f"{source}: there is no control API; set VAURIEN_HTTP too")
+            elif source != "default" and not source.startswith("VAURIEN_"):
+                raise UsageError(f"{source}: there is no control API; give --http too")
+        return None
+    if not settings["toxiproxy"] and settings.sources["toxiproxy-port"] != "default":
+        raise UsageError(f"{settings.where('toxiproxy-port')}: give --toxiproxy too")
+    where = settings.where("http-host")
+    host = settings["http-host"].strip()
+    unix = host.startswith("unix:")
+    addresses = {}
+    if settings["http"]:
+        if unix:
+            if settings.sources["http-port"] != "default":
+                raise UsageError(
+                    f"{settings.where('http-port')}: {where} is a unix socket, which has no port;"
+                    " leave one of them away"
+                )
+            addresses["http"] = address.parse(host, where)
+        else:
+            addresses["http"] = _place(host, settings["http-port"], where)
+    if settings["toxiproxy"]:
+        addresses["toxiproxy"] = _place(
+            "localhost" if unix else host, settings["toxiproxy-port"], where
+        )
+    ports = [place for place in addresses.values() if place.port]
+    if len(set(ports)) < len(ports):
+        raise UsageError(
+            f"{settings.where('toxiproxy-port')}: {settings['toxiproxy-port']} is --http-port too;"
+            " give one of them another port"
+        )
+    allowed = tuple(
+        host_name(name.strip()) for name in (settings["http-allowed-host"] or "").split(",")
+    )
+    if settings["http-allowed-host"] is not None and "" in allowed:
+        raise UsageError(
+            f"{settings.where('http-allowed-host')}: {settings['http-allowed-host']!r} is no list"
+            " of host names; give for instance toxiproxy,chaos.example.com"
+        )
+    token = _token(settings)
+    outside = [place for place in addresses.values() if not place.path]
+    loopback = all(is_loopback(place.host) for place in outside)
+    if token is None and not loopback:
+        raise UsageError(
+            f"{where}: {host!r} can be reached from elsewhere, so that a token is needed; give"
+            " --http-token TOKEN or --http-token-file FILE, or --http-token none to let everybody"
+            " in"
+        )
+    return Access(
+        addresses,
+        None if token == NO_TOKEN else token,
+        tuple(filter(None, allowed)),
+        loopback,
+    )
+
+
+def _place(host: str, port: int, where: str) -> Address:
+    if ":" in host and not host.startswith("["):
+        host = f"[{host}]"
+    return address.parse(f"{host}:{port}", where)
+
+
+def _token(settings: Settings) -> str | None:
+    """The token in force; `NO_TOKEN` if none is to be."""
+    token, path = settings["http-token"], settings["http-token-file"]
+    if token is not None and path is not None:
+        raise UsageError(
+            f"{settings.where('http-token-file')}: {settings.where('http-token')} is given too;"
+            " give one of them"
+        )
+    where = settings.where("http-token" if path is None else "http-token-file")
+    if path is not None:
+        try:
+            with open(path, encoding="ascii") as file:
+                token = file.read().strip()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "it is not ASCII text"
+            raise UsageError(f"{where}: cannot read {path!r}: {reason}") from None
+        if token == NO_TOKEN:
+            raise UsageError(f"{where}: {path!r} has no token; write one into it")
+    if token is not None and (not token or not token.isascii() or any(map(str.isspace, token))):
+        raise UsageError(f"{where}: a token is ASCII text without spaces, and not empty")
+    return token

@@ -1,0 +1,178 @@
+"""Toxiproxy's HTTP API, version 2, to the letter of its clients (`docs/toxiproxy.rst`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import falcon
+
+import vaurien
+from vaurien import address
+from vaurien.control import bodies
+from vaurien.control.bodies import bad, fields, load
+from vaurien.control.native import Context, answer, ttl_of
+from vaurien.errors import UsageError, VaurienError
+from vaurien.plan import Plan
+from vaurien.proxy import Proxy
+
+
+class _Resource:
+    """One path; a browser gets 403, as Toxiproxy has it."""
+
+    refuses_browsers = True
+
+    def __init__(self, context: Context) -> None:
+        self.context, self.farm = context, context.farm
+
+    def read_proxy(self, body: object, where: str = "") -> Plan:
+        farm = self.farm
+        return bodies.read_proxy(body, farm.catalog, farm.seed, farm.common, where)
+
+
+def body_of(proxy: Proxy) -> dict[str, Any]:
+    """A proxy in Toxiproxy's words."""
+    return bodies.proxy_body(proxy.plan, proxy.address, proxy.plan.enabled)
+
+
+class Proxies(_Resource):
+    """``/proxies``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        answer(resp, {proxy.name: body_of(proxy) for proxy in self.farm})
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        body = load(req.bounded_stream.read())
+        proxy = self.farm.create(self.read_proxy(body), ttl_of(body))
+        answer(resp, body_of(proxy), 201)
+
+
+class One(_Resource):
+    """``/proxies/{name}``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        answer(resp, body_of(self.farm.get(name)))
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self.farm.get(name)
+        given = fields(load(req.bounded_stream.read()), bodies.PROXY)
+        for word in ("toxics", "seed", "protocol", "ttl", "behavior", "on_connect"):
+            if word in given:
+                way = "/toxics" if word == "toxics" else "/behavior"
+                raise bad(
+                    f"{word} cannot be changed here; use /proxies/{name}{way}"
+                    if word in ("toxics", "behavior", "on_connect")
+                    else f"{word} cannot be changed; make another proxy"
+                )
+        local = distant = None
+        if given.get("listen"):
+            local = address.parse(given["listen"], "listen", any_host=True)
+        if given.get("upstream"):
+            distant = address.parse(given["upstream"], "upstream", port_zero=False, any_host=True)
+
+        def changed(plan: Plan) -> Plan:
+            proxy = self.farm.get(name)
+            same = local is None or str(local) in (str(plan.local), str(proxy.address))
+            return replace(
+                plan,
+                local=plan.local if same else local,
+                distant=distant or plan.distant,
+                enabled=given.get("enabled", plan.enabled),
+            )
+
+        answer(resp, body_of(self.farm.change(name, changed)))
+
+    on_patch = on_post
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self.farm.delete(name)
+        resp.status = falcon.HTTP_204
+
+
+class Populate(_Resource):
+    """``/populate``."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        found = load(req.bounded_stream.read())
+        if not isinstance(found, list):
+            raise bad("it is not a list of proxies")
+        wanted = []
+        for number, body in enumerate(found, 1):
+            plan = self.read_proxy(body, f"proxy {number}")
+            if any(plan.name == other.name for other, *_ in wanted):
+                raise bad(f"proxy {number} has the name of another, {plan.name!r}")
+            wanted.append((plan, [key for key, value in body.items() if value is not None], ttl_of(body)))
+        made: list[Proxy] = []
+        try:
+            for plan, given, ttl in wanted:
+                made.append(self.farm.populate(plan, given, ttl))
+        except VaurienError as error:
+            if isinstance(error, UsageError):
+                raise
+            message = self.context.message(error)
+            body = {"error": message, "status": 500, "proxies": [body_of(one) for one in made]}
+            return answer(resp, body, 500)
+        return answer(resp, {"proxies": [body_of(proxy) for proxy in made]}, 201)
+
+
+class Toxics(_Resource):
+    """``/proxies/{name}/toxics``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        toxics = bodies.in_order(self.farm.get(name).plan.toxics)
+        answer(resp, [bodies.toxic_body(toxic) for toxic in toxics])
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        proxy = self.farm.get(name)
+        body = load(req.bounded_stream.read())
+        toxic = bodies.read_toxic(body, self.farm.catalog, proxy.plan.toxics)
+        self.farm.add_toxic(name, toxic, ttl_of(body))
+        answer(resp, bodies.toxic_body(toxic))
+
+
+class Toxic(_Resource):
+    """``/proxies/{name}/toxics/{toxic}``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, name: str, toxic: str) -> None:
+        answer(resp, bodies.toxic_body(self.farm.toxic(name, toxic)))
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, name: str, toxic: str) -> None:
+        before = self.farm.toxic(name, toxic)
+        body = load(req.bounded_stream.read())
+        after = bodies.changed_toxic(body, self.farm.catalog, before)
+        self.farm.update_toxic(name, after, ttl_of(body))
+        answer(resp, bodies.toxic_body(after))
+
+    on_patch = on_post
+
+    def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str, toxic: str) -> None:
+        self.farm.remove_toxic(name, toxic)
+        resp.status = falcon.HTTP_204
+
+
+class Reset(_Resource):
+    """``/reset``."""
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        self.farm.reset()
+        resp.status = falcon.HTTP_204
+
+
+class Version(_Resource):
+    """``/version``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        resp.content_type = "application/json;charset=utf-8"
+        resp.data = bodies.dumps({"version": vaurien.__version__}) + b"\n"
+
+
+def routes(context: Context) -> Iterator[tuple[str, object]]:
+    """The paths, with what answers there."""
+    yield "/proxies", Proxies(context)
+    yield "/proxies/{name}", One(context)
+    yield "/proxies/{name}/toxics", Toxics(context)
+    yield "/proxies/{name}/toxics/{toxic}", Toxic(context)
+    yield "/populate", Populate(context)
+    yield "/reset", Reset(context)
+    yield "/version", Version(context)
