@@ -7,6 +7,7 @@ given to it for real; only addresses are exchanged for free ones on loopback.
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import os
 import re
@@ -27,7 +28,7 @@ import yaml
 
 from tests.cli.helpers import checked, refused
 from tests.schemas.renew import KINDS, KUBERNETES
-from tests.support import PATIENCE, Backend, Program, exchange, wait_for
+from tests.support import PATIENCE, Backend, Program, dial, exchange, wait_for
 from vaurien.settings import PREFIX, SETTINGS
 
 ROOT = Path(__file__).parent.parent
@@ -152,20 +153,20 @@ def container(name: str, secret: Path) -> Container:
 
 def _image() -> Container:
     text = (FOLDER / "Dockerfile").read_text()
-    given = dict(word.split("=", 1) for word in re.findall(r"--env (\S+)", text))
+    shown = dict(word.split("=", 1) for word in re.findall(r"--env (\S+)", text))
     ports = {int(word) for word in only("EXPOSE").text.split()}
     arguments = only("ENTRYPOINT").words[1:]
-    return Container({**image_environment(), **given}, arguments, ports, [health_check()])
+    return Container({**image_environment(), **shown}, arguments, ports, [health_check()])
 
 
 def _compose() -> Container:
     service = compose()["services"]["vaurien"]
     own = {"VAURIEN_HTTP_TOKEN": TOKEN}
-    given = {name: interpolate(text, own) for name, text in service["environment"].items()}
+    shown = {name: interpolate(text, own) for name, text in service["environment"].items()}
     ports = {int(port.rpartition(":")[2]) for port in service["ports"]}
     kind, *health = service["healthcheck"]["test"]
     assert kind == "CMD"
-    return Container({**image_environment(), **given}, [], ports, [health_check(), health])
+    return Container({**image_environment(), **shown}, [], ports, [health_check(), health])
 
 
 def sidecar() -> Any:
@@ -260,8 +261,10 @@ def test_a_file_says_that_it_was_not_run() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_variable_takes_effect(name: str, tmp_path: Path) -> None:
     one = container(name, tmp_path / "token")
-    given = {variable for variable in one.environment if variable.startswith(PREFIX)}
-    assert given == {source for _, source in one.settings().values() if source.startswith(PREFIX)}
+    variables = {variable for variable in one.environment if variable.startswith(PREFIX)}
+    assert variables == {
+        source for _, source in one.settings().values() if source.startswith(PREFIX)
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -376,11 +379,11 @@ def started(one: Container, distant: str) -> Program:
     return program
 
 
-def api(program: Program) -> str:
+def api(program: Program, name: str = "http") -> str:
     """Where its API listens."""
 
     def found() -> str:
-        matches = (re.match(r"http listening on (\S+)", line) for line in program.output)
+        matches = (re.match(rf"{name} listening on (\S+)", line) for line in program.output)
         return next((match[1] for match in matches if match), "")
 
     return wait_for(found, "the line that tells where the API listens")
@@ -429,6 +432,45 @@ def test_it_runs_by_its_environment_alone(name: str, echo_backend: Backend, tmp_
         assert echo_backend.accepted == 1
         assert program.stop(signal.SIGTERM) == 0
         assert not well(one.health[0], program.env, address)
+
+
+def commands() -> list[list[str]]:
+    """The ``docker run`` of the page, as words."""
+    text = PAGE.read_text().replace("\\\n", " ")
+    return [shlex.split(line) for line in text.splitlines() if line.startswith("   docker run ")]
+
+
+def given(command: list[str]) -> dict[str, str]:
+    """The environment that it makes."""
+    words = [word for flag, word in itertools.pairwise(command) if flag == "--env"]
+    return {**image_environment(), **dict(word.split("=", 1) for word in words)}
+
+
+def test_the_page_shows_the_command_of_the_dockerfile() -> None:
+    assert given(commands()[0]) == _image().environment
+
+
+def test_the_pages_toxiproxy_serves_clients_without_a_token_but_no_web_page(
+    echo_backend: Backend,
+) -> None:
+    environment = given(commands()[-1])
+    checked(env=environment)
+    free = {"HTTP_HOST": "127.0.0.1", "HTTP_PORT": "0", "TOXIPROXY_PORT": "0"}
+    program = Program(cwd=ROOT)
+    program.env = {**environment, **{PREFIX + name: value for name, value in free.items()}}
+    program.spawn()
+    try:
+        url = f"http://{api(program, 'toxiproxy')}/proxies"
+        made = {"name": "redis", "listen": "127.0.0.1:0", "upstream": echo_backend.address}
+        answer = requests.post(url, json=made, timeout=PATIENCE)
+        assert answer.status_code == 201
+        with dial(answer.json()["listen"]) as client:
+            assert exchange(client, b"ping") == b"ping"
+        for headers in ({"Host": "rebound.example"}, {"Origin": "http://page.example"}):
+            assert requests.get(url, headers=headers, timeout=PATIENCE).status_code == 403
+        assert program.stop() == 0
+    finally:
+        program.__exit__()
 
 
 @pytest.fixture
