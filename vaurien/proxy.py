@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from vaurien.address import Address
 from vaurien.errors import UsageError, nearest
-from vaurien.net.connection import Connection
+from vaurien.net.connection import Look
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
 from vaurien.net.server import Counters, Server
@@ -71,9 +71,9 @@ class Proxy:
         """Whether it is to listen; `down` may have it that it does not at present."""
         return self._server.enabled
 
-    def each(self) -> list[Connection]:
-        """The connections there are now."""
-        return list(self._server.connections.values())
+    def look(self) -> list[Look]:
+        """The connections there are now, in the order of their numbers."""
+        return [one.look() for one in self._server.connections.values() if not one.closed]
 
     @property
     def observers(self) -> tuple[Callable[[Event], None], ...]:

@@ -189,11 +189,12 @@ def resolve(
     arguments: Mapping[str, Raw],
     handler_arguments: Sequence[tuple[str, Raw]],
     environ: Mapping[str, str] = os.environ,
+    drawn: int | None = None,
 ) -> Settings:
     """The settings in force, from what the command line gave and from `environ`.
 
-    `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``. UsageError for
-    anything wrong.
+    `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``; `drawn` is the
+    seed if none is given, by default one is drawn. UsageError for anything wrong.
     """
     layers = _Layers(environ)
     config = arguments.get("config") or layers.environment.pop("config", None)
@@ -215,7 +216,8 @@ def resolve(
             option.get_default() if given is None else option.convert(given.value, given.where)
         )
     if values["seed"] is None:
-        values["seed"], sources["seed"] = secrets.randbelow(2**32), "drawn"
+        values["seed"] = secrets.randbelow(2**32) if drawn is None else drawn
+        sources["seed"] = "drawn"
 
     catalog = Catalog(sections)
     settings = Settings(values, sources, catalog)

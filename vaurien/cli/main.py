@@ -14,10 +14,12 @@ monkey.patch_all()
 import argparse
 import contextlib
 import gc
+import json
 import logging
 import os
 import resource
 import signal
+import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -27,6 +29,8 @@ import gevent
 from gevent.event import Event as Event_
 
 import vaurien
+from vaurien.control.farm import Farm
+from vaurien.control.service import Service
 from vaurien.errors import UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.net.handoff import report_exceptions
@@ -34,6 +38,7 @@ from vaurien.net.spin import Spin
 from vaurien.observe.events import Event
 from vaurien.observe.journal import Journal
 from vaurien.observe.log import QueueWriter, log_fault, start
+from vaurien.observe.metrics import Metrics
 from vaurien.observe.summary import table
 from vaurien.observe.watchdog import Watchdog
 from vaurien.options import BOOLEANS, Option, Raw, key, show
@@ -47,6 +52,11 @@ log = logging.getLogger("vaurien")
 GARBAGE = (20_000, 20, 20)
 METAVARS = {
     "on-connect": "BEHAVIOR",
+    "toxics": "TOXICS",
+    "protocol": "NAME",
+    "http-host": "HOST",
+    "http-allowed-host": "NAMES",
+    "http-token-file": "FILE",
     "max-held": "BYTES",
     "max-connections": "N",
     "journal": "FILE",
@@ -58,6 +68,9 @@ METAVARS = {
     "spin": "MICROSECONDS",
     "backlog": "N",
 }
+_NAMES = ("http", "toxiproxy")  # of the API's addresses
+_LIVE = ("local", "distant", "behavior", "on_connect", "protocol", "toxics", "seed", "drain",
+         "strict", "log_level")  # settings that a reload puts in force  # fmt: skip
 NEVER_FIRED = 3  # the exit code of --strict
 _HANDLER_FLAG = "--handlers."
 
@@ -92,7 +105,12 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = made.add_argument
-    add("--config", metavar="FILE", action=_Once, help="An INI file with settings and handlers")
+    add(
+        "--config",
+        metavar="FILE",
+        action=_Once,
+        help="An INI file with settings, proxies and handlers, or a JSON file with proxies",
+    )
     for option in SETTINGS:
         default = "" if option.default is None else f" (default: {show(option.default)})"
         if option.type is bool:
@@ -106,6 +124,7 @@ def parser() -> argparse.ArgumentParser:
     add("--check", action="store_true", help="Validate and print the settings, listen to nothing")
     add("--list-handlers", action="store_true", help="Print all handlers with their options")
     add("--demo", action="store_true", help="Show what it does, with a backend and client inside")
+    add("--parent-fd", type=int, help=argparse.SUPPRESS)  # see vaurien.client.start_proxy
     add("--version", action="version", version=f"vaurien {vaurien.__version__}")
     return made
 
@@ -149,8 +168,8 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
     return rest, handlers
 
 
-def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
-    """The command line's flags, and the settings in force."""
+def read(arguments: Sequence[str], drawn: int | None = None) -> tuple[argparse.Namespace, Settings]:
+    """The command line's flags, and the settings in force; `drawn` is the seed if none is given."""
     rest, handlers = split(arguments)
     made = parser()
     flags, unknown = made.parse_known_args(rest)
@@ -167,7 +186,10 @@ def read(arguments: Sequence[str]) -> tuple[argparse.Namespace, Settings]:
         for name in ("config", *(option.key for option in SETTINGS))
         if (value := getattr(flags, name.replace("-", "_"))) is not None
     }
-    return flags, resolve(given, handlers)
+    settings = resolve(given, handlers, drawn=drawn)
+    if flags.demo and settings.has_api:
+        raise UsageError("--demo has no control API; leave --http and --toxiproxy away")
+    return flags, settings
 
 
 def handler_lines(settings: Settings) -> list[str]:
@@ -213,61 +235,155 @@ def say(line: str) -> None:
     os.write(1, (line + "\n").encode(errors="surrogateescape"))
 
 
-def serve(settings: Settings, writer: QueueWriter) -> int:
-    """Run the proxy until a signal comes."""
-    plan = settings.plan
-    observers: list[Callable[[Event], None]] = []
-    if log.isEnabledFor(logging.INFO):
-        observers.append(log_fault)
-    journal = None
-    if settings["journal"] is not None:
-        journal = Journal(settings["journal"])
-        observers.append(journal)
-    proxy = Proxy(plan, tuple(observers), everything=settings["journal-all"])
-    for warning in settings.warnings:
-        log.warning("%s", warning)
-    raise_file_limit()
-    stop = Event_()
+class Run:
+    """One run of the proxies: from the settings to the last line of the log."""
 
-    def signalled() -> None:
-        if stop.is_set():
+    def __init__(self, settings: Settings, writer: QueueWriter, again: Callable[[int], Settings]):
+        """Build all and bind the API's addresses; `again` reads the settings anew, with a seed."""
+        self.settings, self._writer, self._again = settings, writer, again
+        observers: list[Callable[[Event], None]] = []
+        if log.isEnabledFor(logging.INFO):
+            observers.append(log_fault)
+        self._journal = None
+        if settings["journal"] is not None:
+            self._journal = Journal(settings["journal"])
+            observers.append(self._journal)
+        self.farm = Farm(settings, observers, everything=settings["journal-all"])
+        self._watchdog = Watchdog()
+        self._stop = Event_()
+        metrics = Metrics(lambda: self.farm, self._watchdog.lag, self._journal, writer)
+        self._api = None
+        if settings.access is not None:
+            self._api = Service(self.farm, settings.access, metrics.text, self.reload)
+
+    def until_signalled(self, parent: int | None) -> int:
+        """Listen until a signal comes, or `parent` closes its end; the exit code."""
+        settings, farm = self.settings, self.farm
+        for warning in settings.warnings:
+            log.warning("%s", warning)
+        raise_file_limit()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            gevent.signal_handler(number, self._signalled)
+        gevent.signal_handler(signal.SIGUSR1, self._tell)
+        gevent.signal_handler(signal.SIGHUP, self._hangup)
+        farm.start()
+        if self._api is not None:
+            self._api.start()
+        self._watchdog.start()
+        spin = Spin(settings["spin"]) if settings["spin"] else None
+        if spin is not None:
+            spin.start()
+        gc.collect()
+        gc.freeze()  # what is there now stays: the collector need not look at it again
+        gc.set_threshold(*GARBAGE)
+        with contextlib.suppress(OSError):  # if nobody reads it, so be it
+            say("\n".join(self._places()))
+        if parent is not None:
+            gevent.spawn(self._watch_parent, parent)
+        self._stop.wait()
+        if self._api is not None:
+            self._api.stopping()
+        for proxy in farm:
+            log.info("%s: stopping, %d open of %s", proxy.name, proxy.connections, proxy.counters)
+        for name, cut in farm.stop(settings["drain"]).items():
+            if cut:
+                log.warning("%s: %d connections were ended after %g s", name, cut,
+                            settings["drain"])  # fmt: skip
+        if self._api is not None:
+            self._api.stop()
+        if spin is not None:
+            spin.stop()
+        self._watchdog.stop()
+        if self._journal is not None:
+            self._journal.stop()
+        return self._tell_all()
+
+    def _places(self) -> list[str]:
+        """What listens where."""
+        lines = [
+            f"{proxy.name} listening on {proxy.address}, backend {proxy.plan.distant},"
+            f" seed {proxy.plan.seed}"
+            for proxy in self.farm
+            if proxy.enabled
+        ]
+        addresses = self._api.addresses if self._api is not None else {}
+        return [*lines, *(f"{name} listening on {place}" for name, place in addresses.items())]
+
+    def _signalled(self) -> None:
+        if self._stop.is_set():
             os._exit(0)  # the second: at once
-        stop.set()
+        self._stop.set()
 
-    def tell() -> None:
-        for line in table(proxy.stats) if proxy.stats else ["no handler is configured"]:
-            writer.tell(line)
+    def _watch_parent(self, descriptor: int) -> None:
+        """Tell the process that started this one that all listens; end when it is gone."""
+        addresses = self._api.addresses if self._api is not None else {}
+        ready = {
+            "pid": os.getpid(),
+            "proxies": {p.name: str(p.address) for p in self.farm if p.enabled},
+            **{name: str(addresses[name]) if name in addresses else None for name in _NAMES},
+        }
+        try:
+            with socket.socket(fileno=descriptor) as parent:
+                parent.sendall(json.dumps(ready).encode() + b"\n")
+                while parent.recv(1024):
+                    pass
+        except OSError:
+            pass  # gone as well
+        self._stop.set()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        gevent.signal_handler(number, signalled)
-    gevent.signal_handler(signal.SIGUSR1, tell)
-    proxy.start()
-    watchdog = Watchdog()
-    watchdog.start()
-    spin = Spin(settings["spin"]) if settings["spin"] else None
-    if spin is not None:
-        spin.start()
-    gc.collect()
-    gc.freeze()  # what is there now stays: the collector need not look at it again
-    gc.set_threshold(*GARBAGE)
-    with contextlib.suppress(OSError):  # if nobody reads it, so be it
-        say(f"{proxy.name} listening on {proxy.address}, backend {plan.distant}, seed {plan.seed}")
-    stop.wait()
-    log.info("%s: stopping, %d open of %s", proxy.name, proxy.connections, proxy.counters)
-    cut = proxy.stop(settings["drain"])
-    if cut:
-        log.warning("%s: %d connections were ended after %g s", proxy.name, cut, settings["drain"])
-    if spin is not None:
-        spin.stop()
-    watchdog.stop()
-    if journal is not None:
-        journal.stop()
-    return _tell_all(settings, proxy, tell)
+    def _hangup(self) -> None:
+        try:
+            self.reload()
+        except VaurienError as error:
+            log.error("reload: nothing is changed: %s", error)
 
+    def reload(self) -> dict[str, list[str]]:
+        """Read the files again, and be as they say; UsageError if that cannot be."""
+        settings = self._again(self.farm.seed)
+        changed = self.farm.reload(settings)
+        before = self.settings
+        names = [name for name in settings.values if settings[name] != before[name]]
+        live = {*settings.common, *_LIVE}
+        late = [name for name in names if name.replace("-", "_") not in live]
+        for warning in settings.warnings:
+            log.warning("reload: %s", warning)
+        if late:
+            log.warning("reload: %s: in force after a restart only", ", ".join(late))
+        log.setLevel(settings["log-level"].upper())
+        before.values.update({name: settings[name] for name in names if name not in late})
+        log.info("reload: %s", "; ".join(f"{len(v)} {k}" for k, v in changed.items()))
+        return {**changed, "after_restart": late}
 
-def _tell_all(settings: Settings, proxy: Proxy, tell: Callable[[], None]) -> int:
-    """What happened, at the end; the exit code."""
-    if settings["replay"] is not None:
+    def _tell(self) -> None:
+        """Write the table of what handlers did."""
+        several = len(self.farm.proxies) > 1
+        for proxy in self.farm:
+            if several and proxy.stats:
+                self._writer.tell(f"{proxy.name}:")
+            if proxy.stats:
+                for line in table(proxy.stats):
+                    self._writer.tell(line)
+        if not any(proxy.stats for proxy in self.farm):
+            self._writer.tell("no handler is configured")
+
+    def _tell_all(self) -> int:
+        """What happened, at the end; the exit code."""
+        if self.settings["replay"] is not None:
+            for proxy in self.farm:
+                self._tell_unmet(proxy)
+        if not any(proxy.stats for proxy in self.farm):
+            return 0
+        self._tell()
+        code = 0
+        for proxy in self.farm:
+            idle = [name for name, stats in proxy.stats.items() if not stats.fired]
+            if idle:
+                log.warning("%s: never fired: %s", proxy.name, ", ".join(idle))
+                code = NEVER_FIRED if self.settings["strict"] else code
+        return code
+
+    @staticmethod
+    def _tell_unmet(proxy: Proxy) -> None:
         unmet = [f"{connection}.{exchange}" for connection, exchange in proxy.unmet()]
         if unmet:
             more = f" and {len(unmet) - 20} more" if len(unmet) > 20 else ""
@@ -277,13 +393,6 @@ def _tell_all(settings: Settings, proxy: Proxy, tell: Callable[[], None]) -> int
             )  # fmt: skip
         else:
             log.info("%s: all decisions of the replay came to pass", proxy.name)
-    if not proxy.stats:
-        return 0
-    tell()
-    idle = [name for name, stats in proxy.stats.items() if not stats.fired]
-    if idle:
-        log.warning("%s: never fired: %s", proxy.name, ", ".join(idle))
-    return NEVER_FIRED if idle and settings["strict"] else 0
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -292,7 +401,7 @@ def _run(arguments: Sequence[str]) -> int:
         say("\n".join(handler_lines(settings)))
         return 0
     if flags.check:
-        Proxy(settings.plan)  # builds the handlers
+        Farm(settings)  # builds the handlers
         for warning in settings.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         say("\n".join(settings.lines()))
@@ -304,7 +413,12 @@ def _run(arguments: Sequence[str]) -> int:
             from vaurien.cli import demo
 
             return demo.run(settings)
-        return serve(settings, writer)
+        parent = flags.parent_fd
+
+        def again(seed: int) -> Settings:
+            return read(arguments, seed)[1]
+
+        return Run(settings, writer, again).until_signalled(parent)
     finally:
         writer.stop()
 

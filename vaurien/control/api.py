@@ -68,11 +68,11 @@ def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPErr
     _answer(resp, status, error.description or reasons.get(status) or str(error.title))
 
 
-def _refused(req: Any, resp: falcon.Response, error: VaurienError, params: Any) -> None:
+def _refused(_req: Any, resp: falcon.Response, error: VaurienError, _: Any) -> None:
     _answer(resp, error.http_status, Context.message(error))
 
 
-def _crashed(req: falcon.Request, resp: falcon.Response, error: Exception, params: Any) -> None:
+def _crashed(req: falcon.Request, resp: falcon.Response, error: Exception, _: Any) -> None:
     log.error("http: %s %s: internal error", req.method, req.path, exc_info=error)
     _answer(resp, 500, "internal error; the log has it")
 
@@ -81,4 +81,3 @@ def _answer(resp: falcon.Response, status: int, message: str) -> None:
     resp.status = falcon.code_to_http_status(status)
     resp.content_type = "application/json"
     resp.data = dumps({"error": message, "status": status})
-

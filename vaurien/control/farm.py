@@ -395,7 +395,7 @@ class Farm:
             change.apply()
             self.ttls.forget(name)
             self._tell(name, "changed", "by reload")
-        for name, proxy in created.items():
+        for name in created:
             self._tell(name, "created", "by reload")
         both = {**self.proxies, **created}
         self.proxies = {name: both[name] for name in wanted}

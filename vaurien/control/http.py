@@ -30,7 +30,7 @@ _BACKLOG = 1024
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-class _Handler(WSGIHandler):  # type: ignore[misc]
+class _Handler(WSGIHandler):
     """One connection of a client."""
 
     _timer: Any = None
@@ -43,9 +43,9 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
         self._timer = Timeout.start_new(SLOW, TimeoutError("the request came in too slowly"))
         return str(super().read_requestline())
 
-    def read_request(self, raw_requestline: str) -> bool:
+    def read_request(self, raw_requestline: str) -> Any:
         try:
-            return bool(super().read_request(raw_requestline))
+            return super().read_request(raw_requestline)
         finally:
             self._timer.close()
 
@@ -60,9 +60,10 @@ class _Handler(WSGIHandler):  # type: ignore[misc]
         if (self.content_length or 0) > BODY:
             self._refused = (413, f"the body is larger than {BODY} bytes")
             return b""
+        source: Any = self.wsgi_input
         try:
             with Timeout(SLOW, TimeoutError()):
-                body: bytes = self.wsgi_input.read(BODY + 1)
+                body: bytes = source.read(BODY + 1)
         except TimeoutError:
             self._refused = (408, f"the body took longer than {SLOW:g} s")
         except (OSError, ValueError) as error:
@@ -138,7 +139,8 @@ class HttpServer:
     def start(self, application: Application) -> None:
         """Listen and serve from now on."""
         self._bound.listen(_BACKLOG)
-        self._server = WSGIServer(
+        made: Any = WSGIServer  # its stubs want a certificate
+        self._server = made(
             self._bound.sock,
             application,
             handler_class=_Handler,

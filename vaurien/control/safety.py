@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -68,6 +68,11 @@ class Access:
             if scheme.lower() != "bearer" or not same:
                 return 401, "a token is needed; send Authorization: Bearer TOKEN"
         return None
+
+    @property
+    def for_unix(self) -> Access:
+        """The same for a unix socket, where Host means nothing."""
+        return replace(self, unix=True)
 
     def _is_ours(self, name: str) -> bool:
         return (

@@ -73,10 +73,10 @@ class One(_Resource):
 
         def changed(plan: Plan) -> Plan:
             proxy = self.farm.get(name)
-            same = local is None or str(local) in (str(plan.local), str(proxy.address))
+            same = str(local) in (str(plan.local), str(proxy.address))
             return replace(
                 plan,
-                local=plan.local if same else local,
+                local=plan.local if same or local is None else local,
                 distant=distant or plan.distant,
                 enabled=given.get("enabled", plan.enabled),
             )
@@ -97,12 +97,14 @@ class Populate(_Resource):
         found = load(req.bounded_stream.read())
         if not isinstance(found, list):
             raise bad("it is not a list of proxies")
-        wanted = []
+        wanted: list[tuple[Plan, list[str], float | None]] = []
         for number, body in enumerate(found, 1):
             plan = self.read_proxy(body, f"proxy {number}")
             if any(plan.name == other.name for other, *_ in wanted):
                 raise bad(f"proxy {number} has the name of another, {plan.name!r}")
-            wanted.append((plan, [key for key, value in body.items() if value is not None], ttl_of(body)))
+            wanted.append(
+                (plan, [key for key, value in body.items() if value is not None], ttl_of(body))
+            )
         made: list[Proxy] = []
         try:
             for plan, given, ttl in wanted:

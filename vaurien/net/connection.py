@@ -15,7 +15,7 @@ import _socket
 import sys
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gevent import event
 from gevent.hub import get_hub
@@ -29,6 +29,7 @@ from vaurien.net.dial import Dial
 from vaurien.net.guard import guarded
 from vaurien.net.handoff import HandlerSocket, hand_off
 from vaurien.net.linger import LINGER, READ, WRITE, Linger, close, reset
+from vaurien.observe.summary import Directions
 from vaurien.protocols.tcp import Tcp
 
 if TYPE_CHECKING:
@@ -575,6 +576,18 @@ class Flow:
         del self.callback, self.peer
 
 
+class Look(NamedTuple):
+    """A connection at one moment; bytes are those upstream and those downstream."""
+
+    number: int
+    client: str
+    exchange: int
+    handlers: tuple[str, ...]
+    received: Directions
+    sent: Directions
+    held: int
+
+
 class Connection:
     """One client and its backend, from accept to the end."""
 
@@ -626,6 +639,26 @@ class Connection:
         return (
             f"<Connection {self.number} of {self.server.name!r}: {state},"
             f" exchange {self.framer.exchange}, {self.up!r}, {self.down!r}>"
+        )
+
+    def look(self) -> Look:
+        """What there is to say of it."""
+        flows = [flow for flow in (self.up, self.down) if flow is not None]
+        passed = [flow.passed for flow in flows] or [0, 0]
+        sent = [flow.sent for flow in flows] or [0, 0]
+        held = sum(
+            len(flow.held or b"") + (flow.chain.held if flow.chain is not None else 0)
+            for flow in flows
+        )
+        handlers = self.exchange.handlers if self.exchange is not None else ()
+        return Look(
+            self.number,
+            client_name(self.address),
+            self.framer.exchange,
+            tuple(dict.fromkeys(one.name for one in handlers)),
+            Directions(*passed),
+            Directions(*sent),
+            held,
         )
 
     def open(self) -> None:
@@ -888,3 +921,11 @@ class Connection:
 
     def _gone(self) -> None:
         self.server.closed_one(self)
+
+
+def client_name(address: object) -> str:
+    """A client's address as text; a unix socket's has none."""
+    if not isinstance(address, tuple):
+        return "unix"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -24,7 +24,7 @@ from vaurien.errors import ListenError
 from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
-from vaurien.net.connection import Connection, Flow
+from vaurien.net.connection import Connection, Flow, client_name
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
 from vaurien.net.listener import Bound
@@ -472,7 +472,7 @@ class Server(StreamServer):
                 self.name,
                 self.plan.seed,
                 connection.number,
-                _client(connection.address),
+                client_name(connection.address),
                 exchange.number,
                 _names(exchange.handlers),
                 tuple(one.specification for one in exchange.handlers),
@@ -773,11 +773,3 @@ class Server(StreamServer):
 def _names(handlers: Iterable[Picked]) -> tuple[str, ...]:
     """The names of handlers, each once; those of a preset have one in common."""
     return tuple(dict.fromkeys(one.name for one in handlers))
-
-
-def _client(address: object) -> str:
-    """A client's address as text; a unix socket's has none."""
-    if not isinstance(address, tuple):
-        return "unix"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
