@@ -209,7 +209,8 @@ class Change:
         self._moved = plan.local != proxy.plan.local and not (target and server.is_at(target))
         self._bound: Bound | None = None
         if plan.enabled and (self._moved or not server.enabled):
-            self._bound = server.bind(plan.local, None if not self._moved else target)
+            known = server.located and not self._moved
+            self._bound = server.bind(plan.local, None if known else target or locate(plan.local))
 
     def apply(self) -> None:
         """Put the plan in force."""

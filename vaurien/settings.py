@@ -140,7 +140,7 @@ class Settings:
         """What ``--check`` prints."""
         own = () if any(plan.name == DEFAULT for plan in self.plans) else _OF_A_PROXY
         rows = [
-            (name, show(value), self.sources[name])
+            (name, "set" if name == "http-token" and value else show(value), self.sources[name])
             for name, value in self.values.items()
             if name not in own or name == "seed"
         ]

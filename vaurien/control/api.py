@@ -12,10 +12,10 @@ from typing import Any
 import falcon
 
 from vaurien.control import native, toxiproxy
+from vaurien.control.bodies import dumps
 from vaurien.control.native import Context
 from vaurien.control.safety import Access
-from vaurien.control.bodies import dumps
-from vaurien.errors import VaurienError
+from vaurien.errors import UsageError, VaurienError, nearest
 
 log = logging.getLogger("vaurien")
 
@@ -45,9 +45,16 @@ class _Guard:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: object
     ) -> None:
-        if getattr(resource, "refuses_browsers", False):
-            if (req.user_agent or "").startswith("Mozilla/"):
-                raise falcon.HTTPForbidden(description="User agent not allowed")
+        browser = (req.user_agent or "").startswith("Mozilla/")
+        if browser and getattr(resource, "refuses_browsers", False):
+            raise falcon.HTTPForbidden(description="User agent not allowed")
+        known: tuple[str, ...] | None = getattr(resource, "queries", None)
+        if known is None:
+            return
+        for name in req.params:
+            if name not in known:
+                hint = nearest(name, known, "parameters")
+                raise UsageError(f"?{name}: there is no such parameter; {hint}")
 
 
 def application(context: Context, access: Access) -> falcon.App[Any, Any]:
@@ -62,7 +69,7 @@ def application(context: Context, access: Access) -> falcon.App[Any, Any]:
     return app
 
 
-def _serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+def _serialize(_req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
     status = falcon.http_status_to_code(error.status)
     reasons = {404: "not found: there is no such path", 405: "method not allowed"}
     _answer(resp, status, error.description or reasons.get(status) or str(error.title))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from vaurien import address, behavior
@@ -233,7 +234,7 @@ def plain(value: Any) -> Any:
 def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic, ...]) -> Toxic:
     """The toxic that a body describes; AlreadyThere if one of `others` has its name."""
     given = fields(body, TOXIC)
-    stream = given.get("stream") or "downstream"
+    stream = given.get("stream", "downstream")
     if stream.lower() not in STREAMS:
         raise UsageError("stream was invalid, can be either upstream or downstream")
     kind = given.get("type", "")
@@ -248,16 +249,18 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
     options = _options(given.get("attributes", {}))
     for attribute in _standard(kind, cls) or ():
         options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
-    catalog.check_request(kind, options)
-    toxicity = _toxicity(given.get("toxicity", 1))
-    return catalog.toxic(kind, name, stream, toxicity, options, "type")
+    with _as_bad():
+        catalog.check_request(kind, options)
+        toxicity = _toxicity(given.get("toxicity", 1))
+        return catalog.toxic(kind, name, stream, toxicity, options, "type")
 
 
 def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     """`toxic` with the attributes and the toxicity of `body` in place of its own."""
     given = fields(body, TOXIC)
     new = _options(given.get("attributes", {}))
-    catalog.check_request(toxic.type, new)
+    with _as_bad():
+        catalog.check_request(toxic.type, new)
     options = {
         name: Raw(value, f"attributes.{name}")
         for name, value in toxic.specification.options.items()
@@ -265,8 +268,18 @@ def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     }
     known = {key(name): name for name in options}
     options.update({known.get(key(name), name): raw for name, raw in new.items()})
-    toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
-    return catalog.toxic(toxic.type, toxic.name, toxic.stream, toxicity, options, "type")
+    with _as_bad():
+        toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
+        return catalog.toxic(toxic.type, toxic.name, toxic.stream, toxicity, options, "type")
+
+
+@contextmanager
+def _as_bad() -> Iterator[None]:
+    """What is wrong with a toxic's attributes is wrong with the body."""
+    try:
+        yield
+    except UsageError as error:
+        raise bad(str(error)) from None
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Raw]:

@@ -53,7 +53,8 @@ class _Handler(WSGIHandler):
         """The environment, the body read."""
         environ: dict[str, Any] = super().get_environ()
         self._refused = None
-        environ["wsgi.input"] = BytesIO(self._body())
+        body = self._body()
+        environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
         return environ
 
     def _body(self) -> bytes:

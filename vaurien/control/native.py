@@ -80,6 +80,8 @@ def read(req: falcon.Request, empty: object = None) -> Any:
 class _Resource:
     """One path. A path without a proxy's name means the first proxy."""
 
+    queries: tuple[str, ...] = ()  # what may stand behind the ?
+
     def __init__(self, context: Context) -> None:
         self.context, self.farm = context, context.farm
 
@@ -281,6 +283,8 @@ def _ways(both: tuple[int, int]) -> dict[str, int]:
 class Connections(_Resource):
     """``/connections`` and ``/proxies/{name}/connections``."""
 
+    queries = ("how",)
+
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         found = [
             {
@@ -305,6 +309,8 @@ class Connections(_Resource):
 
 class OneConnection(_Resource):
     """``/proxies/{name}/connections/{number}``."""
+
+    queries = ("how",)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str, number: int) -> None:
         self.farm.drop(name, number, _how(req))
@@ -332,6 +338,8 @@ class Events(_Resource):
 class JournalOf(_Resource):
     """``/journal`` and ``/proxies/{name}/journal``."""
 
+    queries = ("limit",)
+
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         if name is not None:
             self.farm.get(name)
@@ -339,7 +347,7 @@ class JournalOf(_Resource):
         if text is not None and not (text.isascii() and text.isdigit()):
             raise UsageError(f"limit: {text!r} is no whole number")
         events = [one for one in self.context.recent.events if name in (None, one.proxy)]
-        limit = len(events) if text is None else min(int(text[:9]), len(events))
+        limit = len(events) if text is None else min(int(text) if len(text) < 10 else len(events), len(events))
         resp.content_type = "application/x-ndjson"
         resp.data = "".join(f"{line(one)}\n" for one in events[len(events) - limit :]).encode()
 

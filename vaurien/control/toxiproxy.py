@@ -57,14 +57,13 @@ class One(_Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         self.farm.get(name)
         given = fields(load(req.bounded_stream.read()), bodies.PROXY)
-        for word in ("toxics", "seed", "protocol", "ttl", "behavior", "on_connect"):
+        for word in ("behavior", "on_connect"):
             if word in given:
-                way = "/toxics" if word == "toxics" else "/behavior"
-                raise bad(
-                    f"{word} cannot be changed here; use /proxies/{name}{way}"
-                    if word in ("toxics", "behavior", "on_connect")
-                    else f"{word} cannot be changed; make another proxy"
-                )
+                raise bad(f"{word} is not changed here; use /proxies/{name}/behavior")
+        for word in ("seed", "protocol", "ttl"):
+            if word in given:
+                raise bad(f"{word} cannot be changed; make another proxy")
+        # Toxiproxy's clients send the toxics that they know of, too: here they say nothing.
         local = distant = None
         if given.get("listen"):
             local = address.parse(given["listen"], "listen", any_host=True)
