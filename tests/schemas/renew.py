@@ -5,9 +5,9 @@
 
 Law: what is published is not changed, only cut down. kubernetes-validate brings 110 MB, the schemas
 of 13 versions of Kubernetes; of its strict ones for one version, the definitions of the kinds that
-the example uses, and what these refer to, are kept, without the prose. The compose specification's
-file (``schema/compose-spec.json`` of github.com/compose-spec/compose-spec, Apache-2.0, here as of
-commit 170098ba07d9) is taken as it is.
+the example uses, and what these refer to, are kept, without the prose (Kubernetes is under
+Apache-2.0). The compose specification's file (``schema/compose-spec.json`` of
+github.com/compose-spec/compose-spec, Apache-2.0, here as of commit 170098ba07d9) is taken as it is.
 """
 
 from __future__ import annotations
