@@ -21,13 +21,14 @@ from tempfile import TemporaryDirectory
 
 from . import backends, machine, peers, report
 from .backends import Backends
+from .control import CONTROL
 from .faults import FAULTS
 from .measures import PLAIN, Effort, Measure, Round, Values
 from .peers import PEERS, ROOT, Peer
 from .processes import RunError
 from .results import Results
 
-MEASURES = {**PLAIN, **FAULTS}
+MEASURES = {**PLAIN, **FAULTS, **CONTROL}
 
 RESULTS = ROOT / "benchmarks" / "results.json"
 TABLE = ROOT / "docs" / "benchmark-table.rst"
@@ -44,6 +45,7 @@ QUICK = Effort(
     delayed_seconds=1.0,
     delayed_trips=200,
     limited_seconds=2.0,
+    operations=30,
 )
 
 QUIET = 10.0
@@ -205,7 +207,9 @@ def _take(measure: Measure, peer: Peer, servers: Backends, scratch: Path, effort
         for fault in measure.faults:
             home = Path(stack.enter_context(TemporaryDirectory(dir=scratch)))
             backend = servers.next(measure.backend)
-            subjects.append(stack.enter_context(peers.running(peer, backend, home, fault)))
+            subjects.append(
+                stack.enter_context(peers.running(peer, backend, home, fault, measure.controlled))
+            )
         return measure.take(subjects, effort)
 
 

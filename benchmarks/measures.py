@@ -45,7 +45,8 @@ class Effort:
     """How much is done for a number.
 
     Seconds of load and of bulk, round trips, idle connections; seconds of trips that a latency
-    holds up, the trips at most, seconds at a bandwidth, seconds of streams into a latency.
+    holds up, the trips at most, seconds at a bandwidth, seconds of streams into a latency; how
+    often each operation of the control API is made.
     """
 
     seconds: float = 1.0
@@ -56,6 +57,7 @@ class Effort:
     delayed_trips: int = 500
     limited_seconds: float = 4.0
     stored_seconds: float = 3.0
+    operations: int = 100
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class Measure:
     The peer is started once for each of `faults`, all at the same time; None is without one. `take`
     gets them in this order. `compare` adds values that need those of all peers of a round.
     `optional` measures are made when asked for. `rounds` is in how many it is made, at most.
+    `controlled` ones need the peer's control API.
     """
 
     name: str
@@ -89,11 +92,12 @@ class Measure:
     optional: bool = False
     faults: tuple[Fault | None, ...] = (None,)
     rounds: float = math.inf
+    controlled: bool = False
 
     @property
     def faulty(self) -> bool:
-        """Whether it needs a peer that can inject faults."""
-        return self.faults != (None,)
+        """Whether it needs a peer that can inject faults, or be controlled, which the same can."""
+        return self.faults != (None,) or self.controlled
 
 
 def load(

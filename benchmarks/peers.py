@@ -46,7 +46,8 @@ class Fault:
 class Launch:
     """Where a peer is to listen, what it is to stand before, and a directory for its files.
 
-    `api` is a free address for its control, if it has one.
+    `api` is a free address for its control, if it has one; a peer that can do without is to use it
+    if it is `controlled`.
     """
 
     local: Address
@@ -55,6 +56,7 @@ class Launch:
     settings: dict[str, str]
     api: Address
     fault: Fault | None = None
+    controlled: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,12 +88,16 @@ class Peer:
 
 @dataclass(frozen=True)
 class Subject:
-    """What a measure looks at: where to connect, the backend, and the process (None for direct)."""
+    """What a measure looks at: where to connect, the backend, the process (None for direct).
+
+    `api` is where its control API is, if it was started with one.
+    """
 
     peer: Peer
     address: Address
     backend: Address
     pid: int | None
+    api: Address | None = None
 
 
 def split(specs: str) -> list[str]:
@@ -135,19 +141,26 @@ def version(peer: Peer) -> str:
 
 @contextmanager
 def running(
-    peer: Peer, backend: Address, scratch: Path, fault: Fault | None = None
+    peer: Peer,
+    backend: Address,
+    scratch: Path,
+    fault: Fault | None = None,
+    controlled: bool = False,
 ) -> Iterator[Subject]:
     """Run the peer before the backend until the block ends; `scratch` is for its files alone."""
     if peer.command is None:
         yield Subject(peer, backend, backend, None)
         return
-    launch = Launch(free_address(), backend, scratch, peer.settings, free_address(), fault)
+    launch = Launch(
+        free_address(), backend, scratch, peer.settings, free_address(), fault, controlled
+    )
     argv = peer.command(launch)
-    listens_on = [launch.local, launch.api] if peer.inject else [launch.local]
+    listens_on = [launch.local, launch.api] if peer.inject or controlled else [launch.local]
     with started(argv, listens_on, scratch / "peer.log", peer.root) as process:
         if fault is not None and peer.inject is not None:
             peer.inject(launch)
-        yield Subject(peer, launch.local, backend, process.pid)
+        api = launch.api if controlled else None
+        yield Subject(peer, launch.local, backend, process.pid, api)
 
 
 def says(*argv: str, cwd: Path | None = None) -> str:
@@ -229,6 +242,9 @@ def _vaurien(launch: Launch) -> list[str]:
         "log-level": "warning",
         **launch.settings,
     }
+    if launch.controlled:
+        settings.update(http="yes", **{"http-host": launch.api.host})
+        settings["http-port"] = str(launch.api.port)
     if launch.fault is not None:
         fault = launch.fault
         settings["behavior"] = f"{fault.share}:{fault.name}"

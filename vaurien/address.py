@@ -33,6 +33,14 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def canonical(self) -> Address:
+        """The same address in the one way to write it; names stay as they are."""
+        try:
+            return Address(str(ipaddress.ip_address(self.host)), self.port, self.path)
+        except ValueError:
+            return self
+
+    @property
     def is_literal(self) -> bool:
         """True when nothing has to be resolved: an IP address or a unix path."""
         if self.path:

@@ -263,29 +263,46 @@ def toxics(catalog: Catalog, raw: Raw) -> tuple[Toxic, ...]:
 
     ``stream`` and ``toxicity`` (0 to 1) are given like options.
     """
-    found = []
+    found: list[Toxic] = []
     for text in (piece.strip() for piece in raw.value.split(",")):
-        words = text.split()
-        name = words.pop(0)[:-1] if words and words[0].endswith(":") else ""
-        pairs = [word.partition("=") for word in words[1:]]
-        if not words or "=" in words[0] or not all(equals and v for _, equals, v in pairs):
-            raise UsageError(
-                f"{raw.where}: {text!r} is not [NAME:] TYPE [OPTION=VALUE ...]; write for instance"
-                " latency latency=100 stream=upstream toxicity=0.5"
-            )
-        options = {option: Raw(value, f"{raw.where}: {option}") for option, _, value in pairs}
-        stream, toxicity = options.pop("stream", None), options.pop("toxicity", None)
         try:
-            share = number(toxicity.value) if toxicity is not None else 1.0
-        except ValueError as error:
-            raise UsageError(f"{raw.where}: toxicity: {error}; give 0 to 1") from None
-        where = str(stream.value) if stream is not None else ""
-        if where and where.lower() not in STREAMS:
+            found.append(_toxic(catalog, text, raw.where))
+        except UsageError as error:
+            place = "" if str(error).startswith(raw.where) else f"{raw.where}: "
+            raise UsageError(f"{place}{error}") from None
+        if any(other.name == found[-1].name for other in found[:-1]):
             raise UsageError(
-                f"{raw.where}: stream: {where!r} is no stream; {nearest(where, STREAMS, 'streams')}"
+                f"{raw.where}: two toxics are called {found[-1].name!r}; write NAME: before one"
             )
-        found.append(catalog.toxic(words[0], name, where, share, options, raw.where))
     return tuple(found)
+
+
+def _toxic(catalog: Catalog, text: str, where: str) -> Toxic:
+    """One toxic as it is written."""
+    words = text.split()
+    name = words.pop(0)[:-1] if words and words[0].endswith(":") else ""
+    pairs = [word.partition("=") for word in words[1:]]
+    if not words or "=" in words[0] or not all(option and value for option, _, value in pairs):
+        raise UsageError(
+            f"{text!r} is not [NAME:] TYPE [OPTION=VALUE ...]; write for instance latency"
+            " latency=100 stream=upstream toxicity=0.5"
+        )
+    options: dict[str, Raw] = {}
+    for option, _, value in pairs:
+        if key(option) in map(key, options):
+            raise UsageError(f"{text!r} gives {option!r} twice; give it once")
+        options[option] = Raw(value, f"{where}: {option}")
+    stream, share = options.pop("stream", None), options.pop("toxicity", None)
+    try:
+        toxicity = number(share.value) if share is not None else 1.0
+    except ValueError as error:
+        raise UsageError(f"toxicity: {share and share.value!r} {error}; give 0 to 1") from None
+    direction = str(stream.value) if stream is not None else ""
+    if direction and direction.lower() not in STREAMS:
+        raise UsageError(
+            f"stream: {direction!r} is no stream; {nearest(direction, STREAMS, 'streams')}"
+        )
+    return catalog.toxic(words[0], name, direction, toxicity, options, where)
 
 
 def dotted(cls: type) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from vaurien import address, behavior, ini
 from vaurien.behavior import DUMMY
 from vaurien.catalog import Catalog, dotted, toxics
-from vaurien.control.bodies import check_name, read_file, read_proxy
+from vaurien.control.bodies import check_name, read_file, read_written
 from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
@@ -95,6 +95,7 @@ _PROXY: dict[str, Option] = {
     **{option.key: option for option in SETTINGS if option.key in _OF_A_PROXY},
     "enabled": Option("enabled", "Whether it listens from the start", bool, True),
 }
+_TOXIPROXY = {"listen": "local", "upstream": "distant"}  # its words
 _MAKES_DEFAULT = ("local", "distant", "behavior")
 
 
@@ -148,6 +149,8 @@ class Settings:
             if plan.name != DEFAULT:
                 state = "" if plan.enabled else " (disabled)"
                 rows.append((f"proxy {plan.name}", f"{plan.local} to {plan.distant}{state}", ""))
+                if plan.seed != self["seed"]:
+                    rows.append(("  seed", str(plan.seed), ""))
                 rows.append(("  behavior", str(plan.behavior), ""))
                 if plan.on_connect.parts:
                     rows.append(("  on-connect", str(plan.on_connect), ""))
@@ -237,8 +240,8 @@ def resolve(
             settings.warnings.append(f"{_FLAG}{name}.*: no behavior picks {name!r}")
     common = settings.common
     plans = [proxy.plan(catalog, values["seed"], common) for proxy in texts]
-    for body, where in bodies:
-        plans.append(read_proxy(body, catalog, values["seed"], common, where))
+    for body, place in bodies:
+        plans.append(read_written(body, catalog, values["seed"], common, place))
     names = [plan.name for plan in plans]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"proxy {doubled!r} is there twice; give one another name")
@@ -321,6 +324,11 @@ def _proxies(
         check_name(name, section.where)
         given: dict[str, Raw] = {}
         for word, raw in section.items():
+            if word in _TOXIPROXY:
+                raise UsageError(
+                    f"{raw.where}: there is no option of a proxy {word!r}; did you mean"
+                    f" {_TOXIPROXY[word]!r}?"
+                )
             option = find(_PROXY, word, raw.where, "option of a proxy")
             if option.key in given:
                 raise UsageError(f"{raw.where}: {option.key!r} is given twice; give it once")
@@ -352,7 +360,7 @@ def _refuse_one_address(plans: Sequence[Plan]) -> None:
     seen: dict[address.Address, str] = {}
     for plan in plans:
         if plan.enabled and (plan.local.port or plan.local.path):
-            other = seen.setdefault(plan.local, plan.name)
+            other = seen.setdefault(plan.local.canonical, plan.name)
             if other != plan.name:
                 raise UsageError(
                     f"proxies {other!r} and {plan.name!r} both listen at {plan.local}; give one"

@@ -31,6 +31,8 @@ class _Guard:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         header = req.get_header
+        if header("Host") is None and req.env["SERVER_PROTOCOL"] == "HTTP/1.1":
+            raise falcon.HTTPBadRequest(description="a Host header is missing")
         refusal = self._access.refusal(
             header("Host"),
             header("Origin"),
@@ -45,6 +47,9 @@ class _Guard:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: object
     ) -> None:
+        if req.method == "OPTIONS":
+            methods = [name[3:].upper() for name in dir(resource) if name.startswith("on_")]
+            raise falcon.HTTPMethodNotAllowed(methods)
         browser = (req.user_agent or "").startswith("Mozilla/")
         if browser and getattr(resource, "refuses_browsers", False):
             raise falcon.HTTPForbidden(description="User agent not allowed")

@@ -13,7 +13,7 @@ from typing import Any
 
 from vaurien import address, behavior
 from vaurien.catalog import Catalog
-from vaurien.errors import AlreadyThere, UsageError, nearest
+from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.handlers.flow import STREAMS
 from vaurien.options import Raw, key, show
@@ -30,6 +30,8 @@ STANDARD: Mapping[str, tuple[str, ...]] = {
     "limit_data": ("bytes",),
     "noop": (),
 }
+
+NAME = 255  # characters of a name at most, so that it fits into a path
 
 #: The fields of a body, with the types that they may have; null stands for a field left away.
 _TEXT, _NUMBER = (str,), (int, float)
@@ -99,10 +101,16 @@ def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any
 
 def check_name(name: str, where: str) -> None:
     """UsageError if a proxy cannot be called so: the API has the name in its paths."""
-    if not name or "/" in name or not name.isprintable() or name in (".", ".."):
+    _check(name, where, "proxy")
+
+
+def _check(name: str, where: str, what: str) -> None:
+    fits = 0 < len(name) <= NAME and "/" not in name and name.isprintable()
+    if not fits or name in (".", ".."):
+        shown = name if len(name) <= NAME else f"{name[:20]}..."
         raise UsageError(
-            f"{where}: {name!r} is no name for a proxy; give a text without slashes and control"
-            " characters"
+            f"{where}: {shown!r} is no name for a {what}; give a text of at most {NAME} characters,"
+            " without slashes and control characters"
         )
 
 
@@ -147,6 +155,16 @@ def read_proxy(
     )
 
 
+def read_written(
+    body: object, catalog: Catalog, seed: int, common: Mapping[str, Any], place: str
+) -> Plan:
+    """As `read_proxy`, for a file; UsageError naming the `place` for all that is wrong."""
+    try:
+        return read_proxy(body, catalog, seed, common)
+    except VaurienError as error:
+        raise UsageError(f"{place}: {str(error).removeprefix(f'{_BAD}: ')}") from None
+
+
 def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
     """The proxies in the JSON file at `path`, each with its place; None if it is no JSON.
 
@@ -172,7 +190,7 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
             f'{where}: {path!r} is no list of proxies; write [{{"name": ..., "listen": ...,'
             ' "upstream": ...}]'
         )
-    return [(body, f"proxy {number} of {path}") for number, body in enumerate(found, 1)]
+    return [(body, f"{path}, proxy {number}") for number, body in enumerate(found, 1)]
 
 
 def proxy_body(plan: Plan, listen: object, enabled: bool) -> dict[str, Any]:
@@ -242,8 +260,7 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
     if cls is None or registry.kind(cls) != "flow":
         raise UsageError("invalid toxic type")
     name = given.get("name") or f"{kind}_{stream}"
-    if "/" in name or not name.isprintable():
-        raise UsageError(f"name: {name!r} is no name for a toxic; give a text without slashes")
+    _check(name, "name", "toxic")
     if any(other.name == name for other in others):
         raise AlreadyThere("toxic already exists")
     options = _options(given.get("attributes", {}))

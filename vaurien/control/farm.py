@@ -340,7 +340,7 @@ class Farm:
                 if self.proxies.get(proxy.name) is not proxy:
                     continue
                 proxy.change(_harmless(proxy.plan), target)
-                self.ttls.forget(proxy.name)
+                self.ttls.forget(proxy.name, but="proxy")
                 self._tell(proxy.name, "reset")
             except VaurienError as error:
                 errors.append(error)
@@ -393,7 +393,7 @@ class Farm:
             self.delete(name)
         for name, change in changes.items():
             change.apply()
-            self.ttls.forget(name)
+            self.ttls.forget(name, but="proxy")
             self._tell(name, "changed", "by reload")
         for name in created:
             self._tell(name, "created", "by reload")

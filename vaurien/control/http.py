@@ -36,6 +36,17 @@ class _Handler(WSGIHandler):
     _timer: Any = None
     _refused: tuple[int, str] | None = None
 
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except OSError:
+            pass  # the client has gone before it had its answer
+
+    def handle_one_request(self) -> Any:
+        result: Any = super().handle_one_request()
+        too_long = isinstance(result, tuple) and result[0] == "414"
+        return ("414", _raw(414, "the request line is too long")) if too_long else result
+
     def read_requestline(self) -> str:
         """Wait for a request; from its first byte on it has `SLOW` seconds."""
         with Timeout(IDLE, TimeoutError()):
@@ -105,7 +116,8 @@ class _Handler(WSGIHandler):
 
 def _raw(status: int, reason: str) -> bytes:
     """A whole response, after which the connection closes."""
-    names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large"}
+    names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large",
+             414: "URI Too Long"}  # fmt: skip
     body = json.dumps({"error": reason, "status": status}).encode()
     head = (
         f"HTTP/1.1 {status} {names[status]}\r\nContent-Type: application/json\r\n"

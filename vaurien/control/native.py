@@ -50,8 +50,8 @@ class Context:
         if not isinstance(error, ListenError) or not error.reason:
             return str(error)
         network = "unix" if str(error.address).startswith("unix:") else "tcp"
-        place = "" if error.reason.startswith("lookup") else f"{error.address}: "
-        return f"listen {network} {place}{error.reason}"
+        place = ":" if error.reason.startswith("lookup") else f" {error.address}:"
+        return f"listen {network}{place} {error.reason}"
 
 
 def answer(resp: falcon.Response, body: object, status: int = 200) -> None:
@@ -347,7 +347,11 @@ class JournalOf(_Resource):
         if text is not None and not (text.isascii() and text.isdigit()):
             raise UsageError(f"limit: {text!r} is no whole number")
         events = [one for one in self.context.recent.events if name in (None, one.proxy)]
-        limit = len(events) if text is None else min(int(text) if len(text) < 10 else len(events), len(events))
+        limit = (
+            len(events)
+            if text is None
+            else min(int(text) if len(text) < 10 else len(events), len(events))
+        )
         resp.content_type = "application/x-ndjson"
         resp.data = "".join(f"{line(one)}\n" for one in events[len(events) - limit :]).encode()
 

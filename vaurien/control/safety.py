@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from vaurien import address
 from vaurien.address import Address
@@ -49,7 +49,9 @@ class Access:
 
         `site` is ``Sec-Fetch-Site``, which browsers send.
         """
-        name = host_name(host) if host else ""
+        name = host_name(host) if host is not None else ""
+        if host is not None and not name:
+            return 400, f"Host {host!r} is no host"
         checked = self.loopback or self.allowed
         if host and checked and not self.unix and not self._is_ours(name):
             return 403, (
@@ -82,12 +84,13 @@ class Access:
         )
 
 
+_HOST = re.compile(r"([\w.-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{0,5})?", re.ASCII)
+
+
 def host_name(host: str) -> str:
-    """The name in a Host header, without its port, in lower case."""
-    try:
-        return (urlsplit(f"//{host}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+    """The name in a Host header, without its port, in lower case; nothing if it is no host."""
+    found = _HOST.fullmatch(host)
+    return found[1].strip("[]").rstrip(".").lower() if found else ""
 
 
 def is_loopback(host: str) -> bool:

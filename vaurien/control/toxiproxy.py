@@ -98,7 +98,11 @@ class Populate(_Resource):
             raise bad("it is not a list of proxies")
         wanted: list[tuple[Plan, list[str], float | None]] = []
         for number, body in enumerate(found, 1):
-            plan = self.read_proxy(body, f"proxy {number}")
+            place = f"proxy {number}"
+            try:
+                plan = self.read_proxy(body, place)
+            except UsageError as error:
+                raise error if place in str(error) else UsageError(f"{error} at {place}") from None
             if any(plan.name == other.name for other, *_ in wanted):
                 raise bad(f"proxy {number} has the name of another, {plan.name!r}")
             wanted.append(

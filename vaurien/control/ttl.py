@@ -49,9 +49,9 @@ class Ttls:
             self._tops[key] = top
         layer.back()
 
-    def forget(self, proxy: str) -> None:
-        """All that was changed of `proxy` stays as it is."""
-        for key in [key for key in self._tops if key[0] == proxy]:
+    def forget(self, proxy: str, but: str = "") -> None:
+        """All that was changed of `proxy` stays as it is; `but` one thing."""
+        for key in [key for key in self._tops if key[0] == proxy and key[1] != but]:
             del self._tops[key]
 
     def left(self, proxy: str) -> dict[str, float]:

@@ -16,6 +16,7 @@ from time import monotonic, time
 from typing import Any, cast
 
 import gevent
+from gevent.hub import get_hub
 from gevent.server import StreamServer
 
 from vaurien.address import Address
@@ -35,6 +36,7 @@ from vaurien.plan import Plan, Toxic
 
 log = logging.getLogger("vaurien")
 
+_BUFFER = "vaurien_buffer"
 PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 QUIET = 0.25  # seconds after which a connection with nothing under way ends while draining
 _LOOK = 0.025  # seconds between two looks at the connections while draining
@@ -154,7 +156,7 @@ class Server(StreamServer):
         self._down: Picked | None = None
         self._down_timers: list[Any] = []
         self.dialer = Dialer(plan.distant, plan.connect_timeout)
-        self.view = memoryview(bytearray(CHUNK))
+        self.view = _buffer()
         self.counters = Counters()
         self.connections: dict[int, Connection] = {}
         self._bound: Bound | None = None
@@ -768,6 +770,14 @@ class Server(StreamServer):
         if self._alarms is not None:
             self._alarms.close()
             self._alarms = None
+
+
+def _buffer() -> memoryview:
+    """Where the pump reads to: one for all proxies of a loop, since it is never in use for long."""
+    mine = vars(get_hub())
+    if _BUFFER not in mine:
+        mine[_BUFFER] = memoryview(bytearray(CHUNK))
+    return cast(memoryview, mine[_BUFFER])
 
 
 def _names(handlers: Iterable[Picked]) -> tuple[str, ...]:
