@@ -23,7 +23,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("program"):
         (name,) = mark.args
         if shutil.which(name) is None:
-            message = f"{name} is not on PATH; the Debian package of that name has it"
+            package = {"node": "nodejs"}.get(name, name)
+            message = f"{name} is not on PATH; the Debian package {package} has it"
             if os.environ.get("CI"):
                 pytest.fail(message)
             pytest.skip(message)

@@ -27,6 +27,7 @@ from vaurien import flow, presets
 from vaurien.handlers import registry
 from vaurien.observe.events import Ended
 from vaurien.observe.journal import Journal
+from vaurien.observe.metrics import FAMILIES
 from vaurien.options import show
 from vaurien.plan import POINTS, STREAM
 from vaurien.settings import SETTINGS
@@ -123,6 +124,24 @@ def test_every_field_of_the_journal_is_documented(tmp_path: Path) -> None:
     assert re.findall(r"^   \* - ``(\w+)``$", page, re.MULTILINE) == fields
     for end in re.findall(r"``(\w+)``", str(Ended.__doc__)):
         assert f"``{end}``" in page.partition("\nHow it ended\n")[2], f"end {end!r} is not told"
+
+
+def test_the_reference_has_every_metric(reference: ModuleType) -> None:
+    text = reference.metrics()
+    page = (DOCS / "metrics.rst").read_text()
+    assert "vaurien-metrics::" in page
+    for family in FAMILIES:
+        row = text.partition(f"* - ``{family.name}``\n")[2].partition("\n   * - ")[0]
+        assert f"- {family.kind}\n" in row
+        assert family.help in row.replace("\\", "")
+        for label in family.labels:
+            assert f"``{label}``" in row
+            assert re.search(rf"^``{label}``|, ``{label}``$", page, re.MULTILINE) or (
+                label == "version"
+            )
+        assert f"``{family.short}``" in row or not family.short
+        for bound in family.bounds:
+            assert f" {bound:g}" in row
 
 
 def test_every_event_of_a_flow_is_documented() -> None:

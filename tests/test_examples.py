@@ -72,7 +72,7 @@ def test_every_example_is_tested_and_told_of() -> None:
     for path in EXAMPLES.iterdir():
         if path.suffix == ".ini":
             assert re.search(rf'example\(\s*"{path.stem}"', here), f"no test runs {path.name}"
-        if path.suffix in (".ini", ".py"):
+        if path.suffix in (".ini", ".py", ".json"):
             assert f"``{path.name}``" in told, f"examples/README.rst is silent about {path.name}"
 
 

@@ -59,6 +59,8 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
     may be left away, for all addresses of this machine.
     """
     text = text.strip()
+    if not text.isprintable():
+        raise UsageError(f"{where}: {text!r} has control characters; write HOST:PORT or unix:PATH")
     if text.startswith("unix:"):
         path = text[len("unix:") :]
         if not path or "\0" in path:

@@ -178,7 +178,7 @@ class Catalog:
         own = self.canonical(name)
         if options:
             keys = {self._option(own, option, raw): raw for option, raw in options.items()}
-            return specify(own, self.classes[own], {**self._chosen.get(own, {}), **keys})
+            return self.specifications[own].with_options(keys)
         return self.presets[own].specifications if own in self.presets else self.specifications[own]
 
     def choose(
@@ -215,10 +215,12 @@ class Catalog:
         toxicity: float = 1.0,
         options: Mapping[str, Raw] | None = None,
         where: str = "toxic",
+        base: Specification | None = None,
     ) -> Toxic:
         """A toxic of the type `kind`, which is any flow handler that is configured.
 
         `stream` in any case, the class's own if not given; `name` is ``TYPE_STREAM`` if not given.
+        Options that are not given are those of `base`, or those that are configured for the type.
         """
         own = self.knows(kind, where)
         cls = self.classes.get(own)
@@ -229,11 +231,11 @@ class Catalog:
             )
         options = dict(options or {})
         raws = {self._option(own, option, raw): raw for option, raw in options.items()}
-        declared = registry.options_of(cls)
-        mine = {k: raw for k, raw in self._chosen.get(own, {}).items() if k in declared}
         if stream:
             raws["stream"] = Raw(stream.lower(), f"{where}: stream")
-        made = specify(own, cls, {**mine, **raws})
+        if base is None:  # exact points are for behaviors, whatever is configured
+            base = Specification(own, cls, self.specifications[own].options)
+        made = base.with_options(raws)
         if not stream:
             acts = (made.acts(True), made.acts(False))
             stream = "both" if all(acts) else "upstream" if acts[0] else "downstream"

@@ -24,6 +24,7 @@ from vaurien.options import (
     count,
     declared,
     find,
+    key,
     seconds,
     show,
     whole,
@@ -124,6 +125,14 @@ class Specification:
     def in_force(self) -> dict[str, Any]:
         """All options: the class's own, and those of Vaurien's own that were given."""
         return {**self.options, **self.given}
+
+    def with_options(self, raws: Mapping[str, Raw]) -> Specification:
+        """The same, with some options, by key, in place of its own; UsageError as `specify`."""
+        made = specify(self.name, self.cls, raws)
+        names = {key(name): name for name in self.options}
+        new = {names[word]: made.options[names[word]] for word in raws if word in names}
+        values = Values({**self.options, **new})
+        return Specification(self.name, self.cls, values, {**self.given, **made.given})
 
     def __str__(self) -> str:
         values = " ".join(f"{name}={show(value)}" for name, value in self.in_force.items())
@@ -366,6 +375,12 @@ class Plan:
         if self.decisions is not None:
             return not self.decisions
         return not any(weight and name != DUMMY for weight, name in self.behavior.parts)
+
+    @property
+    def goes_down(self) -> bool:
+        """Whether `down` may have it that it does not listen."""
+        met = (spec for name in self.on_connect.names for spec in self.specifications(name))
+        return any(spec.cls is Down for spec in met)
 
     @property
     def cuts(self) -> list[bytes]:

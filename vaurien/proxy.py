@@ -211,6 +211,8 @@ class Change:
         if plan.enabled and (self._moved or not server.enabled):
             known = server.located and not self._moved
             self._bound = server.bind(plan.local, None if known else target or locate(plan.local))
+            if not plan.goes_down:  # clients wait until it is applied
+                self._bound.listen(plan.backlog)
 
     def apply(self) -> None:
         """Put the plan in force."""
@@ -223,7 +225,7 @@ class Change:
             if self._moved:
                 server.forget_address()
         proxy.plan = self._plan
-        self._put_in_force()
+        self._put_in_force(self._bound is not None)
         if self._bound is not None:
             server.listen(self._bound)
 

@@ -13,14 +13,15 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vaurien import address, behavior, ini
+from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.catalog import Catalog, dotted, toxics
 from vaurien.control.bodies import check_name, read_file, read_written
 from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
-from vaurien.observe import journal
-from vaurien.observe.log import LEVELS, STDERR
+from vaurien.observe import journal, statsd
+from vaurien.observe.log import FORMATS, LEVELS, STDERR
 from vaurien.options import (
     Bounded,
     Option,
@@ -87,6 +88,9 @@ SETTINGS: tuple[Option, ...] = (
     Option("toxiproxy-port", "That port; 0 for any free one", port_number, 8474),
     Option("log-level", "How much is logged", str, "info", LEVELS),
     Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),
+    Option("log-format", "How its lines are written", str, "text", FORMATS),
+    Option("statsd", "The statsd server to which the metrics are sent once a second, by UDP:"
+           " HOST:PORT", str, None),
 )  # fmt: skip
 
 #: What a ``[proxy:NAME]`` section may say.
@@ -112,6 +116,7 @@ class Settings:
     plans: tuple[Plan, ...] = ()
     warnings: list[str] = field(default_factory=list)
     access: Access | None = None  # to the control API, if there is one
+    statsd: Address | None = None  # where the metrics are sent
 
     def __getitem__(self, name: str) -> Any:
         return self.values[key(name)]
@@ -251,6 +256,8 @@ def resolve(
     settings.plans = tuple(plans)
     _check_journal(settings)
     settings.access = check_api(settings)
+    if values["statsd"] is not None:
+        settings.statsd = statsd.parse(values["statsd"], settings.where("statsd"))
     return settings
 
 

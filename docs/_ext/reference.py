@@ -1,5 +1,5 @@
-"""The reference of handlers, presets and settings, generated from what is declared in the code; the
-tests of the laws, from the tests.
+"""The reference of handlers, presets, settings and metrics, generated from what is declared in the
+code; the tests of the laws, from the tests.
 
 Law: pure; needs `vaurien` and no Sphinx, so that tests can hold the text against the declarations.
 The pages are made anew with each build of the docs; no copy of them is kept.
@@ -16,6 +16,7 @@ from pathlib import Path
 
 from vaurien import ini, presets
 from vaurien.handlers import registry
+from vaurien.observe.metrics import FAMILIES
 from vaurien.options import Option, show
 from vaurien.plan import POINTS, STREAM
 from vaurien.settings import SETTINGS
@@ -73,10 +74,31 @@ def settings() -> str:
     return "\n".join(line for option in SETTINGS for line in _setting(option))
 
 
+def metrics() -> str:
+    """A table of the metrics: kind, labels, meaning, and the name for statsd."""
+    header = ("Metric", "Kind", "Labels", "Meaning", "In statsd")
+    rows = [
+        (
+            f"``{family.name}``",
+            family.kind,
+            ", ".join(f"``{label}``" for label in family.labels) or "\\-",
+            _plain(family.help) + _bounds(family.bounds),
+            f"``{family.short}``" if family.short else "\\-",
+        )
+        for family in FAMILIES
+    ]
+    return "\n".join(_table((header, *rows), "32 10 14 32 12"))
+
+
+def _bounds(bounds: tuple[float, ...]) -> str:
+    return f" Buckets: {', '.join(f'{bound:g}' for bound in bounds)}." if bounds else ""
+
+
 def sources() -> list[str]:
     """The files that the reference is made from."""
     modules = {
         "vaurien.settings",
+        "vaurien.observe.metrics",
         "vaurien.plan",
         "vaurien.presets",
         *(cls.__module__ for cls in registry.builtins().values()),

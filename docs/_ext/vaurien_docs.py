@@ -63,6 +63,12 @@ class Settings(_Reference):
     make = staticmethod(reference.settings)
 
 
+class Metrics(_Reference):
+    """``.. vaurien-metrics::``."""
+
+    make = staticmethod(reference.metrics)
+
+
 class Tests(SphinxDirective):
     """``.. vaurien-tests:: PATTERN...``: the tests in the files of the checkout that match."""
 
@@ -87,5 +93,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("vaurien-presets", Presets)
     app.add_directive("vaurien-preset-options", PresetOptions)
     app.add_directive("vaurien-settings", Settings)
+    app.add_directive("vaurien-metrics", Metrics)
     app.add_directive("vaurien-tests", Tests)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -394,3 +394,40 @@ def test_numbers_hold_while_toxics_come_and_go_in_the_middle_of_a_stream(
         sent.result(PATIENCE)
         assert got.result(PATIENCE) == (flood.size, flood.digest())
         moved(driven, (flood.size,) * 2, (flood.size,) * 2)
+
+
+def test_numbers_hold_while_the_behavior_changes_in_the_middle_of_a_stream(rig: Rig) -> None:
+    flood = Flood(6 * MB)
+    behaviors = ("100:dummy", "100:latency", "100:noop", "100:slicer")
+
+    def send(sock: socket.socket) -> None:
+        flood.send(sock)
+        sock.shutdown(socket.SHUT_WR)
+
+    with (
+        Backend(echo) as backend,
+        rig.proxy(backend) as driven,
+        driven.dial() as client,
+        threads() as pool,
+    ):
+        sent = pool.submit(send, client)
+        got = pool.submit(digest_of, client)
+        before, done = driven.totals, driven.done
+        for number in range(60):
+            if got.done():
+                break
+            driven.behave(behaviors[number % 4], latency__latency=5)
+            totals = driven.totals
+            pairs = [
+                (a, b)
+                for way in ("received", "sent")
+                for a, b in zip(getattr(before, way), getattr(totals, way), strict=True)
+            ]
+            pairs += [(n, driven.done[name]) for name, n in done.items()]
+            assert all(a <= b for a, b in pairs), "a counter went down"
+            assert totals.sent.upstream <= totals.received.upstream
+            assert totals.sent.downstream <= totals.received.downstream
+            before, done = totals, driven.done
+        sent.result(PATIENCE)
+        assert got.result(PATIENCE) == (flood.size, flood.digest())
+        moved(driven, (flood.size,) * 2, (flood.size,) * 2)

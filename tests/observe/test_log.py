@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import logging
 import os
+import re
 import select
+import sys
 import time
 from collections.abc import Iterator
-from typing import NamedTuple
+from datetime import datetime
+from pathlib import Path
+from threading import get_ident
+from typing import Any, NamedTuple
 
 import pytest
 
-from tests.support import Backend, exchange, proxy, wait_for
-from vaurien.observe.log import QueueWriter
+from tests.cli.helpers import module, refused
+from tests.support import Backend, Program, exchange, proxy, wait_for
+from vaurien.observe.log import QueueWriter, fields
 
 F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
 
@@ -142,6 +149,93 @@ def test_what_is_no_utf8_is_written_too(pipe: Pipe) -> None:
     assert "path /" in pipe.read()
 
 
+# As JSON
+
+
+def raised() -> logging.LogRecord:
+    """The record of an exception."""
+    made = record("it raised")
+    try:
+        raise RuntimeError("what it said")
+    except RuntimeError:
+        made.exc_info = sys.exc_info()
+    return made
+
+
+def test_each_line_is_an_object_with_the_fields_given(pipe: Pipe) -> None:
+    writer = QueueWriter(pipe.writer, form="json")
+    made = record("connection %d", 3)
+    made.fields = fields(proxy="default", connection=3, handler=None)["fields"]
+    writer.handle(made)
+    writer.handle(record('a "quote"\nand another line'))
+    writer.stop()
+    first, second = map(json.loads, pipe.read().splitlines())
+    assert datetime.fromisoformat(first.pop("time")).timestamp() == pytest.approx(
+        made.created, abs=1e-5
+    )
+    assert first == {
+        "level": "info",
+        "message": "connection 3",
+        "proxy": "default",
+        "connection": 3,
+        "handler": None,
+    }
+    assert second["message"] == 'a "quote"\nand another line'
+
+
+def test_an_exception_is_a_field(pipe: Pipe) -> None:
+    writer = QueueWriter(pipe.writer, form="json")
+    writer.handle(raised())
+    writer.stop()
+    (line,) = map(json.loads, pipe.read().splitlines())
+    assert line["message"] == "it raised"
+    assert line["exception"].startswith("Traceback")
+    assert line["exception"].endswith("RuntimeError: what it said")
+
+
+def test_what_is_told_and_what_was_dropped_are_objects_too(pipe: Pipe) -> None:
+    pipe.fill()
+    writer = QueueWriter(pipe.writer, limit=50, form="json")
+    writer.tell("a table")
+    for number in range(100):
+        writer.handle(record("line %d", number))
+    text = pipe.read()
+    writer.stop()
+    lines = [json.loads(line) for line in (text + pipe.read()).splitlines() if line]
+    assert lines[0]["message"] == "a table"
+    (apology,) = [line for line in lines if "dropped" in line["message"]]
+    assert apology["message"] == f"{writer.dropped} lines of the log were dropped"
+    assert apology["level"] == "warning"
+
+
+def test_what_is_no_utf8_and_what_is_no_json_are_written_too(pipe: Pipe) -> None:
+    writer = QueueWriter(pipe.writer, form="json")
+    made = record("path %s", os.fsdecode(b"/\xff"))
+    made.fields = {"handler": object()}
+    writer.handle(made)
+    writer.stop()
+    assert "path /" in json.loads(pipe.read())["message"]
+
+
+def test_whoever_logs_does_not_format(pipe: Pipe) -> None:
+    """The thread does, so that a slow text holds up nobody."""
+    made: list[int] = []
+
+    class Slow:
+        def __str__(self) -> str:
+            made.append(get_ident())
+            return "slow"
+
+    writer = QueueWriter(pipe.writer, form="json")
+    line = record("line")
+    line.fields = {"handler": Slow()}
+    writer.handle(line)
+    writer.stop()
+    assert json.loads(pipe.read())["handler"] == "slow"
+    assert made
+    assert get_ident() not in made
+
+
 # The program
 
 
@@ -207,3 +301,58 @@ def test_what_the_program_logs_is_complete_at_its_end(echo_backend: Backend) -> 
                 assert exchange(client, b"hello") == b"hello"
         assert program.stop() == 0
         wait_for(lambda: program.text.count(": delay") == 200, "all lines")
+
+
+RAISES = """
+class Raises:
+    name = "raises"
+    options = {}
+
+    def __init__(self, settings, proxy):
+        pass
+
+    def __call__(self, client_sock, backend_sock, to_backend):
+        raise RuntimeError("what it said")
+"""
+
+
+def objects(program: Program, **wanted: Any) -> list[dict[str, Any]]:
+    """The lines of the log in which the fields are as wanted."""
+    lines = [json.loads(line) for line in program.text.splitlines()]
+    return [line for line in lines if wanted.items() <= line.items()]
+
+
+def test_a_log_as_json_has_a_line_for_each_fault_and_none_for_dummy(echo_backend: Backend) -> None:
+    arguments = ("--behavior", "50:delay", "--handlers.delay.sleep", "0", "--seed", "1")
+    with proxy(echo_backend, *arguments, "--log-format", "json") as program:
+        for _ in range(3):
+            with program.dial() as client:
+                for _ in range(20):
+                    assert exchange(client, b"hello") == b"hello"
+        assert program.stop() == 0
+        faults = objects(program, proxy="default", handler="delay", level="info")
+        at = [(line["connection"], line["exchange"]) for line in faults]
+        assert len(set(at)) == len(at)
+        assert set(at) < {(c, e) for c in (1, 2, 3) for e in range(1, 21)}
+        assert objects(program, proxy="default") == faults
+        assert all(re.match(r"\d{4}-.*\+00:00$", line["time"]) for line in objects(program))
+
+
+def test_a_log_as_json_tells_of_exceptions_in_a_field(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    module(tmp_path, "mine", RAISES)
+    arguments = ("--behavior", "100:mine.Raises", "--log-format", "json")
+    with proxy(echo_backend, *arguments, cwd=tmp_path) as program:
+        with program.dial() as client:
+            exchange(client, b"hello", 0)
+            assert client.recv(1) == b""
+        assert program.stop() == 0
+        (line,) = objects(program, level="error")
+        assert line["exception"].endswith("RuntimeError: what it said")
+        place = (line["proxy"], line["connection"], line["exchange"], line["handler"])
+        assert place == ("default", 1, 1, "raises")
+
+
+def test_another_format_is_refused() -> None:
+    assert "--log-format" in refused("--log-format", "yaml")

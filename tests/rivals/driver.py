@@ -157,6 +157,11 @@ class Driven:
         options |= {"stream": stream} if stream != "downstream" else {}
         self._prompt(do="update", kind=kind, name=name or kind, toxicity=toxicity, options=options)
 
+    def behave(self, behavior: str, **words: Any) -> None:
+        """Change the behavior; an option of the handler NAME is NAME__OPTION."""
+        options = {name.replace("__", "."): str(value) for name, value in words.items()}
+        self._prompt(do="behave", behavior=behavior, options=options)
+
     def remove(self, name: str) -> None:
         """Take a toxic away."""
         self._prompt(do="remove", name=name)
@@ -180,6 +185,11 @@ class Driven:
         return Totals(**found, **both)
 
     @property
+    def metrics(self) -> str:
+        """Its metrics."""
+        return str(self.rig.do(do="metrics", proxy=self.number))
+
+    @property
     def done(self) -> dict[str, int]:
         """How often handlers fired, toxics by their types."""
         found: dict[str, int] = self.rig.do(do="done", proxy=self.number)
@@ -194,13 +204,14 @@ def main() -> None:
     """The other end."""
     import faulthandler
     import logging
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     import gevent
     from gevent.fileobject import FileObjectPosix
 
     from vaurien.errors import VaurienError
     from vaurien.handlers import registry
+    from vaurien.observe.metrics import Metrics
     from vaurien.options import Raw
     from vaurien.plan import Specification, Toxic
     from vaurien.proxy import Proxy
@@ -219,6 +230,12 @@ def main() -> None:
         proxy.start()
         proxies.append(proxy)
         return len(proxies) - 1, str(proxy.address)
+
+    def behave(proxy: Proxy, behavior: str, options: dict[str, str]) -> None:
+        raws = {"behavior": Raw(behavior, "--behavior"), "distant": Raw("127.0.0.1:9", "test")}
+        handlers = [(name, Raw(value, f"--handlers.{name}")) for name, value in options.items()]
+        plan = resolve(raws, handlers, {}).plan
+        proxy.change(replace(proxy.plan, behavior=plan.behavior, handlers=plan.handlers))
 
     def stop(proxy: Proxy) -> None:
         gevent.spawn(proxy.stop)  # which waits for ends that linger
@@ -239,7 +256,9 @@ def main() -> None:
         "remove": lambda proxy, name: proxy.remove_toxic(name),
         "connections": lambda proxy: proxy.connections,
         "stats": stats,
+        "behave": behave,
         "totals": lambda proxy: asdict(proxy.totals()),
+        "metrics": lambda proxy: Metrics(lambda: [proxy]).text()[0].decode(),
         "done": lambda proxy: {name: one.fired for name, one in proxy.done().items()},
     }
     for line in FileObjectPosix(0, "rb", closefd=False):

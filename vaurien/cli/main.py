@@ -39,6 +39,7 @@ from vaurien.observe.events import Event
 from vaurien.observe.journal import Journal
 from vaurien.observe.log import QueueWriter, log_fault, start
 from vaurien.observe.metrics import Metrics
+from vaurien.observe.statsd import Statsd
 from vaurien.observe.summary import table
 from vaurien.observe.watchdog import Watchdog
 from vaurien.options import BOOLEANS, Option, Raw, key, show
@@ -62,6 +63,7 @@ METAVARS = {
     "journal": "FILE",
     "replay": "FILE",
     "log-output": "FILE",
+    "statsd": "HOST:PORT",
     "timeout": "SECONDS",
     "connect-timeout": "SECONDS",
     "drain": "SECONDS",
@@ -252,6 +254,9 @@ class Run:
         self._watchdog = Watchdog()
         self._stop = Event_()
         metrics = Metrics(lambda: self.farm, self._watchdog.lag, self._journal, writer)
+        self._statsd = None
+        if settings.statsd is not None:
+            self._statsd = Statsd(settings.statsd, metrics, settings.where("statsd"))
         self._api = None
         if settings.access is not None:
             self._api = Service(self.farm, settings.access, metrics.text, self.reload)
@@ -270,6 +275,8 @@ class Run:
         if self._api is not None:
             self._api.start()
         self._watchdog.start()
+        if self._statsd is not None:
+            self._statsd.start()
         spin = Spin(settings["spin"]) if settings["spin"] else None
         if spin is not None:
             spin.start()
@@ -294,6 +301,8 @@ class Run:
         if spin is not None:
             spin.stop()
         self._watchdog.stop()
+        if self._statsd is not None:
+            self._statsd.stop()
         if self._journal is not None:
             self._journal.stop()
         return self._tell_all()
@@ -406,7 +415,7 @@ def _run(arguments: Sequence[str]) -> int:
             print(f"warning: {warning}", file=sys.stderr)
         say("\n".join(settings.lines()))
         return 0
-    writer = start(settings["log-level"], settings["log-output"])
+    writer = start(settings["log-level"], settings["log-output"], settings["log-format"])
     report_exceptions()
     try:
         if flags.demo:

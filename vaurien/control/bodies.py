@@ -16,7 +16,7 @@ from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.handlers.flow import STREAMS
-from vaurien.options import Raw, key, show
+from vaurien.options import Raw, show
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
 
 #: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
@@ -55,6 +55,7 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
     "attributes": (dict,),
     "ttl": _NUMBER,
 }
+_NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
 _CALLED = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number"}
 _BAD = "bad request body"
 
@@ -67,7 +68,7 @@ def bad(reason: str) -> UsageError:
 def load(data: bytes) -> Any:
     """The JSON in `data`; UsageError if it is none."""
     try:
-        return json.loads(data, parse_constant=_constant)
+        return json.loads(data.decode(), parse_constant=_constant)
     except RecursionError:
         raise bad("it is nested too deeply") from None
     except UnicodeDecodeError as error:
@@ -140,6 +141,7 @@ def read_proxy(
         raise UsageError(f"{before}protocol: {given['protocol']!r} is no protocol; there is tcp")
     toxics: list[Toxic] = []
     for toxic in given.get("toxics", []):
+        fields(toxic, _NESTED)
         toxics.append(read_toxic(toxic, catalog, toxics))
     return Plan(
         local=local,
@@ -160,6 +162,8 @@ def read_written(
 ) -> Plan:
     """As `read_proxy`, for a file; UsageError naming the `place` for all that is wrong."""
     try:
+        if isinstance(body, dict) and body.get("ttl") is not None:
+            raise UsageError("ttl is for requests; leave it away")
         return read_proxy(body, catalog, seed, common)
     except VaurienError as error:
         raise UsageError(f"{place}: {str(error).removeprefix(f'{_BAD}: ')}") from None
@@ -275,19 +279,13 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
 def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     """`toxic` with the attributes and the toxicity of `body` in place of its own."""
     given = fields(body, TOXIC)
-    new = _options(given.get("attributes", {}))
+    options = _options(given.get("attributes", {}))
     with _as_bad():
-        catalog.check_request(toxic.type, new)
-    options = {
-        name: Raw(value, f"attributes.{name}")
-        for name, value in toxic.specification.options.items()
-        if value is not None and name != "stream"
-    }
-    known = {key(name): name for name in options}
-    options.update({known.get(key(name), name): raw for name, raw in new.items()})
-    with _as_bad():
+        catalog.check_request(toxic.type, options)
         toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
-        return catalog.toxic(toxic.type, toxic.name, toxic.stream, toxicity, options, "type")
+        return catalog.toxic(
+            toxic.type, toxic.name, toxic.stream, toxicity, options, "type", toxic.specification
+        )
 
 
 @contextmanager

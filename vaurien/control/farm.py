@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vaurien")
 
+_POPULATED = ("toxics", "behavior", "on_connect", "seed")
+
 HARMLESS = parse(f"100:{DUMMY}", "behavior")
 
 
@@ -149,8 +151,8 @@ class Farm:
     def populate(self, plan: Plan, given: Collection[str], ttl: float | None = None) -> Proxy:
         """Make a proxy, unless there is one that listens there for that backend.
 
-        Such a one is left as it is, but for what `given` names: ``toxics``, ``behavior``,
-        ``on_connect``. One of that name that differs is replaced; it stays if that cannot be.
+        Such a one is left as it is, but for what `given` names of `_POPULATED`. One of that name
+        that differs is replaced; it stays if that cannot be.
         """
         proxy = self.proxies.get(plan.name)
         if proxy is None:
@@ -163,7 +165,7 @@ class Farm:
         if self.get(plan.name) is not proxy:
             raise NotFound("proxy not found")
         if (target is None or proxy.is_at(target)) and plan.distant == present.distant:
-            parts = [part for part in ("toxics", "behavior", "on_connect") if part in given]
+            parts = [part for part in _POPULATED if part in given]
             if parts:
                 handlers = {**proxy.plan.handlers, **plan.handlers}
                 kept = {part: getattr(plan, part) for part in parts}
@@ -370,6 +372,7 @@ class Farm:
         given_up = [self.proxies[name] for name in deleted]
         moving = [name for name in targets if name in self.proxies]
         given_up += [p for name in moving if not (p := self.proxies[name]).is_at(targets[name])]
+        given_up += [p for p in self if p.name in wanted and not wanted[p.name].enabled]
         try:
             for proxy in given_up:
                 proxy.pause()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any
 
+import gevent
 from gevent import Timeout
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
@@ -35,6 +36,14 @@ class _Handler(WSGIHandler):
 
     _timer: Any = None
     _refused: tuple[int, str] | None = None
+
+    def MessageClass(self, *arguments: Any) -> Any:  # noqa: N802
+        """The headers; ValueError if they leave open where the body ends (RFC 9112 6.3)."""
+        headers = super().MessageClass(*arguments)
+        lengths = headers.get_all("content-length", [])
+        if len(lengths) > 1 or (lengths and headers.get("transfer-encoding")):
+            raise ValueError("more than one length")
+        return headers
 
     def handle(self) -> None:
         try:
@@ -89,6 +98,7 @@ class _Handler(WSGIHandler):
     def handle_one_response(self) -> None:
         if self._refused is None:
             super().handle_one_response()
+            gevent.sleep(0)  # who sends without waiting for answers must not starve others
             return
         self.close_connection = True
         try:

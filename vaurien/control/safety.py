@@ -198,5 +198,6 @@ def _token(settings: Settings) -> str | None:
         if token == NO_TOKEN:
             raise UsageError(f"{where}: {path!r} has no token; write one into it")
     if token is not None and (not token or not token.isascii() or any(map(str.isspace, token))):
-        raise UsageError(f"{where}: a token is ASCII text without spaces, and not empty")
+        what = f"the file {path!r} has none" if path is not None else "this is none"
+        raise UsageError(f"{where}: a token is ASCII text without spaces, not empty; {what}")
     return token

@@ -31,6 +31,7 @@ from vaurien.net.linger import LINGER
 from vaurien.net.listener import Bound
 from vaurien.net.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Began, Ended, Event
+from vaurien.observe.log import fields
 from vaurien.observe.summary import Directions, Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
 
@@ -588,23 +589,24 @@ class Server(StreamServer):
 
     # Changes
 
-    def prepare(self, plan: Plan) -> Callable[[], None]:
+    def prepare(self, plan: Plan) -> Callable[[bool], None]:
         """What puts `plan` in force, but for where it listens; UsageError if it cannot be.
 
         What is the same in both plans is not touched; another backend or seed ends all connections.
+        It is called with whether `listen` follows.
         """
         before = self.plan
         dice = self.dice if plan.seed == before.seed else Dice(plan.seed, plan.name)
         parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
         if all(getattr(plan, part) == getattr(before, part) for part in parts):
-            return lambda: self._change(plan)
+            return lambda _listens: self._change(plan)
         picks = Picks(plan.behavior, plan, dice, self._proxy, b"pick", plan.decisions, self._picks)
         meets = Picks(
             plan.on_connect, plan, dice, self._proxy, b"connect", plan.connect_decisions,
             self._meets,
         )  # fmt: skip
 
-        def apply() -> None:
+        def apply(listens: bool) -> None:
             if dice is not self.dice:
                 self.end_all("dropped")
                 self.dice = dice
@@ -617,7 +619,8 @@ class Server(StreamServer):
             self._change(plan)
             if gone:
                 self._for_each(lambda connection: connection.leave(gone))
-            if self.enabled and (self._down is not None or meets.only(Down) is not None):
+            was_down, is_down = self._down is not None, meets.only(Down) is not None
+            if self.enabled and not listens and (was_down or is_down):
                 self._set_down()
 
         return apply
@@ -695,6 +698,7 @@ class Server(StreamServer):
             connection.number,
             self.plan.distant,
             (error and error.strerror) or error,
+            extra=fields(proxy=self.name, connection=connection.number),
         )
 
     def handler_raised(
@@ -710,12 +714,21 @@ class Server(StreamServer):
             picked and picked.name,
             type(error).__name__,
             exc_info=None if logged else error,
+            extra=fields(
+                proxy=self.name,
+                connection=connection.number,
+                exchange=connection.framer.exchange,
+                handler=picked and picked.name,
+            ),
         )
 
     def crashed(self, connection: Connection) -> None:
         """A callback of ours raised: a bug, which costs this connection only."""
         self.counters.crashes += 1
-        log.exception("%s: connection %d ends: internal error", self.name, connection.number)
+        told = fields(proxy=self.name, connection=connection.number)
+        log.exception(
+            "%s: connection %d ends: internal error", self.name, connection.number, extra=told
+        )
 
     # Ending
 
@@ -723,7 +736,8 @@ class Server(StreamServer):
         """End the connections that have been quiet for the timeout."""
         now = monotonic()
         for connection in self._quiet(now, self.plan.timeout):
-            log.info("%s: connection %d ends: idle", self.name, connection.number)
+            told = fields(proxy=self.name, connection=connection.number)
+            log.info("%s: connection %d ends: idle", self.name, connection.number, extra=told)
             connection.end("idle")
 
     def _quiet(self, now: float, limit: float) -> list[Connection]:

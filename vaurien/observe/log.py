@@ -1,4 +1,4 @@
-"""The log: one bounded queue to a native thread that formats and writes.
+"""The log, as text or as JSON: one bounded queue to a native thread that formats and writes.
 
 Law: whoever logs never waits, neither for a lock nor for a pipe that nobody reads. What the queue
 cannot take is counted, and said as soon as there is room.
@@ -6,8 +6,10 @@ cannot take is counted, and said as soon as there is room.
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+from datetime import datetime, timezone
 from traceback import TracebackException
 from typing import Any
 
@@ -17,11 +19,33 @@ from vaurien.observe.writer import LIMIT, Writer
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 FORMAT = "%(asctime)s %(levelname)s %(message)s"
+FORMATS = ("text", "json")
 STDERR = "-"
 
 log = logging.getLogger("vaurien")
 
 _Waiting = tuple[logging.LogRecord, TracebackException | None]
+
+
+def fields(**named: object) -> dict[str, object]:
+    """For ``extra`` of a line of the log: what is a field of its own in JSON."""
+    return {"fields": named}
+
+
+class JsonFormatter(logging.Formatter):
+    """Makes an object of a line: time, level, message, the `fields` given, exception."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, timezone.utc)
+        line: dict[str, object] = {
+            "time": time.isoformat(timespec="microseconds"),
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+            **getattr(record, "fields", {}),
+        }
+        if record.exc_text:
+            line["exception"] = record.exc_text
+        return json.dumps(line, default=str)
 
 
 class _NoLock:
@@ -39,11 +63,12 @@ class _NoLock:
 class QueueWriter(logging.Handler):
     """A logging handler whose `emit` puts the record into the queue, or counts it as dropped."""
 
-    def __init__(self, descriptor: int, limit: int = LIMIT) -> None:
+    def __init__(self, descriptor: int, limit: int = LIMIT, form: str = "text") -> None:
         super().__init__()
-        self.setFormatter(logging.Formatter(FORMAT))
+        self._json = form == "json"
+        self.setFormatter(JsonFormatter() if self._json else logging.Formatter(FORMAT))
         self.writer: Writer[_Waiting | str] = Writer(
-            descriptor, self._text, limit, apology="{} lines of the log were dropped".format
+            descriptor, self._text, limit, apology=self._apology
         )
 
     @property
@@ -78,15 +103,27 @@ class QueueWriter(logging.Handler):
 
     def _text(self, waiting: _Waiting | str) -> str:
         if isinstance(waiting, str):
-            return waiting
+            return self.format(_record("info", waiting)) if self._json else waiting
         record, trace = waiting
         if trace is not None:
             record.exc_text = "".join(trace.format()).rstrip()
         return self.format(record)
 
+    def _apology(self, n: int) -> str:
+        text = f"{n} lines of the log were dropped"
+        return self.format(_record("warning", text)) if self._json else text
 
-def start(level: str, output: str) -> QueueWriter:
-    """Send Vaurien's log to `output`, a file's path or ``-`` for standard error."""
+
+def _record(level: str, text: str) -> logging.LogRecord:
+    number = logging.getLevelName(level.upper())
+    return logging.LogRecord("vaurien", number, "", 0, text, None, None)
+
+
+def start(level: str, output: str, form: str = "text") -> QueueWriter:
+    """Send Vaurien's log to `output`, a file's path or ``-`` for standard error.
+
+    Its `form` is one of `FORMATS`.
+    """
     if output == STDERR:
         descriptor = 2
     else:
@@ -96,7 +133,7 @@ def start(level: str, output: str) -> QueueWriter:
             raise UsageError(
                 f"--log-output: cannot write {output!r}: {error.strerror}; give a file's path, or -"
             ) from None
-    writer = QueueWriter(descriptor)
+    writer = QueueWriter(descriptor, form=form)
     log.setLevel(level.upper())
     log.propagate = False
     log.handlers[:] = [writer]
@@ -106,10 +143,13 @@ def start(level: str, output: str) -> QueueWriter:
 def log_fault(event: Event) -> None:
     """An observer: one line for each exchange that a handler deals with, quiet for dummy."""
     if isinstance(event, Began) and event.handlers:
+        proxy, connection, exchange, handlers = event
+        handler = "+".join(handlers)
         log.info(
             "%s: connection %d, exchange %d: %s",
-            event.proxy,
-            event.connection,
-            event.exchange,
-            "+".join(event.handlers),
+            proxy,
+            connection,
+            exchange,
+            handler,
+            extra=fields(proxy=proxy, connection=connection, exchange=exchange, handler=handler),
         )

@@ -267,8 +267,7 @@ def plain(snapshot: Snapshot) -> str:
     return "".join(lines)
 
 
-@lru_cache(maxsize=20_000)
-def _start(name: str, names: Labels, values: Labels) -> str:
+def _begin(name: str, names: Labels, values: Labels) -> str:
     """What stands before a sample's number, such as ``name{proxy="default"}``, and a space."""
     if not names:
         return f"{name} "
@@ -276,18 +275,23 @@ def _start(name: str, names: Labels, values: Labels) -> str:
     return f"{name}{{{','.join(pairs)}}} "
 
 
+_start = lru_cache(maxsize=20_000)(_begin)
+
+
 @lru_cache(maxsize=2_000)
 def _histogram(family: Family, values: Labels) -> str:
     """The lines of a histogram, with places for the count of each bucket, of all, and the sum."""
     names, bounds = (*family.labels, "le"), [*map(_float, family.bounds), "+Inf"]
-    starts = [_start(f"{family.name}_bucket", names, (*values, bound)) for bound in bounds]
-    starts.append(_start(f"{family.name}_count", family.labels, values))
+    starts = [_begin(f"{family.name}_bucket", names, (*values, bound)) for bound in bounds]
+    starts.append(_begin(f"{family.name}_count", family.labels, values))
     starts = [f"{start.replace('%', '%%')}%d\n" for start in starts]
-    last = _start(f"{family.name}_sum", family.labels, values).replace("%", "%%")
+    last = _begin(f"{family.name}_sum", family.labels, values).replace("%", "%%")
     return "".join([*starts, f"{last}%r\n"])
 
 
 def _escape(value: str) -> str:
+    if value.isprintable() and '"' not in value and "\\" not in value:
+        return value
     value = value.encode(errors="backslashreplace").decode()  # a path that is no text
     return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
 

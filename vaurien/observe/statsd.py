@@ -1,0 +1,147 @@
+"""The metrics for statsd: once a second, what has changed, by UDP.
+
+Law: who sends never waits; that nobody listens is nobody's fault. The numbers are those of
+`vaurien.observe.metrics`, and no others.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import Any
+
+import gevent
+
+from vaurien import address
+from vaurien.address import Address
+from vaurien.errors import UsageError
+from vaurien.observe.metrics import FAMILIES, Labels, Metrics
+from vaurien.observe.summary import Counts
+
+log = logging.getLogger("vaurien")
+
+PREFIX = "vaurien"
+PERIOD = 1.0  # seconds between two sendings
+_SIZE = 1432  # bytes of a datagram: what an Ethernet frame takes
+_BAD = re.compile(r"[^A-Za-z0-9_-]")  # in a name each means something to statsd or to Graphite
+
+Key = tuple[str, Labels]
+
+
+def parse(text: str, where: str) -> Address:
+    """The address of a statsd server; UsageError if it is none, or its package is missing."""
+    try:
+        target = address.parse(text, where)
+    except UsageError as error:
+        raise UsageError(str(error).replace(" or unix:PATH", "")) from None
+    if target.path or not target.port:
+        raise UsageError(
+            f"{where}: {text!r} is no UDP address; write HOST:PORT, such as localhost:8125"
+        )
+    try:
+        import statsd  # noqa: F401
+    except ImportError:
+        raise UsageError(
+            f"{where}: the package 'statsd' is not installed; pip install 'vaurien[statsd]'"
+        ) from None
+    return target
+
+
+class Statsd:
+    """Sends `metrics` to `target`; UsageError naming `where` if its name does not resolve."""
+
+    def __init__(self, target: Address, metrics: Metrics, where: str = "--statsd") -> None:
+        self._metrics = metrics
+        self._client = _client(target, where)
+        self._counted: dict[Key, float] = {}  # what was told of each counter
+        self._timed: dict[Key, Counts] = {}
+        self._gauges: set[str] = set()
+        self._greenlet: Any = None
+
+    def start(self) -> None:
+        """Send from now on."""
+        self._greenlet = gevent.spawn(self._send_always)
+
+    def stop(self) -> None:
+        """Send what is left, and no more."""
+        if self._greenlet is not None:
+            self._greenlet.kill(block=False)
+            self._greenlet = None
+            self._try()
+            self._client.close()
+
+    def _send_always(self) -> None:
+        while True:
+            gevent.sleep(PERIOD)
+            self._try()
+
+    def _try(self) -> None:
+        try:
+            self.send()
+        except Exception:
+            log.exception("statsd: some numbers were not sent")
+
+    def send(self) -> None:
+        """Send what has changed since the last time, and all gauges."""
+        snapshot = self._metrics.snapshot()
+        counted: dict[Key, float] = {}
+        timed: dict[Key, Counts] = {}
+        gauges: dict[str, float] = {}
+        with self._client.pipeline() as pipe:
+            for family in FAMILIES:
+                if not family.short:
+                    continue
+                for labels, value in family.read(snapshot):
+                    key, stat = (family.short, labels), _name(family.short, labels)
+                    if isinstance(value, Counts):
+                        timed[key] = value
+                        if (added := _mean(value, self._timed.get(key))) is not None:
+                            pipe.timing(stat, added * 1000)
+                    elif family.kind == "gauge":
+                        gauges[stat] = value
+                    else:
+                        counted[key] = value
+                        before = self._counted.get(key, 0)
+                        # less than before: another proxy of the same name
+                        if new := value - before if value >= before else value:
+                            pipe.incr(stat, new)
+            if snapshot.lag is not None:
+                gauges["loop_lag"] = round(snapshot.lag.worst * 1000, 3)
+            for stat in self._gauges - set(gauges):  # of proxies that are gone
+                pipe.gauge(stat, 0)
+            for stat, number in gauges.items():
+                pipe.gauge(stat, number)
+        self._counted, self._timed, self._gauges = counted, timed, set(gauges)
+
+
+def _client(target: Address, where: str) -> Any:
+    """A client of the package; its socket does not block."""
+    import statsd
+
+    families = (True,) if ":" in target.host else (False, True)
+    for ipv6 in families:
+        try:
+            client = statsd.StatsClient(target.host, target.port, PREFIX, _SIZE, ipv6)
+        except OSError as error:
+            reason = error
+        else:
+            client._sock.setblocking(False)  # else a full buffer would hold up the loop
+            return client
+    raise UsageError(
+        f"{where}: {target.host!r} does not resolve ({reason.strerror or reason});"
+        " give the address of a statsd server"
+    ) from None
+
+
+def _name(short: str, labels: Labels) -> str:
+    """``default.received_bytes.upstream``: the proxy stands first."""
+    first, rest = labels[:1], labels[1:]
+    return ".".join(_BAD.sub("_", word) for word in (*first, short, *rest))
+
+
+def _mean(now: Counts, before: Counts | None) -> float | None:
+    """The mean in seconds of the durations that are new; None if there are none."""
+    n, seconds = now.cumulative[-1], now.sum
+    if before is not None and before.cumulative[-1] <= n:
+        n, seconds = n - before.cumulative[-1], seconds - before.sum
+    return seconds / n if n else None
