@@ -20,6 +20,7 @@ bench: $(VENV)/.base
 lint: $(VENV)/.lint
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/hadolint examples/container/Dockerfile
 	$(BIN)/mypy
 
 docs: $(VENV)/.docs

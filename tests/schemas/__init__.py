@@ -1,0 +1,1 @@
+"""Published schemas of the manifests in ``examples/container``; `renew` tells where from."""
