@@ -19,6 +19,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,9 @@ def _kubernetes() -> Container:
 def validator(kind: str) -> jsonschema.protocols.Validator:
     """Of a Kubernetes document by its ``apiVersion kind``, or of ``compose``."""
     if kind == "compose":
-        schema = json.loads((SCHEMAS / "compose-spec.json").read_text())
-        return jsonschema.Draft7Validator(schema)
+        schemas = resources.files("check_jsonschema") / "builtin_schemas" / "vendor"
+        schema = json.loads((schemas / "compose-spec.json").read_text())
+        return jsonschema.validators.validator_for(schema)(schema)
     schema = json.loads((SCHEMAS / f"kubernetes-{KUBERNETES}.json").read_text())
     return jsonschema.Draft202012Validator({**schema, "$ref": f"#/$defs/{KINDS[kind]}"})
 

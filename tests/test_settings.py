@@ -26,6 +26,8 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "backlog": [("1", 1), ("2", 2), ("3", 3)],
     "spin": [("1", 1), ("2", 2), ("3", 3)],
     "on-connect": [(f"{n}:refuse", f"{n}:refuse") for n in (1, 2, 3)],
+    "protocol": [("tcp", "tcp")] * 3,
+    "toxics": [(f"{n}: noop", f"{n}: noop") for n in "abc"],
     "max-held": [("1", 1), ("2", 2), ("3", 3)],
     "journal": [(f"/tmp/{n}", f"/tmp/{n}") for n in (1, 2, 3)],
     "journal-all": [("no", False), ("yes", True), ("off", False)],
@@ -33,12 +35,27 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "replay": [(path, path) for path in ("/dev/null", "/dev/./null", "/dev//null")],
     "strict": [("no", False), ("yes", True), ("off", False)],
     "drain": [("1", 1.0), ("0.5", 0.5), ("0", 0.0)],
+    "http": [("no", False), ("yes", True), ("off", False)],
+    "http-host": [(host, host) for host in ("127.0.0.1", "::1", "api.localhost")],
+    "http-port": [("1", 1), ("0", 0), ("65535", 65535)],
+    "http-token": [(word, word) for word in ("secret", "none", "s3cr3t")],
+    "http-token-file": [(path, path) for path in ("token", "./token", ".//token")],
+    "http-allowed-host": [("a", "a"), ("a,b.example", "a,b.example"), (" c ", " c ")],
+    "toxiproxy": [("no", False), ("yes", True), ("off", False)],
+    "toxiproxy-port": [("1", 1), ("0", 0), ("65535", 65535)],
     "log-level": [(word, word) for word in ("error", "debug", "warning")],
     "log-output": [(f"/tmp/{n}", f"/tmp/{n}") for n in (1, 2, 3)],
 }
 NAMES = [option.key for option in SETTINGS]
 #: What else the file has to say for a setting to be in place.
-NEEDS = {"journal-all": "journal = /tmp/journal\n"}
+NEEDS = {
+    "journal-all": "journal = /tmp/journal\n",
+    "toxiproxy-port": "toxiproxy = yes\n",
+    **dict.fromkeys(
+        ("http-host", "http-port", "http-token", "http-token-file", "http-allowed-host"),
+        "http = yes\n",
+    ),
+}
 
 
 def resolved(
@@ -91,9 +108,13 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert values["max-connections"] == 0
     assert values["drain"] == 5
     assert values["max-held"] == 1 << 20
-    for name in ("on-connect", "journal", "replay"):
+    for name in ("on-connect", "toxics", "journal", "replay", "http-token", "http-token-file"):
         assert values[name] is None
     assert not values["journal-all"] and not values["strict"]
+    assert not values["http"] and not values["toxiproxy"]
+    assert (values["http-host"], values["http-port"]) == ("localhost", 8080)
+    assert values["toxiproxy-port"] == 8474
+    assert values["protocol"] == "tcp"
 
 
 def test_every_setting_is_tried_below() -> None:
@@ -101,7 +122,11 @@ def test_every_setting_is_tried_below() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_command_line_beats_environment_beats_file(name: str, tmp_path: Path) -> None:
+def test_command_line_beats_environment_beats_file(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "token").write_text("secret\n")
     (low, in_file), (middle, in_environment), (high, in_arguments) = VALUES[name]
     file = ini(tmp_path, f"[vaurien]\n{name} = {low}\n{NEEDS.get(name, '')}")
 
@@ -338,6 +363,12 @@ def test_options_of_a_handler_that_nothing_picks_warn() -> None:
         ("seed", "x"),
         ("seed", "1.5"),
         ("seed", ""),
+        ("http", "maybe"),
+        ("http-port", "-1"),
+        ("http-port", "65536"),
+        ("http-port", "http"),
+        ("toxiproxy-port", "70000"),
+        ("protocol", "smtp"),
         ("log-level", "loud"),
         ("log-level", ""),
     ],

@@ -37,6 +37,12 @@ def test_a_piece_leaves_when_the_line_has_sent_it() -> None:
     )
 
 
+def test_a_rate_of_0_is_no_limit() -> None:
+    # Toxiproxy's default for an attribute that is not given
+    left = play([Bandwidth({"rate": 0})], [(0, Data(bytes(2500))), (0, EOF)])
+    assert left == [(0, Data(bytes(2500))), (0, EOF)]
+
+
 def test_a_kilobyte_is_1000_bytes() -> None:
     left = play([Bandwidth({"rate": 1})], [(0, Data(bytes(1000)))])
     assert left[-1][0] == pytest.approx(1)

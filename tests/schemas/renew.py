@@ -1,20 +1,18 @@
-"""Makes the schemas beside this file anew; by hand, in an environment of its own.
+"""Makes the schema beside this file anew; by hand, in an environment of its own.
 
     pip install kubernetes-validate==1.37.0
-    python -m tests.schemas.renew PATH_OF_COMPOSE_SPEC_JSON
+    python -m tests.schemas.renew
 
 Law: what is published is not changed, only cut down. kubernetes-validate brings 110 MB, the schemas
 of 13 versions of Kubernetes; of its strict ones for one version, the definitions of the kinds that
 the example uses, and what these refer to, are kept, without the prose (Kubernetes is under
-Apache-2.0). The compose specification's file (``schema/compose-spec.json`` of
-github.com/compose-spec/compose-spec, Apache-2.0, here as of commit 170098ba07d9) is taken as it is.
+Apache-2.0).
 """
 
 from __future__ import annotations
 
 import json
 import re
-import sys
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -45,9 +43,7 @@ def without_prose(node: Any) -> Any:
 
 
 def main() -> None:
-    """Write both files."""
-    compose = Path(sys.argv[1]).read_text()
-    (HERE / "compose-spec.json").write_text(compose)
+    """Write the file."""
     strict = f"kubernetes-json-schema/v{KUBERNETES}-local-strict"
     every = json.loads(
         (resources.files("kubernetes_validate") / strict / "_definitions.json").read_text()
