@@ -114,10 +114,10 @@ def test_what_a_section_does_not_say_is_as_everywhere(tmp_path: Path) -> None:
 
 
 def test_settings_of_the_whole_run_hold_for_every_proxy(tmp_path: Path) -> None:
-    text = f"[vaurien]\ntimeout = 7\nmax-connections = 3\nmax-held = 5\nspin = 9\n{ONE}{TWO}"
+    text = f"[vaurien]\ntimeout = 7\nmax-connections = 3\nmax-held = 5\n{ONE}{TWO}"
     for plan in resolved(config=ini(tmp_path, text), backlog="77").plans:
         assert (plan.timeout, plan.max_connections, plan.max_held) == (7, 3, 5)
-        assert (plan.spin, plan.backlog) == (9, 77)
+        assert plan.backlog == 77
 
 
 @pytest.mark.parametrize("spelling", ["on-connect", "on_connect"])

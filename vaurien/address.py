@@ -81,8 +81,9 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
             raise UsageError(f"{where}: {host!r} is no IPv6 address; write [::1]:PORT") from None
     elif ":" in host:
         raise UsageError(f"{where}: {text!r} is ambiguous; write an IPv6 address as [::1]:PORT")
-    elif host and not _HOST.fullmatch(host):
-        raise UsageError(f"{where}: {host!r} is no host name; write HOST:PORT or unix:PATH")
+    elif host and not (len(host) <= 253 and _HOST.fullmatch(host)):  # RFC 1035 2.3.4
+        shown = host if len(host) <= 253 else f"{host[:20]}..."
+        raise UsageError(f"{where}: {shown!r} is no host name; write HOST:PORT or unix:PATH")
     if not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
         raise UsageError(f"{where}: {port!r} is no port; give a number from 0 to 65535")
     if int(port) == 0 and not port_zero:

@@ -196,6 +196,11 @@ class Exchange:
     def __repr__(self) -> str:
         return f"<Exchange {self.number} of connection {self.connection} of {self._dice.name!r}>"
 
+    @property
+    def taken(self) -> bool:
+        """Whether somebody takes what leaves the chains, and has not left the behavior."""
+        return self.taker is not None and not self.taker.gone
+
     def draw(self, purpose: str) -> float:
         """A number from 0 to 1, 1 excluded; the same each time for one purpose."""
         return self._dice.draw(self.connection, self.number, purpose)

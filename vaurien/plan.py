@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
-from vaurien import behavior as behavior_
 from vaurien.address import Address, networks
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Points
 from vaurien.errors import UsageError
@@ -349,7 +348,6 @@ class Plan:
     connect_timeout: float = 10.0
     max_connections: int = 0
     backlog: int = 1024
-    spin: int = 0
     max_held: int = 1 << 20
     on_connect: Behavior = NOTHING
     toxics: tuple[Toxic, ...] = ()
@@ -381,11 +379,6 @@ class Plan:
         """Whether `down` may have it that it does not listen."""
         met = (spec for name in self.on_connect.names for spec in self.specifications(name))
         return any(spec.cls is Down for spec in met)
-
-    @property
-    def cuts(self) -> list[bytes]:
-        """See `vaurien.behavior.cuts`."""
-        return behavior_.cuts(self.behavior)
 
     @property
     def order(self) -> dict[str, int]:

@@ -63,8 +63,8 @@ class Proxy:
 
     @property
     def connections(self) -> int:
-        """How many connections there are now."""
-        return len(self._server.connections)
+        """How many connections there are now, without those that only linger."""
+        return sum(not connection.closed for connection in self._server.connections.values())
 
     @property
     def enabled(self) -> bool:
@@ -160,17 +160,14 @@ class Proxy:
         all connections. `target` is where the plan's local address is, as `locate` says; without
         it, it is resolved here, which may take time.
         """
-        if target is None:
-            target = self.locate(plan)
+        if target is None and self.must_locate(plan):
+            target = locate(plan.local)
         self.prepare(plan, target).apply()
 
-    def locate(self, plan: Plan) -> Target | None:
-        """Where `plan` is to listen, unless that is where it does, or last did.
-
-        ListenError if the name does not resolve.
-        """
+    def must_locate(self, plan: Plan) -> bool:
+        """Whether `plan` is to listen elsewhere than where it does, or last did."""
         known = plan.local == self.plan.local and self._server.located
-        return None if known or not plan.enabled else locate(plan.local)
+        return plan.enabled and not known
 
     def is_at(self, target: Target) -> bool:
         """Whether it listens there, or last did."""
@@ -208,9 +205,10 @@ class Change:
         self._put_in_force = server.prepare(plan)
         self._moved = plan.local != proxy.plan.local and not (target and server.is_at(target))
         self._bound: Bound | None = None
-        if plan.enabled and (self._moved or not server.enabled):
+        comes_up = not server.started and not plan.goes_down
+        if plan.enabled and (self._moved or not server.enabled or comes_up):
             known = server.located and not self._moved
-            self._bound = server.bind(plan.local, None if known else target or locate(plan.local))
+            self._bound = server.bind(plan.local, None if known else target)
             if not plan.goes_down:  # clients wait until it is applied
                 self._bound.listen(plan.backlog)
 

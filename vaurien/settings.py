@@ -139,7 +139,7 @@ class Settings:
     @property
     def common(self) -> dict[str, Any]:
         """What the plans of all proxies have in common, those made by the API included."""
-        names = ("max-held", "timeout", "connect-timeout", "max-connections", "backlog", "spin")
+        names = ("max-held", "timeout", "connect-timeout", "max-connections", "backlog")
         return {name.replace("-", "_"): self.values[name] for name in names}
 
     def lines(self) -> Iterator[str]:

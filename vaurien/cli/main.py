@@ -352,7 +352,7 @@ class Run:
         changed = self.farm.reload(settings)
         before = self.settings
         names = [name for name in settings.values if settings[name] != before[name]]
-        live = {*settings.common, *_LIVE} - {"spin"}
+        live = {*settings.common, *_LIVE}
         late = [name for name in names if name.replace("-", "_") not in live]
         for warning in settings.warnings:
             log.warning("reload: %s", warning)

@@ -38,7 +38,7 @@ class _Guard:
             header("Origin"),
             header("Sec-Fetch-Site"),
             header("Authorization"),
-            req.path not in OPEN,
+            req.path in OPEN,
         )
         if refusal is not None:
             headers = {"WWW-Authenticate": "Bearer"} if refusal[0] == 401 else None

@@ -1,6 +1,6 @@
 """Proxies and toxics in Toxiproxy's JSON, to plans and back.
 
-Law: pure, and nothing that a body says is dropped: what is unknown or wrong is refused, with the
+Law: nothing that a body says is dropped: what is unknown or wrong is refused, with the
 words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
 """
 
@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from vaurien import address, behavior
+from vaurien.address import Address
 from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
@@ -119,7 +120,12 @@ def _check(name: str, where: str, what: str) -> None:
 
 
 def read_proxy(
-    body: object, catalog: Catalog, seed: int, common: Mapping[str, Any], where: str = ""
+    body: object,
+    catalog: Catalog,
+    seed: int,
+    common: Mapping[str, Any],
+    where: str = "",
+    by_request: bool = True,
 ) -> Plan:
     """The plan that a proxy's JSON describes, toxics included; `where` is its place in a list."""
     place = f" at {where}" if where else ""
@@ -131,6 +137,8 @@ def read_proxy(
     before = f"proxy {given['name']!r}: " if where else ""
     local = address.parse(given.get("listen") or "localhost:0", f"{before}listen", any_host=True)
     distant = address.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
+    if by_request:
+        refuse_paths(local, distant)
     if local == distant:
         raise UsageError(f"{before}upstream: {given['upstream']!r} is where it listens itself")
     weighted = behavior.parse(given.get("behavior", "100:dummy"), f"{before}behavior")
@@ -157,6 +165,16 @@ def read_proxy(
     )
 
 
+def refuse_paths(*places: Address | None) -> None:
+    """UsageError for a unix socket: a request names no file."""
+    for place in places:
+        if place is not None and place.path:
+            raise UsageError(
+                f"{place}: unix sockets are for the configuration only, since a request may not"
+                " name a file; put it there, in a [proxy:NAME] section"
+            )
+
+
 def read_written(
     body: object, catalog: Catalog, seed: int, common: Mapping[str, Any], place: str
 ) -> Plan:
@@ -164,7 +182,7 @@ def read_written(
     try:
         if isinstance(body, dict) and body.get("ttl") is not None:
             raise UsageError("ttl is for requests; leave it away")
-        return read_proxy(body, catalog, seed, common)
+        return read_proxy(body, catalog, seed, common, by_request=False)
     except VaurienError as error:
         raise UsageError(f"{place}: {str(error).removeprefix(f'{_BAD}: ')}") from None
 

@@ -8,7 +8,7 @@ done changes nothing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from time import time
 from typing import TYPE_CHECKING
@@ -157,21 +157,22 @@ class Farm:
         proxy = self.proxies.get(plan.name)
         if proxy is None:
             return self.create(plan, ttl)
-        here, present = proxy.address, proxy.plan
-        local = replace(plan.local, port=plan.local.port or here.port)
         target = None
-        if local not in (here, present.local):
+        if not _is_there(proxy, plan):
+            local = replace(plan.local, port=plan.local.port or proxy.address.port)
             target = locate(local)
-        if self.get(plan.name) is not proxy:
-            raise NotFound("proxy not found")
-        if (target is None or proxy.is_at(target)) and plan.distant == present.distant:
+            self._still_there(proxy)
+        same = target is None or proxy.is_at(target)
+        if same and plan.distant == proxy.plan.distant:
             parts = [part for part in _POPULATED if part in given]
             if parts:
-                handlers = {**proxy.plan.handlers, **plan.handlers}
                 kept = {part: getattr(plan, part) for part in parts}
+                handlers = {**proxy.plan.handlers, **plan.handlers}
                 proxy.change(replace(proxy.plan, **kept, handlers=handlers))
+                self.ttls.forget(plan.name, but="proxy")
         else:
-            proxy.change(plan, target)
+            self._settle(proxy, lambda _: plan)
+            self.ttls.forget(plan.name, but="proxy")
             self._tell(plan.name, "replaced", f"at {proxy.address}, backend {plan.distant}")
         if ttl is not None:
             self.ttls.changed((plan.name, "proxy"), ttl, lambda: self._delete_if(proxy))
@@ -196,15 +197,31 @@ class Farm:
         Another local address, backend or seed ends its connections.
         """
         proxy = self.get(name)
-        target = proxy.locate(changed(proxy.plan))
-        if self.get(name) is not proxy:  # deleted while the name was resolved
-            raise NotFound("proxy not found")
-        before, plan = proxy.plan, changed(proxy.plan)
-        proxy.change(plan, target)
+        before = proxy.plan
+        plan = self._settle(proxy, changed)
         if plan.enabled != before.enabled:
             self.ttls.changed((name, "enabled"), None, lambda: None)
         self._tell(name, "changed", f"at {proxy.address}, backend {proxy.plan.distant}")
         return proxy
+
+    def _settle(self, proxy: Proxy, changed: Callable[[Plan], Plan]) -> Plan:
+        """Give `proxy` the plan that `changed` makes of the one that it has then.
+
+        If a name has to be resolved first, others may come between: then it is made anew. NotFound
+        if the proxy is gone.
+        """
+        target = None
+        while proxy.must_locate(plan := changed(proxy.plan)) and target is None:
+            found = locate(plan.local)
+            self._still_there(proxy)
+            target = found if changed(proxy.plan).local == plan.local else None
+        self._still_there(proxy)
+        proxy.change(plan, target)
+        return plan
+
+    def _still_there(self, proxy: Proxy) -> None:
+        if self.proxies.get(proxy.name) is not proxy:
+            raise NotFound("proxy not found")
 
     def enable(self, name: str, ttl: float | None = None) -> Proxy:
         """Have a proxy listen; ListenError if it cannot."""
@@ -216,18 +233,15 @@ class Farm:
 
     def _set_enabled(self, name: str, enabled: bool, ttl: float | None) -> Proxy:
         proxy = self.get(name)
-        target = proxy.locate(replace(proxy.plan, enabled=enabled))
-        if self.get(name) is not proxy:
-            raise NotFound("proxy not found")
-        before = proxy.enabled
-        if enabled:
-            proxy.enable(target)
-        else:
-            proxy.disable()
+        before = proxy.plan.enabled
+        self._settle(proxy, lambda plan: replace(plan, enabled=enabled))
 
         def back() -> None:
-            self._quietly(proxy, lambda: proxy.enable() if before else proxy.disable())
-            self._tell(name, "enabled" if before else "disabled", "again")
+            self._restore(
+                proxy,
+                lambda: self._settle(proxy, lambda plan: replace(plan, enabled=before)),
+                "enabled" if before else "disabled",
+            )
 
         self.ttls.changed((name, "enabled"), ttl, back)
         self._tell(name, "enabled" if enabled else "disabled", _for(ttl))
@@ -263,7 +277,7 @@ class Farm:
             if changed is not None:
                 old = before.behavior if what == "behavior" else before.on_connect
                 self.ttls.changed((name, what), ttl, self._back(proxy, what, old, before.handlers))
-                self._tell(name, what, f"{changed if changed.parts else 'nobody'}{_for(ttl, ' ')}")
+                self._tell(name, what, f"{_shown(changed)}{_for(ttl, ' ')}")
         return proxy
 
     def _back(
@@ -276,18 +290,22 @@ class Farm:
             plan = _with_behavior(
                 proxy.plan, old if ours else None, None if ours else old, handlers
             )
-            self._quietly(proxy, lambda: proxy.change(plan))
-            self._tell(proxy.name, what, f"{old if old.parts else 'nobody'} again")
+            self._restore(proxy, lambda: proxy.change(plan), f"{what} {_shown(old)}")
 
         return back
 
-    def _quietly(self, proxy: Proxy, action: Callable[[], None]) -> None:
-        """Do something by ourselves; what goes wrong is logged."""
-        if self.proxies.get(proxy.name) is proxy:
-            try:
-                action()
-            except VaurienError as error:
-                log.error("%s: what was there before cannot come back: %s", proxy.name, error)
+    def _restore(self, proxy: Proxy, action: Callable[[], object], what: str) -> None:
+        """Bring back what was there before, by ourselves; what goes wrong is logged."""
+        if self.proxies.get(proxy.name) is not proxy:
+            return
+        try:
+            action()
+        except NotFound:
+            return  # gone meanwhile
+        except VaurienError as error:
+            log.error("%s: %s cannot come back: %s", proxy.name, what, error)
+        else:
+            self._tell(proxy.name, what, "again")
 
     # Toxics
 
@@ -320,11 +338,10 @@ class Farm:
         self, proxy: Proxy, name: str, before: Toxic | None, ttl: float | None
     ) -> None:
         def back() -> None:
-            self._quietly(
-                proxy,
-                lambda: proxy.remove_toxic(name) if before is None else proxy.update_toxic(before),
-            )
-            self._tell(proxy.name, "toxic removed" if before is None else "toxic changed", name)
+            if before is None:
+                self._restore(proxy, lambda: proxy.remove_toxic(name), f"without toxic {name}")
+            else:
+                self._restore(proxy, lambda: proxy.update_toxic(before), f"toxic {name}")
 
         self.ttls.changed((proxy.name, f"toxic {name}"), ttl, back)
 
@@ -338,16 +355,21 @@ class Farm:
         errors: list[VaurienError] = []
         for proxy in [self.get(name)] if name is not None else list(self):
             try:
-                target = proxy.locate(_harmless(proxy.plan))
-                if self.proxies.get(proxy.name) is not proxy:
-                    continue
-                proxy.change(_harmless(proxy.plan), target)
+                self._settle(proxy, _harmless)
                 self.ttls.forget(proxy.name, but="proxy")
                 self._tell(proxy.name, "reset")
+            except NotFound:
+                pass  # gone meanwhile
             except VaurienError as error:
                 errors.append(error)
         if errors:
             raise errors[0]
+
+    def _is_away(self, plan: Plan, targets: Mapping[str, Target]) -> bool:
+        """Whether it is not known yet where `plan` is to listen."""
+        proxy = self.proxies.get(plan.name)
+        wanted = plan.enabled if proxy is None else proxy.must_locate(plan)
+        return wanted and plan.name not in targets
 
     def reload(self, settings: Settings) -> dict[str, list[str]]:
         """Be as `settings` say; proxies that requests have made stay. All of it, or nothing.
@@ -357,11 +379,9 @@ class Farm:
         """
         wanted = {plan.name: plan for plan in settings.plans}
         targets: dict[str, Target] = {}
-        for plan in settings.plans:  # may take time, so it comes first
-            before = self.proxies.get(plan.name)
-            target = before.locate(plan) if before else plan.enabled and locate(plan.local)
-            if target:
-                targets[plan.name] = target
+        while away := [plan for plan in settings.plans if self._is_away(plan, targets)]:
+            for plan in away:  # which may take time, and others may come between
+                targets[plan.name] = locate(plan.local)
         others = [name for name in self.proxies if name not in wanted]
         deleted = [name for name in others if name in self._configured]
         for name in others:
@@ -441,6 +461,18 @@ def _harmless(plan: Plan) -> Plan:
         decisions=None,
         connect_decisions=None,
     )
+
+
+def _is_there(proxy: Proxy, plan: Plan) -> bool:
+    """Whether `plan` says in so many words where the proxy listens; port 0 is any."""
+    if plan.local == proxy.plan.local:
+        return True
+    port = plan.local.port or proxy.address.port
+    return replace(plan.local, port=port) == proxy.address
+
+
+def _shown(behavior: Behavior) -> str:
+    return str(behavior) if behavior.parts else "nobody"
 
 
 def _told(toxic: Toxic) -> str:

@@ -41,8 +41,10 @@ class _Handler(WSGIHandler):
         """The headers; ValueError if they leave open where the body ends (RFC 9112 6.3)."""
         headers = super().MessageClass(*arguments)
         lengths = headers.get_all("content-length", [])
-        if len(lengths) > 1 or (lengths and headers.get("transfer-encoding")):
-            raise ValueError("more than one length")
+        codings = headers.get_all("transfer-encoding", [])
+        chunked = [coding.strip().lower() for coding in codings] == ["chunked"]
+        if len(lengths) > 1 or (codings and (lengths or not chunked)):
+            raise ValueError("the body's length is not told in one way")
         return headers
 
     def handle(self) -> None:
@@ -52,7 +54,11 @@ class _Handler(WSGIHandler):
             pass  # the client has gone before it had its answer
 
     def handle_one_request(self) -> Any:
-        result: Any = super().handle_one_request()
+        try:
+            result: Any = super().handle_one_request()
+        finally:
+            if self._timer is not None:
+                self._timer.close()
         too_long = isinstance(result, tuple) and result[0] == "414"
         return ("414", _raw(414, "the request line is too long")) if too_long else result
 
@@ -115,8 +121,6 @@ class _Handler(WSGIHandler):
                 pass
 
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
-        if self._timer is not None:
-            self._timer.close()
         slow = isinstance(error, TimeoutError)
         return ("408", _raw(408, str(error))) if slow else ("400", _raw(400, "no HTTP request"))
 

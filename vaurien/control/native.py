@@ -254,6 +254,7 @@ def state(farm: Farm, proxy: Proxy) -> dict[str, Any]:
         "connections": proxy.connections,
         "counters": {
             "connections": counters.connections,
+            "refused": totals.refused,
             "failed_dials": counters.failed_dials,
             "handler_errors": counters.handler_errors,
             "internal_errors": counters.crashes,

@@ -1,6 +1,6 @@
 """Who may use the control API: a token, and no web page.
 
-Law: pure. On a loopback address no token is needed, but the Host must be this machine's, so that no
+Law: on a loopback address no token is needed, but the Host must be this machine's, so that no
 page of a browser can reach it by a name of its own (DNS rebinding); anywhere else a token is.
 """
 
@@ -43,17 +43,18 @@ class Access:
         origin: str | None,
         site: str | None,
         authorization: str | None,
-        needs_token: bool,
+        open_to_all: bool,
     ) -> tuple[int, str] | None:
         """Why a request with these headers is refused, as (status, sentence), or None.
 
-        `site` is ``Sec-Fetch-Site``, which browsers send.
+        `site` is ``Sec-Fetch-Site``, which browsers send. What is `open_to_all` needs no token, and
+        may be called by any name: a probe calls by the address of the moment.
         """
         name = host_name(host) if host is not None else ""
         if host is not None and not name:
             return 400, f"Host {host!r} is no host"
         checked = self.loopback or self.allowed
-        if host and checked and not self.unix and not self._is_ours(name):
+        if host and checked and not self.unix and not open_to_all and not self._is_ours(name):
             return 403, (
                 f"Host {host!r} is no name of this machine; call it by localhost, or start vaurien"
                 f" with --http-allowed-host {name or 'NAME'}"
@@ -64,7 +65,7 @@ class Access:
                 return 403, f"requests of web pages are refused (Origin {origin!r})"
         if site not in (None, "none", "same-origin"):
             return 403, f"requests of web pages are refused (Sec-Fetch-Site {site!r})"
-        if self.token is not None and needs_token:
+        if self.token is not None and not open_to_all:
             scheme, _, shown = (authorization or "").partition(" ")
             same = hmac.compare_digest(shown.strip().encode(), self.token.encode())
             if scheme.lower() != "bearer" or not same:

@@ -70,6 +70,8 @@ class One(_Resource):
         if given.get("upstream"):
             distant = address.parse(given["upstream"], "upstream", port_zero=False, any_host=True)
 
+        bodies.refuse_paths(local, distant)
+
         def changed(plan: Plan) -> Plan:
             proxy = self.farm.get(name)
             same = str(local) in (str(plan.local), str(proxy.address))

@@ -109,7 +109,7 @@ class Chain:
         inside = sorted(self._heap, key=lambda entry: (-entry[2].position, entry[:2]))
         left = [*self.out, *(entry[3:] for entry in inside if everything)]
         self.clear()
-        return b"".join(e.data for e, route in left if type(e) is Data and route.taker is None)
+        return b"".join(e.data for e, route in left if type(e) is Data and not route.taken)
 
     def clear(self) -> None:
         """Drop all that is held, alarms too."""

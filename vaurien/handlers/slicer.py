@@ -9,8 +9,8 @@ from vaurien.flow import OPEN, Data, Event
 from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler
 from vaurien.options import Bounded, number, whole
 
-piece_bytes = Bounded(whole, "bytes", 1)
-some_bytes = Bounded(whole, "bytes", 0)
+piece_bytes = Bounded(whole, "bytes", 1, 1 << 62)
+some_bytes = Bounded(whole, "bytes", 0, 1 << 62)
 microseconds = Bounded(number, "microseconds", 0, 1e12)
 
 

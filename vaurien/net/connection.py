@@ -414,9 +414,8 @@ class Flow:
         while chain.out and self.held is None and self.owner is None:
             data, exchange = chain.take()
             if exchange is not self.exchange:
-                taker = exchange.taker
                 self.exchange = exchange
-                self.handler = None if taker is not None and taker.gone else taker
+                self.handler = exchange.taker if exchange.taken else None
             if data is None:
                 self.ended = True
             if self.handler is not None:
@@ -728,6 +727,8 @@ class Connection:
         What they hold goes on; their calls end. The connection ends if nobody knows what a call has
         passed on of what it has read.
         """
+        for one in gone if self.harms is not None else ():
+            self.harms.pop(one, None)  # type: ignore[union-attr]
         up, down = self.up, self.down
         if up is None or down is None:
             if self.exchange is not None and self.exchange.taker in gone and self.timer is not None:

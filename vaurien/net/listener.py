@@ -57,7 +57,10 @@ class Bound:
         family, sockaddr = target
         if local.path:
             _remove_stale(local, what)
-        self.sock = gsocket.socket(family, _socket.SOCK_STREAM)
+        try:
+            self.sock = gsocket.socket(family, _socket.SOCK_STREAM)
+        except OSError as error:  # no descriptor left, or no such family
+            raise _refused(error, local, what, "socket") from None
         try:
             if not local.path:
                 self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)

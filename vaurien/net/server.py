@@ -203,14 +203,15 @@ class Server(StreamServer):
     def listen(self, bound: Bound) -> None:
         """Listen at `bound`, so that a connect succeeds from now on; ListenError if it can't be.
 
-        The proxy's time begins; `down` may have it that it does not listen yet.
+        Its time begins when it is enabled; `down` may have it that it does not listen yet.
         """
         before = self._bound if self.enabled else None
         if before is not None:
             self._unlisten()
         self._bound = bound
         self.family = bound.sock.family
-        self._picks.started = self._meets.started = monotonic()
+        if not self.enabled:
+            self._picks.started = self._meets.started = monotonic()
         self.enabled = True
         try:
             self._set_down()
