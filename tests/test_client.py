@@ -479,6 +479,11 @@ def test_the_token_is_asked_for(
     monkeypatch.delenv("VAURIEN_HTTP_TOKEN")
     with start_proxy(distant=echo_backend.address, http_token_file=file) as running:
         assert running.client.get_handler()["name"] == "dummy"
+        monkeypatch.setenv("VAURIEN_HTTP_TOKEN_FILE", str(file))
+        assert Client(running.http).get_handler()["name"] == "dummy"
+    monkeypatch.setenv("VAURIEN_HTTP_TOKEN_FILE", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match=r"VAURIEN_HTTP_TOKEN_FILE: cannot read '.*none'"):
+        Client("localhost")
 
 
 def test_the_environment_tells_where_it_is(

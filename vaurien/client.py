@@ -26,10 +26,23 @@ from vaurien.errors import ClientError, Unreachable, UsageError
 
 HOST, PORT, TIMEOUT = "localhost", 8080, 5.0
 HOST_VARIABLE, TOKEN_VARIABLE = "VAURIEN_HOST", "VAURIEN_HTTP_TOKEN"
+FILE_VARIABLE = f"{TOKEN_VARIABLE}_FILE"
 #: What the API answers, as JSON has it; docs/client.rst tells the fields.
 Json = dict[str, Any]
 _QUIET = 45.0  # seconds without a byte on an event stream that has a sign of life each 15 s
 _PAUSE = 0.05  # seconds between two tries of `Client.wait`
+
+
+def _token_in(path: str | None) -> str | None:
+    """The token in a file, None if none is named; UsageError if it cannot be read."""
+    if not path:
+        return None
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read().strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is not ASCII text"
+        raise UsageError(f"{FILE_VARIABLE}: cannot read {path!r}: {reason}") from None
 
 
 class Event(NamedTuple):
@@ -63,8 +76,9 @@ class Client:
 
         If it is not given, the environment's ``VAURIEN_HOST`` counts, and then ``localhost``;
         `port` is 8080 by default. `token` is what the API was started with, by default the
-        environment's ``VAURIEN_HTTP_TOKEN``. `timeout`: the most seconds that connecting, and each
-        wait for an answer, may take. UsageError for an address, a token or a time that is none.
+        environment's ``VAURIEN_HTTP_TOKEN``, or what the file ``VAURIEN_HTTP_TOKEN_FILE`` has.
+        `timeout`: the most seconds that connecting, and each wait for an answer, may take.
+        UsageError for an address, a token or a time that is none.
         """
         where = "host"
         if host is None:
@@ -72,7 +86,7 @@ class Client:
             host = os.environ.get(HOST_VARIABLE) or HOST
         self.address = api_address(host, where, port)
         if token is None:
-            token = os.environ.get(TOKEN_VARIABLE) or None
+            token = os.environ.get(TOKEN_VARIABLE) or _token_in(os.environ.get(FILE_VARIABLE))
         token = None if token == "none" else token  # as `--http-token none` has it
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("the token has characters that no HTTP header may have")
