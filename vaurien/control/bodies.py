@@ -77,13 +77,22 @@ def bad(reason: str) -> UsageError:
 def load(data: bytes) -> Any:
     """The JSON in `data`; UsageError if it is none."""
     try:
-        return json.loads(data.decode(), parse_constant=_constant)
+        return json.loads(data.decode(), parse_constant=_constant, object_pairs_hook=_once)
     except RecursionError:
         raise bad("it is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise bad(f"it is not UTF-8 (byte {error.start})") from None
     except ValueError as error:
         raise bad(f"{error}") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object whose names are each given once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is given twice")
+    return found
 
 
 def dumps(body: object) -> bytes:

@@ -48,8 +48,8 @@ class _Handler(WSGIHandler):
         lengths = headers.get_all("content-length", [])
         codings = headers.get_all("transfer-encoding", [])
         chunked = [coding.strip().lower() for coding in codings] == ["chunked"]
-        if any(not _TOKEN.fullmatch(name) for name in headers):
-            raise ValueError("a header's name is none")
+        if headers.defects or any(not _TOKEN.fullmatch(name) for name in headers):
+            raise ValueError("a header is none")
         if len(lengths) > 1 or (codings and (lengths or not chunked)):
             raise ValueError("the body's length is not told in one way")
         return headers

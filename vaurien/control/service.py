@@ -10,7 +10,8 @@ from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
 from vaurien.control.http import HttpServer
 from vaurien.control.native import Context
-from vaurien.control.safety import Access
+from vaurien.control.safety import Access, is_loopback
+from vaurien.errors import UsageError
 
 _SETTINGS = {"http": "--http-port", "toxiproxy": "--toxiproxy-port"}
 
@@ -31,7 +32,13 @@ class Service:
         self._servers: dict[str, HttpServer] = {}
         for name, place in access.addresses.items():
             setting = "--http-host" if place.path else _SETTINGS[name]
-            self._servers[name] = HttpServer(place, setting)
+            server = self._servers[name] = HttpServer(place, setting)
+            where = server.address
+            if access.loopback and not (where.path or is_loopback(where.host)):
+                raise UsageError(
+                    f"--http-host: {place.host!r} is {where.host} here, which can be reached from"
+                    " elsewhere; give localhost or an address"
+                )
 
     @property
     def addresses(self) -> dict[str, Address]:
