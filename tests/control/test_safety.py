@@ -34,8 +34,9 @@ from tests.support import (
     resident,
     wait_for,
 )
+from vaurien import address
 from vaurien.control import http
-from vaurien.errors import UsageError
+from vaurien.errors import ListenError, UsageError
 from vaurien.options import Raw
 from vaurien.settings import resolve
 
@@ -683,18 +684,15 @@ def test_a_stale_socket_file_is_replaced_a_living_or_foreign_one_is_not(tmp_path
         assert vaurien.api.call("GET", "/health").status == 200
         assert vaurien.stop(signal.SIGINT) == 0
     assert not path.exists()
-    for kind in ("file", "directory", "link"):
-        other = tmp_path / kind
-        if kind == "file":
-            other.write_text("gold")
-        elif kind == "directory":
-            other.mkdir()
-        else:
-            other.symlink_to(tmp_path / "file")
-        assert str(other) in refused("--http", "--http-host", f"unix:{other}", code=1)
-    assert (tmp_path / "file").read_text() == "gold" and (tmp_path / "link").is_symlink()
-    missing = tmp_path / "missing" / "api.sock"
-    assert str(missing) in refused("--http", "--http-host", f"unix:{missing}", code=1)
+    others = [tmp_path / name for name in ("file", "directory", "link", "missing/api.sock")]
+    others[0].write_text("gold")
+    others[1].mkdir()
+    others[2].symlink_to(others[0])
+    assert str(others[0]) in refused("--http", "--http-host", f"unix:{others[0]}", code=1)
+    for other in others:
+        with pytest.raises(ListenError, match=str(other)):
+            http.HttpServer(address.parse(f"unix:{other}", "--http-host"), "--http-host")
+    assert others[0].read_text() == "gold" and others[1].is_dir() and others[2].is_symlink()
 
 
 def test_a_token_holds_on_a_unix_socket_too(tmp_path: Path) -> None:
