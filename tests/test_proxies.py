@@ -659,7 +659,7 @@ def test_what_is_configured_is_in_force_at_the_first_byte(tmp_path: Path) -> Non
     def script(sock: socket.socket) -> None:
         sock.sendall(b"x" * 100)
 
-    body = {"name": "a", "listen": "127.0.0.1:0"}
+    body: dict[str, Any] = {"name": "a", "listen": "127.0.0.1:0"}
     limit = {"type": "limit_data", "attributes": {"bytes": 7}}
     with Backend(script) as backend:
         body = {**body, "upstream": backend.address, "toxics": [limit]}

@@ -43,6 +43,8 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "http-allowed-host": [("a", "a"), ("a,b.example", "a,b.example"), (" c ", " c ")],
     "toxiproxy": [("no", False), ("yes", True), ("off", False)],
     "toxiproxy-port": [("1", 1), ("0", 0), ("65535", 65535)],
+    "statsd": [(place, place) for place in ("localhost:8125", "127.0.0.1:1", "[::1]:2")],
+    "log-format": [(word, word) for word in ("json", "text", "json")],
     "log-level": [(word, word) for word in ("error", "debug", "warning")],
     "log-output": [(f"/tmp/{n}", f"/tmp/{n}") for n in (1, 2, 3)],
 }

@@ -252,7 +252,7 @@ def test_an_address_that_is_taken_is_refused_though_it_is_to_be_down(
         try:
             if program.process.poll() is None:
                 with contextlib.suppress(AssertionError):
-                    wait_for(lambda: program.process.poll() is not None, patience=3)
+                    wait_for(lambda: program.process.poll() is not None)
             assert program.process.poll() == 1, program.text
         finally:
             program.__exit__()

@@ -8,7 +8,8 @@ import json
 import re
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from email.message import Message
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
-    headers: Mapping[str, str]
+    headers: Message
 
     @property
     def json(self) -> Any:

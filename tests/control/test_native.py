@@ -214,7 +214,12 @@ def test_what_is_wrong_with_a_handler_is_told_and_changes_nothing(
 
 def test_a_behavior_is_set_with_options_and_shown(proxy: Remote) -> None:
     path = f"{proxy.path}/behavior"
-    calm = {"proxy": proxy.name, "behavior": CALM, "on_connect": None, "handlers": {}}
+    calm: dict[str, Any] = {
+        "proxy": proxy.name,
+        "behavior": CALM,
+        "on_connect": None,
+        "handlers": {},
+    }
     assert proxy.api.get(path) == calm
     body = {"behavior": "20:delay,5:error", "handlers": {"delay": {"sleep": 2}}}
     made = proxy.api.post(path, body)
@@ -544,7 +549,12 @@ def test_an_option_of_one_handler_changes_nothing_about_another(
 
     proxy = twins()
     mixed(proxy)
-    assert story(proxy, lambda n: n % 5 == 0 and mixed(proxy, latency=n % 3)) == without
+
+    def change(number: int) -> None:
+        if number % 5 == 0:
+            mixed(proxy, latency=number % 3)
+
+    assert story(proxy, change) == without
 
 
 def test_a_toxic_added_changed_and_removed_changes_no_dice(twins: Callable[..., Remote]) -> None:
@@ -589,7 +599,12 @@ def test_a_behavior_set_again_as_it_is_changes_nothing(twins: Callable[..., Remo
     without = story(proxy, lambda _: None)
     proxy = twins()
     mixed(proxy)
-    assert story(proxy, lambda n: mixed(proxy) if n in (20, 40) else None) == without
+
+    def change(number: int) -> None:
+        if number in (20, 40):
+            mixed(proxy)
+
+    assert story(proxy, change) == without
 
 
 def test_dice_differ_by_name_and_seed(farm: Farm, backend: Backend) -> None:
@@ -1112,7 +1127,8 @@ def test_the_journal_has_the_last_exchanges(proxy: Remote) -> None:
         proxy.set("100:noop")
         for _ in range(5):
             exchange(client, b"hello")
-    found = wait_for(lambda: len(all_ := lines_of(proxy.api.call("GET", path))) == 5 and all_)
+    wait_for(lambda: len(lines_of(proxy.api.call("GET", path))) == 5)
+    found = lines_of(proxy.api.call("GET", path))
     assert [line["exchange"] for line in found] == [2, 3, 4, 5, 6]
     assert {line["proxy"] for line in found} == {proxy.name}
     assert lines_of(proxy.api.call("GET", f"{path}?limit=2")) == found[-2:]
