@@ -62,7 +62,7 @@ _BAD = "bad request body"
 
 
 class Worded(UsageError):
-    """Said in the very words that Toxiproxy's clients know; `detail` is for those who write files."""
+    """Said in the very words that Toxiproxy's clients know; `detail` is for who writes files."""
 
     def __init__(self, message: str, detail: str) -> None:
         super().__init__(message)

@@ -165,7 +165,8 @@ class _Server(WSGIServer):
             return super().do_read()
         except OSError as error:
             self.stop_accepting()
-            gevent.spawn_later(_PAUSE, self._start_accepting_if_started)  # type: ignore[attr-defined]
+            resume: Any = self._start_accepting_if_started  # type: ignore[attr-defined]
+            gevent.spawn_later(_PAUSE, resume)
             log.warning("http: accepting pauses for %g s: %s", _PAUSE, error.strerror)
             return None
 

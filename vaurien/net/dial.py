@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent import socket as gsocket
 from gevent.hub import get_hub
 
 from vaurien.address import Address
@@ -43,24 +44,17 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
     if address.path:
         return [(_socket.AF_UNIX, address.path)]
     flags = _socket.AI_PASSIVE if passive else 0
-    found = get_hub().threadpool.apply(_ask, (address.host or None, address.port, flags))
-    if isinstance(found, OSError):
-        raise found
+    try:
+        found = gsocket.getaddrinfo(
+            address.host or None, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
+        )
+    except UnicodeError as error:
+        raise OSError(errno.EINVAL, f"no host name: {error}") from error
     targets: list[Target] = list(dict.fromkeys((int(entry[0]), entry[4]) for entry in found))
     if passive:
         first = _socket.AF_INET if address.host else _socket.AF_INET6
         targets.sort(key=lambda target: target[0] != first)
     return targets
-
-
-def _ask(host: str | None, port: int, flags: int) -> list[Any] | OSError:
-    """In a thread of the pool, which would print what is raised."""
-    try:
-        return _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags)
-    except OSError as error:
-        return error
-    except UnicodeError as error:
-        return OSError(errno.EINVAL, f"no host name: {error}")
 
 
 def literal(address: Address) -> list[Target] | None:
