@@ -639,6 +639,7 @@ def test_the_state_has_all_there_is_to_say(proxy: Remote, backend: Backend) -> N
             "handler_errors": 0,
             "internal_errors": 0,
             "accept_errors": 0,
+            "refused": 0,
             "exchanges": 3,
             "received": {"upstream": 15, "downstream": 15},
             "sent": {"upstream": 15, "downstream": 15},
