@@ -157,6 +157,25 @@ def test_with_handler_brings_back_a_preset(client: Client) -> None:
     assert client.get_behavior() == before
 
 
+def test_with_handler_brings_back_what_only_the_configuration_may_name(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    delays = tmp_path / "delays"
+    delays.write_text("1\n2\n3\n")
+    config = tmp_path / "vaurien.ini"
+    config.write_text(
+        f"[vaurien]\nlocal = 127.0.0.1:0\ndistant = {echo_backend.address}\n"
+        f"behavior = 20:latency\n[handler:latency]\ndistribution = {delays}\n"
+    )
+    with start_proxy(config=config) as running:
+        client = running.client
+        before = client.get_behavior()
+        with client.with_handler("error"):
+            pass
+        assert client.get_behavior() == before
+        failing(lambda: client.set_handler("latency", distribution=str(config)), 400)
+
+
 def test_with_handler_restores_after_an_exception(client: Client) -> None:
     before = client.get_behavior()
     with pytest.raises(ZeroDivisionError), client.with_handler("error"):

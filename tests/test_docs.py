@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,7 @@ from vaurien.cli.ctl_parser import (
     USAGE,
     parser,
 )
+from vaurien.control import openapi
 from vaurien.handlers import registry
 from vaurien.observe.events import Ended
 from vaurien.observe.journal import Journal
@@ -55,15 +57,28 @@ def block(kind: str) -> re.Pattern[str]:
     return re.compile(rf"^\.\. code-block:: {kind}\n\n((?:   .*\n|\n)+)", re.MULTILINE)
 
 
-@pytest.fixture(scope="module")
-def reference() -> ModuleType:
-    """The generator of the reference, without Sphinx around it."""
-    spec = importlib.util.spec_from_file_location("reference", DOCS / "_ext" / "reference.py")
+def generator(name: str) -> ModuleType:
+    """A module of `docs/_ext`, without Sphinx around it."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / "_ext" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def reference() -> ModuleType:
+    """The generator of the reference."""
+    return generator("reference")
+
+
+@pytest.fixture(scope="module")
+def api_reference() -> ModuleType:
+    """The generator of the API's reference, which takes from the other one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(DOCS / "_ext"))
+        return generator("api_reference")
 
 
 # Nothing undocumented
@@ -174,6 +189,33 @@ def test_the_reference_has_every_setting(reference: ModuleType) -> None:
         assert show(option.default) in section
         for choice in option.choices:
             assert f"``{choice}``" in section
+
+
+def test_the_reference_has_every_request_of_the_api(api_reference: ModuleType) -> None:
+    page = (DOCS / "api.rst").read_text()
+    assert page.count("vaurien-api-requests::") == 2
+    text = "\n".join(api_reference.requests(group) for group in ("native", "toxiproxy"))
+    for path, methods in openapi.document()["paths"].items():
+        for method, operation in methods.items():
+            title = f"``{method.upper()} {path}``"
+            found = [one for one in text.split("\n.. _") if title in one]
+            assert len(found) == 1, f"{title} is told {len(found)} times"
+            said = found[0].replace("\\", "")
+            assert operation["summary"].removesuffix(", of the first proxy").lower() in said.lower()
+            for parameter in operation["parameters"]:
+                assert f"{{{parameter['name']}}}" in said or f"?{parameter['name']}=" in said
+            for status in operation["responses"]:
+                assert f":{status}:" in said or re.search(rf"^{status}  ", page, re.MULTILINE)
+
+
+def test_the_reference_has_every_body_of_the_api(api_reference: ModuleType) -> None:
+    assert "vaurien-api-bodies::" in (DOCS / "api.rst").read_text()
+    text = api_reference.bodies()
+    for name, schema in openapi.document()["components"]["schemas"].items():
+        section = text.partition(f"\n{name}\n---")[2].partition("\n.. _")[0]
+        for field, what in schema["properties"].items():
+            assert f"- ``{field}" in section, f"{name}.{field} is not told"
+            assert what.get("description", "") in section.replace("\\", "")
 
 
 def test_the_reference_is_made_anew_when_its_sources_change(reference: ModuleType) -> None:
@@ -362,6 +404,32 @@ def same_line(shown: str, got: str) -> bool:
     )
 
 
+class Served(Program):
+    """A Vaurien with an API or several proxies; it is ready once it has said `lines` lines."""
+
+    def __init__(self, lines: int, *arguments: object, **kwargs: Any) -> None:
+        super().__init__(*arguments, **kwargs)
+        self.wanted = lines
+
+    def start(self) -> Served:
+        self.spawn()
+        for _ in range(self.wanted):
+            assert self.lines.get(timeout=PATIENCE) is not None, f"it ended: {self.text}"
+        return self
+
+
+#: Where something listens, in the lines that Vaurien prints at its start.
+PLACE = re.compile(r"^\S+ listening on 127\.0\.0\.1:(\d+)")
+#: Where a command or a file has a proxy listen.
+LISTEN = re.compile(r'("listen": "|--local |^local = )127\.0\.0\.1:([1-9]\d*)', re.MULTILINE)
+
+
+def free_port() -> str:
+    """A port that nobody has now."""
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return str(sock.getsockname()[1])
+
+
 def on_terminal(command: str, directory: Path, env: Mapping[str, str]) -> tuple[int, str]:
     """Run a command on a wide terminal; its exit code, and what it shows."""
     master, slave = pty.openpty()
@@ -389,7 +457,9 @@ class Reader:
     def __init__(self, addresses: dict[str, str], directory: Path) -> None:
         self.addresses = addresses  # as the page has them -> as they are
         self.directory = directory
-        (directory / "examples").symlink_to(ROOT / "examples")
+        shutil.copytree(
+            ROOT / "examples", directory / "examples", ignore=shutil.ignore_patterns("__pycache__")
+        )
         self.code = 0  # the exit code of the last proxy
         self.ports: dict[str, str] = {}
         self.servers: dict[str, Program] = {}
@@ -397,6 +467,7 @@ class Reader:
         scripts = str(Path(sys.executable).parent)
         self.env = {k: v for k, v in os.environ.items() if not k.startswith("VAURIEN_")}
         self.env["PATH"] = os.pathsep.join([scripts, self.env.get("PATH", "")])
+        self.env["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # ours take seconds to load
 
     def __enter__(self) -> Reader:
         return self
@@ -423,7 +494,8 @@ class Reader:
             self._web(words)
             got = []
         elif "vaurien" in words and not ENDS & set(words) and not error:
-            got = self._vaurien(words)
+            several = {"--http", "--toxiproxy"} & set(words) or self._proxies(words)
+            got = self._serve(words, shown) if several else self._vaurien(words)
         else:
             got = self._run(command)
         assert same(self._masked(shown, command), self._masked(got, command)), (
@@ -467,6 +539,8 @@ class Reader:
         return [line.rstrip("\n") for line in program.log[before:]]
 
     def _run(self, command: str) -> list[str]:
+        for _, port in LISTEN.findall(command):
+            self.ports.setdefault(port, free_port())
         done = subprocess.run(
             ["bash", "-c", command if "--check" in command else self._real(command)],
             stdin=subprocess.DEVNULL,
@@ -495,26 +569,52 @@ class Reader:
         assert found is not None
         self.ports[words[-1]] = found[1]
 
+    def _proxies(self, words: list[str]) -> Path | None:
+        """The file with several proxies that a command names."""
+        if "--config" not in words:
+            return None
+        path = self.directory / words[words.index("--config") + 1]
+        return path if path.suffix == ".json" or "[proxy:" in path.read_text() else None
+
+    def _serve(self, words: list[str], shown: list[str]) -> list[str]:
+        """A Vaurien with an API or several proxies; it takes the place of the one before."""
+        for program in self.servers.values():
+            assert program.stop(signal.SIGINT) == 0
+        self.servers.clear()
+        self.ports.update({port: "0" for line in shown for port in PLACE.findall(line)})
+        if path := self._proxies(words):
+            text = path.read_text().replace('"listen": "localhost:', '"listen": "127.0.0.1:')
+            self.ports.update({port: "0" for _, port in LISTEN.findall(text)})
+            path.write_text(self._real(text))
+        start = words.index("vaurien")
+        env = {key: self._real(v) for key, _, v in (word.partition("=") for word in words[:start])}
+        for api in ("http", "toxiproxy"):
+            if f"--{api}" in words:
+                env[f"VAURIEN_{api.upper()}_PORT"] = "0"
+        arguments = [self._real(word) for word in words[start + 1 :]]
+        program = Served(len(shown), *arguments, env=env, cwd=self.directory)
+        self.servers["all"] = self.stack.enter_context(program)
+        got = [line.rstrip("\n") for line in program.output]
+        for there, here in zip(shown, got, strict=True):
+            self.ports.update(zip(PLACE.findall(there), PLACE.findall(here), strict=True))
+        self.ports = {there: here for there, here in self.ports.items() if here != "0"}
+        self.env["VAURIEN_HOST"] = f"127.0.0.1:{self.ports.get('8080')}"  # for vaurienctl
+        return got
+
     def _vaurien(self, words: list[str]) -> list[str]:
         start = words.index("vaurien")
         env = dict(word.split("=", 1) for word in words[:start])
         there = words[words.index("--local") + 1] if "--local" in words else "127.0.0.1:8000"
-        if there in self.servers:
-            assert self.servers.pop(there).stop(signal.SIGINT) == 0
+        for before in {there, "all"} & set(self.servers):
+            assert self.servers.pop(before).stop(signal.SIGINT) == 0
         self.ports.pop("8000", None)
         arguments = [self._real(word) for word in words[start + 1 :] if word != there]
-        if "--http" in arguments:
-            arguments += ["--http-port", "0"]
         if "--local" in arguments:
             arguments.remove("--local")
         env = {key: self._real(value) for key, value in env.items()}
         program = Program("--local", "127.0.0.1:0", *arguments, env=env, cwd=self.directory)
         self.servers[there] = self.stack.enter_context(program)
         self.ports["8000"] = str(parse_address(program.address)[1])
-        if "--http" in arguments:
-            lines = wait_for(lambda: program.output[1:], "the line that tells of the API")
-            self.env["VAURIEN_HOST"] = lines[0].split()[-1]
-            self.ports["8080"] = str(parse_address(self.env["VAURIEN_HOST"])[1])
         return [line.rstrip("\n") for line in program.output]
 
 

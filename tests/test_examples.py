@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import re
 import shutil
@@ -23,6 +24,7 @@ from tests.support import (
     CONTRACT,
     Backend,
     Program,
+    dial,
     exchange,
     parse_address,
     proxy,
@@ -66,12 +68,31 @@ def example(name: str, backend: Backend | str, *arguments: object, **environment
     return proxy(backend, "--config", f"examples/{name}.ini", *arguments, cwd=ROOT, env=environment)
 
 
+@contextlib.contextmanager
+def farm_example(
+    name: str, directory: Path, backend: Backend, listening: int
+) -> Iterator[dict[str, str]]:
+    """The program with the example `name`, all its proxies before `backend` and at free ports.
+
+    Gives where those listen that do, `listening` of them.
+    """
+    text = (EXAMPLES / name).read_text()
+    text = re.sub(r'(local = |"listen": ")127\.0\.0\.1:\d+', r"\g<1>127.0.0.1:0", text)
+    text = re.sub(r'(distant = |"upstream": ")127\.0\.0\.1:\d+', rf"\g<1>{backend.address}", text)
+    (directory / name).write_text(text)
+    with Program("--config", name, "--drain", 0, cwd=directory) as program:
+        wait_for(lambda: len(program.output) == listening, f"{listening} proxies")
+        lines = [line.split() for line in program.output]
+        yield {words[0]: words[3].rstrip(",") for words in lines}
+
+
 def test_every_example_is_tested_and_told_of() -> None:
     here = Path(__file__).read_text()
     told = (EXAMPLES / "README.rst").read_text()
     for path in EXAMPLES.iterdir():
         if path.suffix == ".ini":
-            assert re.search(rf'example\(\s*"{path.stem}"', here), f"no test runs {path.name}"
+            names = f"{path.stem}|{path.name}"
+            assert re.search(rf'example\(\s*"({names})"', here), f"no test runs {path.name}"
         if path.suffix in (".ini", ".py", ".json"):
             assert f"``{path.name}``" in told, f"examples/README.rst is silent about {path.name}"
 
@@ -165,6 +186,29 @@ def test_a_file_may_extend_another(backend: Backend, web: Web) -> None:
         seen = Counter(ask(vaurien) for _ in range(40))
         assert seen["nothing"] > 20
         assert len(web.requests) == 40
+
+
+def took(address: str) -> float:
+    """How long a request takes there."""
+    start = time.monotonic()
+    with dial(address) as client:
+        assert exchange(client, REQUEST, len(ANSWER)) == ANSWER
+    return time.monotonic() - start
+
+
+def test_several_proxies_in_a_file(backend: Backend, tmp_path: Path) -> None:
+    with farm_example("farm.ini", tmp_path, backend, listening=2) as proxies:
+        assert set(proxies) == {"redis", "web"}
+        assert took(proxies["web"]) >= 0.08
+        times = [took(proxies["redis"]) for _ in range(30)]
+        assert any(seconds >= 0.2 for seconds in times)
+        assert any(seconds < 0.2 for seconds in times)
+
+
+def test_a_file_of_toxiproxy_s(backend: Backend, tmp_path: Path) -> None:
+    with farm_example("toxiproxy.json", tmp_path, backend, listening=1) as proxies:
+        assert set(proxies) == {"redis"}
+        assert took(proxies["redis"]) >= 0.08
 
 
 def test_handlers_of_one_s_own(backend: Backend) -> None:

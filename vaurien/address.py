@@ -59,13 +59,17 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
     may be left away, for all addresses of this machine.
     """
     text = text.strip()
-    if not text.isprintable():
+    if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text):
         raise UsageError(f"{where}: {text!r} has control characters; write HOST:PORT or unix:PATH")
     if text.startswith("unix:"):
         path = text[len("unix:") :]
         if not path or "\0" in path:
             raise UsageError(f"{where}: {text!r} has no path; write unix:PATH")
-        if len(os.fsencode(path)) > 107:  # sockaddr_un.sun_path, unix(7)
+        try:
+            size = len(os.fsencode(path))
+        except UnicodeEncodeError:
+            raise UsageError(f"{where}: {text!r} is no path; write unix:PATH") from None
+        if size > 107:  # sockaddr_un.sun_path, unix(7)
             raise UsageError(f"{where}: {text!r} is longer than the 107 bytes a socket path may be")
         return Address(path=path)
     if "://" in text:
@@ -81,7 +85,9 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
             raise UsageError(f"{where}: {host!r} is no IPv6 address; write [::1]:PORT") from None
     elif ":" in host:
         raise UsageError(f"{where}: {text!r} is ambiguous; write an IPv6 address as [::1]:PORT")
-    elif host and not (len(host) <= 253 and _HOST.fullmatch(host)):  # RFC 1035 2.3.4
+    elif host and not (
+        len(host) <= 253 and _HOST.fullmatch(host) and _encodes(host)
+    ):  # RFC 1035 2.3.4
         shown = host if len(host) <= 253 else f"{host[:20]}..."
         raise UsageError(f"{where}: {shown!r} is no host name; write HOST:PORT or unix:PATH")
     if not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
@@ -89,6 +95,15 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
     if int(port) == 0 and not port_zero:
         raise UsageError(f"{where}: {text!r} has port 0; a backend needs its real port")
     return Address(host, int(port))
+
+
+def _encodes(host: str) -> bool:
+    """Whether the resolver can be asked for it."""
+    try:
+        host.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 class Networks:

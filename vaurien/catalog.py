@@ -194,6 +194,8 @@ class Catalog:
         """
         options = options or {}
         names = [name for name in (*behavior.names, *on_connect.names) if name != DUMMY]
+        if DUMMY in options:
+            self.stands_for(DUMMY, options[DUMMY])
         if idle := [name for name in options if name not in names]:
             raise UsageError(f"handlers.{idle[0]}: {where} does not pick it; leave it away")
         handlers = {}
@@ -246,7 +248,10 @@ class Catalog:
         """UsageError for values that a request may not give, as a type's `by_request` says."""
         cls = self.classes.get(self.canonical(name))
         declared = {} if cls is None else registry.options_of(cls)
+        chosen = self._chosen.get(self.canonical(name), {})
         for word, raw in options.items():
+            if (own := chosen.get(key(word))) is not None and own.value == raw.value:
+                continue  # what the configuration says itself: a client puts it back
             if isinstance(raw.value, (list, dict)):
                 raise UsageError(
                     f"{raw.where}: {raw.value!r} is no plain value; give a text or a number"

@@ -41,7 +41,7 @@ def handlers(kind: str) -> str:
 def common() -> str:
     """A table of the options that every handler takes, and every flow handler."""
     rows = [(f"``{o.name}``", *_row(o)) for o in (*POINTS.values(), *STREAM.values())]
-    return "\n".join(_table((("Option", "Type", "Default", "Meaning"), *rows), "15 15 15 55"))
+    return "\n".join(table((("Option", "Type", "Default", "Meaning"), *rows), "15 15 15 55"))
 
 
 def lines() -> str:
@@ -59,14 +59,14 @@ def lines() -> str:
         else:
             delay = "\\-"
         figures = (delay, *(values.get(word, "0") for word in ("down", "up", "loss")))
-        rows.append((f"``{title[len(presets.PREFIX) :]}``", *figures, _plain(values["source"])))
-    return "\n".join(_table((header, *rows), "18 17 12 12 9 32"))
+        rows.append((f"``{title[len(presets.PREFIX) :]}``", *figures, plain(values["source"])))
+    return "\n".join(table((header, *rows), "18 17 12 12 9 32"))
 
 
 def preset_options() -> str:
     """A table of what a ``[preset:NAME]`` section may say."""
     rows = [(f"``{o.name}``", *_row(o)) for o in presets.OPTIONS.values()]
-    return "\n".join(_table((("Option", "Type", "Default", "Meaning"), *rows), "15 15 15 55"))
+    return "\n".join(table((("Option", "Type", "Default", "Meaning"), *rows), "15 15 15 55"))
 
 
 def settings() -> str:
@@ -82,12 +82,12 @@ def metrics() -> str:
             f"``{family.name}``",
             family.kind,
             ", ".join(f"``{label}``" for label in family.labels) or "\\-",
-            _plain(family.help) + _bounds(family.bounds),
+            plain(family.help) + _bounds(family.bounds),
             f"``{family.short}``" if family.short else "\\-",
         )
         for family in FAMILIES
     ]
-    return "\n".join(_table((header, *rows), "32 10 14 32 12"))
+    return "\n".join(table((header, *rows), "32 10 14 32 12"))
 
 
 def _bounds(bounds: tuple[float, ...]) -> str:
@@ -132,7 +132,7 @@ def _tests(path: Path) -> Iterator[str]:
     if not names:
         raise ValueError(f"{path} has no tests")
     said = "; ".join(names) if len(names) <= LISTED else f"{len(names)} tests"
-    yield from (f"- ``{path.relative_to(ROOT)}``: {_plain(said)}.", "")
+    yield from (f"- ``{path.relative_to(ROOT)}``: {plain(said)}.", "")
 
 
 def _handler(cls: type) -> Iterator[str]:
@@ -146,7 +146,7 @@ def _handler(cls: type) -> Iterator[str]:
         return
     header = ("Option", "Type", "Default", "Meaning")
     rows = [(f"``{o.name}``", *_row(o)) for o in options]
-    yield from _table((header, *rows), "15 15 15 55")
+    yield from table((header, *rows), "15 15 15 55")
     told = next((option for option in options if option.default is not None), None)
     if told is None:
         return
@@ -164,7 +164,7 @@ def _handler(cls: type) -> Iterator[str]:
 
 def _setting(option: Option) -> Iterator[str]:
     yield from _heading(f"setting-{option.name}", f"``--{option.name}``")
-    yield from (f"{_plain(option.description)}.", "")
+    yield from (f"{plain(option.description)}.", "")
     yield from (
         f":Type: {_type(option)}",
         f":Default: {'not set' if option.default is None else f'``{show(option.default)}``'}",
@@ -177,10 +177,10 @@ def _setting(option: Option) -> Iterator[str]:
 def _row(option: Option) -> tuple[str, str, str]:
     """Type, default and meaning."""
     default = f"``{show(option.default)}``" if option.default != "" else "empty"
-    return _type(option), default, _plain(option.description)
+    return _type(option), default, plain(option.description)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A description, which is no reStructuredText, as such."""
     return re.sub(r"([\\\\*`|_])", r"\\\1", text)
 
@@ -207,7 +207,7 @@ def _variable(name: str) -> str:
     return "VAURIEN_" + name.replace("-", "_").upper()
 
 
-def _table(rows: Iterable[Iterable[str]], widths: str) -> Iterator[str]:
+def table(rows: Iterable[Iterable[str]], widths: str) -> Iterator[str]:
     yield from (".. list-table::", "   :header-rows: 1", f"   :widths: {widths}", "")
     for row in rows:
         for number, cell in enumerate(row):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import api_reference
 import reference
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -63,6 +64,29 @@ class Settings(_Reference):
     make = staticmethod(reference.settings)
 
 
+class Requests(SphinxDirective):
+    """``.. vaurien-api-requests:: GROUP``, which is native or toxiproxy."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the text; the page is read again when the API's document changes."""
+        for path in api_reference.sources():
+            self.env.note_dependency(path)
+        text = api_reference.requests(self.arguments[0])
+        return self.parse_text_to_nodes(text, allow_section_headings=True)
+
+
+class Bodies(SphinxDirective):
+    """``.. vaurien-api-bodies::``: what stands in the API's requests and answers."""
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the text; the page is read again when the API's document changes."""
+        for path in api_reference.sources():
+            self.env.note_dependency(path)
+        return self.parse_text_to_nodes(api_reference.bodies(), allow_section_headings=True)
+
+
 class Metrics(_Reference):
     """``.. vaurien-metrics::``."""
 
@@ -93,6 +117,8 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("vaurien-presets", Presets)
     app.add_directive("vaurien-preset-options", PresetOptions)
     app.add_directive("vaurien-settings", Settings)
+    app.add_directive("vaurien-api-requests", Requests)
+    app.add_directive("vaurien-api-bodies", Bodies)
     app.add_directive("vaurien-metrics", Metrics)
     app.add_directive("vaurien-tests", Tests)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

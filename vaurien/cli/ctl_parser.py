@@ -149,8 +149,8 @@ def parser() -> argparse.ArgumentParser:
     first = {"metavar": "NAME", "by": "proxy", "help": "The proxy (default: the first)"}
     optional = {"metavar": "PROXY", "nargs": "?", "by": "proxy", "help": "One only (default: all)"}
     options = {"nargs": "*", "metavar": "OPTION=VALUE", "help": "Options; others have defaults"}
-    local = {"metavar": "ADDRESS", "help": "Where clients connect: HOST:PORT or unix:PATH"}
-    distant = {"metavar": "ADDRESS", "help": "The backend: HOST:PORT or unix:PATH"}
+    local = {"metavar": "ADDRESS", "help": "Where clients connect: HOST:PORT"}
+    distant = {"metavar": "ADDRESS", "help": "The backend: HOST:PORT"}
 
     command("list", do.list_, "List the proxies")
     add = command("show", do.show, "Tell all about a proxy")

@@ -61,6 +61,14 @@ _CALLED = {str: "text", bool: "true or false", list: "a list", dict: "an object"
 _BAD = "bad request body"
 
 
+class Worded(UsageError):
+    """Said in the very words that Toxiproxy's clients know; `detail` is for who writes files."""
+
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
 def bad(reason: str) -> UsageError:
     """A body that is not what was asked for."""
     return UsageError(f"{_BAD}: {reason}")
@@ -184,7 +192,8 @@ def read_written(
             raise UsageError("ttl is for requests; leave it away")
         return read_proxy(body, catalog, seed, common, by_request=False)
     except VaurienError as error:
-        raise UsageError(f"{place}: {str(error).removeprefix(f'{_BAD}: ')}") from None
+        detail = f": {error.detail}" if isinstance(error, Worded) else ""
+        raise UsageError(f"{place}: {str(error).removeprefix(f'{_BAD}: ')}{detail}") from None
 
 
 def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
@@ -276,11 +285,15 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
     given = fields(body, TOXIC)
     stream = given.get("stream", "downstream")
     if stream.lower() not in STREAMS:
-        raise UsageError("stream was invalid, can be either upstream or downstream")
+        raise Worded(
+            "stream was invalid, can be either upstream or downstream",
+            f"{stream!r}; {nearest(stream, STREAMS, 'streams')}",
+        )
     kind = given.get("type", "")
     cls = catalog.classes.get(catalog.canonical(kind))
     if cls is None or registry.kind(cls) != "flow":
-        raise UsageError("invalid toxic type")
+        flows = [name for name, c in catalog.classes.items() if registry.kind(c) == "flow"]
+        raise Worded("invalid toxic type", f"{kind!r}; {nearest(kind, flows, 'types')}")
     name = given.get("name") or f"{kind}_{stream}"
     _check(name, "name", "toxic")
     if any(other.name == name for other in others):

@@ -191,15 +191,17 @@ class Farm:
         if self.proxies.get(proxy.name) is proxy:
             self.delete(proxy.name)
 
-    def change(self, name: str, changed: Callable[[Plan], Plan]) -> Proxy:
+    def change(self, name: str, changed: Callable[[Plan], Plan], switches: bool = False) -> Proxy:
         """Give a proxy the plan that `changed` makes of its own, which keeps its name.
+
+        `switches` says whether it is to stay enabled or disabled as that says.
 
         Another local address, backend or seed ends its connections.
         """
         proxy = self.get(name)
         before = proxy.plan
         plan = self._settle(proxy, changed)
-        if plan.enabled != before.enabled:
+        if switches or plan.enabled != before.enabled:
             self.ttls.changed((name, "enabled"), None, lambda: None)
         self._tell(name, "changed", f"at {proxy.address}, backend {proxy.plan.distant}")
         return proxy
@@ -390,9 +392,11 @@ class Farm:
         changes: dict[str, Change] = {}
         created: dict[str, Proxy] = {}
         given_up = [self.proxies[name] for name in deleted]
-        moving = [name for name in targets if name in self.proxies]
-        given_up += [p for name in moving if not (p := self.proxies[name]).is_at(targets[name])]
-        given_up += [p for p in self if p.name in wanted and not wanted[p.name].enabled]
+        for proxy in self:
+            plan_ = wanted.get(proxy.name, proxy.plan)
+            moves = proxy.must_locate(plan_) and not proxy.is_at(targets[proxy.name])
+            if moves or not plan_.enabled:
+                given_up.append(proxy)
         try:
             for proxy in given_up:
                 proxy.pause()

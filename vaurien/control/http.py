@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterable
 from io import BytesIO
 from typing import Any
@@ -27,6 +28,10 @@ SLOW = 10.0  # seconds that a request may take to come in, head or body
 BODY = 1 << 20  # bytes of a body at most
 _LINGER = 1.0  # seconds in which what a refused client still sends is discarded
 _BACKLOG = 1024
+_PAUSE = 0.1  # seconds without accepting, when descriptors have run out
+
+#: A header's name, RFC 9110 5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
@@ -43,6 +48,8 @@ class _Handler(WSGIHandler):
         lengths = headers.get_all("content-length", [])
         codings = headers.get_all("transfer-encoding", [])
         chunked = [coding.strip().lower() for coding in codings] == ["chunked"]
+        if any(not _TOKEN.fullmatch(name) for name in headers):
+            raise ValueError("a header's name is none")
         if len(lengths) > 1 or (codings and (lengths or not chunked)):
             raise ValueError("the body's length is not told in one way")
         return headers
@@ -150,6 +157,20 @@ class _Errors:
     def flush(self) -> None: ...
 
 
+class _Server(WSGIServer):
+    """Accepts, whatever the system says to that."""
+
+    def do_read(self) -> Any:
+        try:
+            return super().do_read()
+        except OSError as error:
+            self.stop_accepting()
+            resume: Any = self._start_accepting_if_started  # type: ignore[attr-defined]
+            gevent.spawn_later(_PAUSE, resume)
+            log.warning("http: accepting pauses for %g s: %s", _PAUSE, error.strerror)
+            return None
+
+
 class HttpServer:
     """Serves a WSGI application at one address."""
 
@@ -166,7 +187,7 @@ class HttpServer:
     def start(self, application: Application) -> None:
         """Listen and serve from now on."""
         self._bound.listen(_BACKLOG)
-        made: Any = WSGIServer  # its stubs want a certificate
+        made: Any = _Server  # its stubs want a certificate
         self._server = made(
             self._bound.sock,
             application,

@@ -144,11 +144,11 @@ class Handler(_Resource):
             raise UsageError("missing required field: name")
         ttl = ttl_of(body)
         body.pop("ttl", None)
-        behavior = behavior_.parse(f"100:{handler}", "name")
-        if behavior.names != [handler] or len(behavior.parts) != 1:
+        if any(mark in handler for mark in ",:+"):
             raise UsageError(
                 f"name: {handler!r} is not one handler; POST a mixture to .../behavior"
             )
+        behavior = behavior_.parse(f"100:{handler}", "name")
         given = {handler: bodies.options(body, "")} if body else {}
         handlers = self.farm.catalog.choose(behavior, NOTHING, "name", given)
         self.farm.set_behavior(own, behavior, None, handlers, ttl)

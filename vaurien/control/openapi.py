@@ -57,37 +57,45 @@ _TTL = {
     "maximum": 1e9,
     "description": "Seconds after which what was there before comes back, if this still stands",
 }
+_MEETING = _told(_TEXT, "Who meets clients, such as 10:refuse")
+_HITS = "The share of the connections that it hits"
+_IN_FORCE = "The options in force of those that are picked; of a preset a list of its handlers"
 _OPTIONS = _told(_mapping(_VALUE), "A handler's options by name")
 _WAYS = _object({"upstream": _WHOLE, "downstream": _WHOLE})
 _BEHAVIOR = _told(_TEXT, "Such as 20:delay,5:error; the rest is passed on")
-_LOCAL = "HOST:PORT, [IPV6]:PORT, :PORT or unix:PATH; port 0 is any free one"
+_LOCAL = "HOST:PORT, [IPV6]:PORT or :PORT, which is all addresses; port 0 is any free one"
 _STREAM = _told(_TEXT, "upstream, downstream or both, in any case")
 _SHARE: Schema = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 _SECONDS = _or_null({"type": "number"})
 
 _SCHEMAS: Schema = {
-    "Error": _object({"error": _TEXT, "status": {"type": "integer"}}),
+    "Error": _object(
+        {
+            "error": _told(_TEXT, "What is wrong, in a sentence"),
+            "status": _told({"type": "integer"}, "As in the answer's first line"),
+        }
+    ),
     "Proxy": _object(
         {
             "name": _TEXT,
-            "listen": _TEXT,
-            "upstream": _TEXT,
-            "enabled": _FLAG,
-            "toxics": _array(_ref("Toxic")),
+            "listen": _told(_TEXT, "Where it listens, or last did: port 0 is the real port then"),
+            "upstream": _told(_TEXT, "The backend"),
+            "enabled": _told(_FLAG, "Whether it listens"),
+            "toxics": _told(_array(_ref("Toxic")), "Those upstream first"),
         }
     ),
     "NewProxy": _object(
         {
             "name": {**_TEXT, "minLength": 1},
             "listen": _told(_or_null(_TEXT), _LOCAL),
-            "upstream": {**_TEXT, "minLength": 1},
-            "enabled": _or_null(_FLAG),
-            "toxics": _or_null(_array(_ref("NewToxic"))),
+            "upstream": _told({**_TEXT, "minLength": 1}, "The backend"),
+            "enabled": _told(_or_null(_FLAG), "Whether it listens; true by default"),
+            "toxics": _told(_or_null(_array(_ref("NewToxic"))), "Added before it listens"),
             "behavior": _or_null(_BEHAVIOR),
-            "on_connect": _or_null(_TEXT),
-            "protocol": {"enum": ["tcp", None]},
-            "seed": {"type": ["integer", "null"]},
-            "ttl": _TTL,
+            "on_connect": _or_null(_MEETING),
+            "protocol": _told({"enum": ["tcp", None]}, "What tells where exchanges begin"),
+            "seed": _told({"type": ["integer", "null"]}, "By default that of the process"),
+            "ttl": _told(_TTL, "Seconds after which the proxy goes away"),
         },
         ["name", "upstream"],
     ),
@@ -95,8 +103,8 @@ _SCHEMAS: Schema = {
         {
             "name": _told(_or_null(_TEXT), "Not changed"),
             "listen": _told(_or_null(_TEXT), _LOCAL),
-            "upstream": _or_null(_TEXT),
-            "enabled": _or_null(_FLAG),
+            "upstream": _told(_or_null(_TEXT), "The backend"),
+            "enabled": _told(_or_null(_FLAG), "Whether it listens"),
         },
         False,
     ),
@@ -104,17 +112,17 @@ _SCHEMAS: Schema = {
         {
             "attributes": _OPTIONS,
             "name": _TEXT,
-            "type": _TEXT,
+            "type": _told(_TEXT, "A flow handler"),
             "stream": _STREAM,
-            "toxicity": {"type": "number", "minimum": 0, "maximum": 1},
+            "toxicity": _told({"type": "number", "minimum": 0, "maximum": 1}, _HITS),
         }
     ),
     "NewToxic": _object(
         {
             "type": _told(_TEXT, "A flow handler"),
             "name": _told(_or_null(_TEXT), "TYPE_STREAM by default"),
-            "stream": _or_null(_STREAM),
-            "toxicity": _SHARE,
+            "stream": _told(_or_null(_STREAM), f"{_STREAM['description']}; downstream by default"),
+            "toxicity": _told(_SHARE, f"{_HITS}; 1 by default"),
             "attributes": _or_null(_OPTIONS),
             "ttl": _TTL,
         },
@@ -125,7 +133,7 @@ _SCHEMAS: Schema = {
             "name": _told(_or_null(_TEXT), "Not changed"),
             "type": _told(_or_null(_TEXT), "Not changed"),
             "stream": _told(_or_null(_TEXT), "Not changed"),
-            "toxicity": _SHARE,
+            "toxicity": _told(_SHARE, _HITS),
             "attributes": _told(_or_null(_OPTIONS), "Merged with those that it has"),
             "ttl": _TTL,
         },
@@ -135,7 +143,10 @@ _SCHEMAS: Schema = {
         {
             "proxy": _TEXT,
             "name": _told(_or_null(_TEXT), "null if the behavior is a mixture"),
-            "options": {"type": ["object", "array", "null"]},
+            "options": _told(
+                {"type": ["object", "array", "null"]},
+                "Those in force; of a preset a list of its handlers",
+            ),
             "behavior": _BEHAVIOR,
         }
     ),
@@ -150,16 +161,16 @@ _SCHEMAS: Schema = {
         {
             "proxy": _TEXT,
             "behavior": _BEHAVIOR,
-            "on_connect": _or_null(_TEXT),
-            "handlers": _mapping({"type": ["object", "array"]}),
+            "on_connect": _or_null(_MEETING),
+            "handlers": _told(_mapping({"type": ["object", "array"]}), _IN_FORCE),
         }
     ),
     "NewBehavior": {
         **_object(
             {
                 "behavior": _or_null(_BEHAVIOR),
-                "on_connect": _told(_or_null(_TEXT), "null for nobody"),
-                "handlers": _or_null(_mapping(_OPTIONS)),
+                "on_connect": _told(_or_null(_TEXT), "Who meets clients; null for nobody"),
+                "handlers": _told(_or_null(_mapping(_OPTIONS)), "Options, by handler and name"),
                 "ttl": _TTL,
             },
             False,
@@ -173,24 +184,24 @@ _SCHEMAS: Schema = {
     "State": _object(
         {
             "name": _TEXT,
-            "local": _TEXT,
-            "distant": _TEXT,
-            "enabled": _FLAG,
-            "protocol": _TEXT,
+            "local": _told(_TEXT, "Where it listens, or last did"),
+            "distant": _told(_TEXT, "The backend"),
+            "enabled": _told(_FLAG, "Whether it listens"),
+            "protocol": _told(_TEXT, "What tells where exchanges begin"),
             "seed": {"type": "integer"},
             "behavior": _BEHAVIOR,
-            "on_connect": _or_null(_TEXT),
-            "handlers": _mapping({"type": ["object", "array"]}),
+            "on_connect": _or_null(_MEETING),
+            "handlers": _told(_mapping({"type": ["object", "array"]}), _IN_FORCE),
             "toxics": _array(_ref("Toxic")),
             "connections": _told(_WHOLE, "Those that are open"),
             "counters": _object(
                 {
-                    "connections": _WHOLE,
-                    "refused": _WHOLE,
-                    "failed_dials": _WHOLE,
-                    "handler_errors": _WHOLE,
-                    "internal_errors": _WHOLE,
-                    "accept_errors": _WHOLE,
+                    "connections": _told(_WHOLE, "Accepted so far"),
+                    "refused": _told(_WHOLE, "Reset by refuse as they connected"),
+                    "failed_dials": _told(_WHOLE, "Backends that could not be reached"),
+                    "handler_errors": _told(_WHOLE, "Handlers that raised"),
+                    "internal_errors": _told(_WHOLE, "Faults of Vaurien's own"),
+                    "accept_errors": _told(_WHOLE, "Times that the system accepted nobody"),
                     "exchanges": _WHOLE,
                     "received": _told(_WAYS, "Bytes read"),
                     "sent": _told(_WAYS, "Bytes sent"),
@@ -199,11 +210,11 @@ _SCHEMAS: Schema = {
             "stats": _mapping(
                 _object(
                     {
-                        "picked": _WHOLE,
-                        "fired": _WHOLE,
-                        "bytes": _WHOLE,
-                        "added_p50": _told(_SECONDS, "Seconds"),
-                        "added_p99": _told(_SECONDS, "Seconds"),
+                        "picked": _told(_WHOLE, "How often the draw chose it"),
+                        "fired": _told(_WHOLE, "Exchanges that it did something to"),
+                        "bytes": _told(_WHOLE, "Bytes read in those"),
+                        "added_p50": _told(_SECONDS, "Delay that it added, in seconds: the median"),
+                        "added_p99": _told(_SECONDS, "The same, 99 % not longer than this"),
                     }
                 )
             ),
@@ -212,12 +223,12 @@ _SCHEMAS: Schema = {
     ),
     "Connection": _object(
         {
-            "number": _WHOLE,
-            "client": _TEXT,
-            "exchange": _WHOLE,
-            "handlers": _array(_TEXT),
-            "received": _WAYS,
-            "sent": _WAYS,
+            "number": _told(_WHOLE, "From 1, in the order of accepting"),
+            "client": _told(_TEXT, "Its address"),
+            "exchange": _told(_WHOLE, "The number of its present exchange"),
+            "handlers": _told(_array(_TEXT), "Who deals with that"),
+            "received": _told(_WAYS, "Bytes read"),
+            "sent": _told(_WAYS, "Bytes sent"),
             "held": _told(_WHOLE, "Bytes that are on their way"),
         }
     ),

@@ -82,7 +82,7 @@ class One(_Resource):
                 enabled=given.get("enabled", plan.enabled),
             )
 
-        answer(resp, body_of(self.farm.change(name, changed)))
+        answer(resp, body_of(self.farm.change(name, changed, "enabled" in given)))
 
     on_patch = on_post
 

@@ -1,7 +1,7 @@
 """Changes for a while: what was there before comes back, if the change still stands then.
 
-A change over another one that is for a while, too, lies on top of it; when it ends, what comes back
-is the topmost whose time is not over.
+A change over another one that is for a while, too, lies on top of it, if it ends sooner; otherwise
+it takes its place, and brings back in its time what that one would have.
 """
 
 from __future__ import annotations
@@ -22,6 +22,12 @@ class _Layer:
         self.back, self.until, self.below = back, monotonic() + ttl, below
         self.timer: gevent.Greenlet[..., None] | None = None
 
+    def stop(self) -> None:
+        """Never end; the timer would keep in memory what it brings back."""
+        if self.timer is not None:
+            self.timer.kill(block=False)
+            self.timer = None
+
 
 class Ttls:
     """The changes that end by themselves."""
@@ -35,18 +41,16 @@ class Ttls:
             self._drop(key)
             return
         layer = _Layer(back, ttl, self._tops.get(key))
+        while layer.below is not None and layer.below.until <= layer.until:
+            # it is over before this one, which then brings back what is below it
+            below = layer.below
+            layer.back, layer.below = below.back, below.below
+            below.stop()
         self._tops[key] = layer
         layer.timer = gevent.spawn_later(ttl, self._end, key, layer)
 
     def _end(self, key: Key, layer: _Layer) -> None:
         layer.timer = None
-        top = self._tops[key]
-        if top is not layer:  # what lies on it will bring back what is below it
-            while top.below is not layer:
-                assert top.below is not None
-                top = top.below
-            top.back, top.below = layer.back, layer.below
-            return
         if layer.below is None:
             del self._tops[key]
         else:
@@ -59,11 +63,10 @@ class Ttls:
             self._drop(key)
 
     def _drop(self, key: Key) -> None:
-        """What was changed stays; the timers would keep what they bring back in memory."""
+        """What was changed stays."""
         layer = self._tops.pop(key, None)
         while layer is not None:
-            if layer.timer is not None:
-                layer.timer.kill(block=False)
+            layer.stop()
             layer = layer.below
 
     def left(self, proxy: str) -> dict[str, float]:

@@ -7,20 +7,11 @@ from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
 from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler
-from vaurien.options import number
+from vaurien.options import Bounded, number
 
 WORTH = 0.01  # seconds: how much of the line's time a piece may take
 
-
-def rate(value: object) -> float:
-    """A rate in KB/s, 0 for no limit."""
-    result = number(value)
-    if result and not 0.001 <= result <= 1e9:
-        raise ValueError("is neither 0, for no limit, nor from 0.001 to 1e9")
-    return result
-
-
-rate.__name__ = "KB/s"
+rate = Bounded(number, "KB/s", 0, 1e9)
 
 
 class Bandwidth(FlowHandler):

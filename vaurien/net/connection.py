@@ -646,7 +646,7 @@ class Connection:
         passed = [flow.passed for flow in flows] or [0, 0]
         sent = [flow.sent for flow in flows] or [0, 0]
         held = sum(
-            len(flow.held or b"") + (flow.chain.held if flow.chain is not None else 0)
+            len(flow.held or b"") + (flow.chain.data if flow.chain is not None else 0)
             for flow in flows
         )
         handlers = self.exchange.handlers if self.exchange is not None else ()

@@ -74,6 +74,8 @@ def report_exceptions() -> None:
 def _report(
     context: object, kind: type[BaseException], value: BaseException, _traceback: object
 ) -> None:
+    if getattr(context, "__name__", None) == "getaddrinfo":
+        return  # in a thread, for somebody who gets it too
     call = (getattr(context, "spawn_tree_locals", None) or {}).get(_CALL)
     if call is not None:
         gone = call.connection.closed and isinstance(value, OSError)

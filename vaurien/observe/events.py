@@ -22,8 +22,8 @@ class Ended(NamedTuple):
     `time` is when it began, in seconds since the epoch, `seconds` how long it took; `seed` is the
     proxy's. The bytes are
     those that were read. `end` is how it ended: ``next`` (another one began), ``client`` or
-    ``backend`` (that side closed first), ``reset``, ``handler``, ``idle``, ``exit``, ``dial``,
-    ``error``.
+    ``backend`` (that side closed first), ``reset``, ``handler``, ``idle``, ``dropped`` (by an
+    operation), ``exit``, ``dial``, ``error``.
     """
 
     time: float
