@@ -188,6 +188,7 @@ def test_dash_and_underscore_are_the_same(proxy: Remote) -> None:
         ({"name": "latency", "stream": "upsteam"}, ["'upsteam'", "'upstream'"]),
         ({"name": "dummy", "sleep": 1}, ["sleep"]),
         ({"name": "bad", "latency": 1}, ["bad"]),
+        ({"name": "slicer", "average-size": 1, "average_size": 2}, ["average", "twice"]),
         ({"name": "delay", "ttl": 0}, ["ttl", "0"]),
         ({"name": "delay", "ttl": -1}, ["ttl", "-1"]),
         ({"name": "delay", "ttl": "5"}, ["ttl", "'5'"]),
