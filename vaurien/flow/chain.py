@@ -68,12 +68,6 @@ class Chain:
         return self._heap[0][0] if self._heap and self._heap[0][0] < inf else None
 
     @property
-    def data(self) -> int:
-        """How many bytes it holds."""
-        events = (*(entry[3] for entry in self._heap), *(event for event, _ in self.out))
-        return sum(len(event.data) for event in events if type(event) is Data)
-
-    @property
     def empty(self) -> bool:
         """True when nothing is on its way."""
         return not self.out and not any(slot.pending for slot in self.slots)

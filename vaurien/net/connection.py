@@ -645,10 +645,7 @@ class Connection:
         flows = [flow for flow in (self.up, self.down) if flow is not None]
         passed = [flow.passed for flow in flows] or [0, 0]
         sent = [flow.sent for flow in flows] or [0, 0]
-        held = sum(
-            len(flow.held or b"") + (flow.chain.data if flow.chain is not None else 0)
-            for flow in flows
-        )
+        held = sum(len(flow.held or b"") + _inside(flow.chain) for flow in flows)
         handlers = self.exchange.handlers if self.exchange is not None else ()
         return Look(
             self.number,
@@ -922,6 +919,14 @@ class Connection:
 
     def _gone(self) -> None:
         self.server.closed_one(self)
+
+
+def _inside(chain: Chain | None) -> int:
+    """The bytes in a chain, without what `Chain.held` counts for each piece."""
+    if chain is None:
+        return 0
+    events = [entry[3] for entry in chain._heap] + [event for event, _ in chain.out]
+    return sum(len(event.data) for event in events if type(event) is Data)
 
 
 def client_name(address: object) -> str:
