@@ -417,6 +417,27 @@ def test_what_is_for_a_while_does_not_come_back_after_a_reload(farm: Reloaded) -
     assert farm.state("a")["behavior"] == "30:error"
 
 
+def test_times_of_proxies_made_by_requests_go_on(farm: Reloaded) -> None:
+    farm.reload(farm.section("a"))
+    farm.api.create("brief", farm.backend, ttl=1)
+    farm.api.create("mine", farm.backend)
+    farm.api.post("/proxies/mine/behavior", {"behavior": "20:error", "ttl": 1})
+    farm.extra = "[vaurien]\nmax-connections = 7\n"  # which is for all proxies
+    farm.reload(farm.section("a"))
+    assert set(farm.state("brief")["ttl"]) == {"proxy"}
+    assert set(farm.state("mine")["ttl"]) == {"behavior"}
+    wait_for(lambda: "brief" not in farm.names(), "its time is over")
+    wait_for(lambda: farm.state("mine")["behavior"] == CALM, "its time is over")
+
+
+def test_times_of_untouched_proxies_go_on(farm: Reloaded) -> None:
+    farm.reload(farm.section("a"), farm.section("b"))
+    farm.api.create("brief", farm.backend, ttl=0.5)
+    farm.reload(farm.section("a"))
+    assert set(farm.state("brief")["ttl"]) == {"proxy"}
+    wait_for(lambda: "brief" not in farm.names(), "its time is over")
+
+
 def test_a_proxy_that_a_request_deleted_comes_back(farm: Reloaded) -> None:
     farm.reload(farm.section("a"))
     farm.api.delete("/proxies/a")
@@ -543,6 +564,80 @@ def test_a_port_in_use_for_a_change_rolls_all_back(farm: Reloaded) -> None:
             pass
 
 
+def test_a_unix_socket_is_there_again_after_a_failed_reload(farm: Reloaded, tmp_path: Path) -> None:
+    place = f"unix:{tmp_path}/x"
+    farm.reload(farm.section("a", local=place), farm.section("b"))
+    with socket.create_server(("127.0.0.1", 0)) as taken, connected(place) as client:
+        used = f"127.0.0.1:{taken.getsockname()[1]}"
+        farm.refused(farm.section("b", local=used), status=500)  # and a goes
+        farm.refused(farm.section("a", local=used), farm.section("b"), status=500)
+        farm.refused(
+            farm.section("a"), farm.section("b"), farm.section("c", local=used), status=500
+        )
+        assert exchange(client, b"hello") == b"hello"
+    with connected(place):
+        pass
+    assert farm.address("a") == place
+
+
+def test_who_is_down_stays_down_and_keeps_his_address(farm: Reloaded) -> None:
+    place = f"127.0.0.1:{free_port()}"
+    down = farm.section("a", local=place, on_connect="100:down")
+    farm.reload(down)
+    assert not is_open(place)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = f"127.0.0.1:{taken.getsockname()[1]}"
+        farm.refused(farm.section("b", local=used), status=500)
+        farm.refused(farm.section("a", local=used), status=500)
+    assert not is_open(place)
+    assert farm.state("a")["enabled"] is True
+    farm.reload(down, farm.section("b"))
+    assert not is_open(place)
+    farm.reload(farm.section("a", local=place))
+    with connected(place) as client:
+        farm.reload(down)
+        assert not is_open(place)
+        assert exchange(client, b"hello") == b"hello", "who is connected stays so"
+
+
+def test_the_same_address_in_another_word_keeps_connections(farm: Reloaded) -> None:
+    port = free_port()
+    farm.reload(farm.section("a", local=f"localhost:{port}"))
+    with connected(f"127.0.0.1:{port}") as client:
+        assert farm.reload(farm.section("a", local=f"127.0.0.1:{port}"))["changed"] == ["a"]
+        assert exchange(client, b"hello") == b"hello"
+    farm.reload(farm.section("a", local=f"localhost:{port}"), farm.section("b"))
+    with connected(f"127.0.0.1:{port}"):
+        pass
+
+
+def test_from_one_address_to_all_of_the_same_port(farm: Reloaded) -> None:
+    port = free_port()
+    for host in ("127.0.0.1", "0.0.0.0", "127.0.0.1"):
+        farm.reload(farm.section("a", local=f"{host}:{port}"))
+        assert farm.address("a") == f"{host}:{port}"
+        with connected(f"127.0.0.1:{port}"):
+            pass
+
+
+def test_a_failed_reload_leaves_no_descriptors(farm: Reloaded) -> None:
+    kept = farm.sections("a", "b", "c")
+    farm.reload(*kept)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = f"127.0.0.1:{taken.getsockname()[1]}"
+        wrong = [*farm.sections("d", "e", "b"), farm.section("c", local=used)]
+        farm.refused(*wrong, status=500)
+        before = farm.farm.descriptors()
+        for _ in range(20):
+            farm.refused(*wrong, status=500)
+        assert farm.farm.descriptors() <= before
+    before = farm.farm.descriptors()
+    for _ in range(10):
+        farm.reload(*farm.sections("a", "d", "e", "f"))
+        farm.reload(*kept)
+    wait_for(lambda: farm.farm.descriptors() <= before, "no descriptor is left")
+
+
 def test_the_address_of_a_proxy_made_by_a_request_is_in_use(farm: Reloaded) -> None:
     farm.reload(farm.section("a"))
     address = farm.api.create("mine", farm.backend)
@@ -623,6 +718,47 @@ def test_reloads_in_a_row_while_clients_come_and_go(farm: Reloaded) -> None:
         for client in clients:
             client.join()
     assert errors == []
+
+
+def test_an_option_changed_by_reload_changes_no_other_dice(farm: Reloaded) -> None:
+    # Law 8: nothing about another handler, no redrawn dice
+    def story(change: bool) -> list[bytes]:
+        found = []
+        for number in range(40):
+            if number % 10 == 0:
+                farm.extra = "[handler:corrupt]\nchance = 30\nstream = downstream\n"
+                farm.extra += f"[handler:latency]\nlatency = {1 + change * number / 10}\n"
+                farm.reload(farm.section("dice", behavior="40:corrupt,20:latency", seed=42))
+            if number == 0:
+                client = dial(farm.address("dice"))
+            found.append(exchange(client, b"%04d" % number * 5))
+        client.close()
+        farm.extra = ""
+        farm.reload()
+        return found
+
+    without = story(False)
+    assert any(got != b"%04d" % number * 5 for number, got in enumerate(without))
+    assert story(True) == without
+
+
+def test_no_reload_while_it_ends(backend: Backend, tmp_path: Path) -> None:
+    file = tmp_path / "farm.ini"
+    text = f"[proxy:a]\nlocal = 127.0.0.1:0\ndistant = {backend.address}\nbehavior = 100:pause\n"
+    file.write_text(text)
+    port = free_port()
+    with Farm("--config", file, "--drain", 20, ready=1) as farm:
+        with dial(farm.proxies["a"]) as client:
+            client.sendall(b"hello")
+            wait_for(lambda: farm.api.get("/connections")["connections"][0]["received"]["upstream"])
+            farm.send_signal(signal.SIGTERM)
+            wait_for(lambda: farm.api.call("GET", "/health").status == 503)
+            write(file, text + text.replace("proxy:a", "proxy:b").replace(":0\n", f":{port}\n"))
+            farm.send_signal(signal.SIGHUP)
+            farm.api.call("POST", "/reload")
+            assert not is_open(f"127.0.0.1:{port}"), "it takes new clients while it ends"
+            assert not is_open(farm.proxies["a"])
+        assert farm.wait() == 0
 
 
 # Seeds and what needs a restart
