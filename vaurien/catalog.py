@@ -135,6 +135,16 @@ class Catalog:
         declared = {**registry.options_of(cls), **framework(cls)}
         return find(declared, option, raw.where, f"option of {name}").key
 
+    def _by_key(self, name: str, options: Mapping[str, Raw]) -> dict[str, Raw]:
+        """Options of the handler `name` by their keys; UsageError if one is given in two ways."""
+        raws: dict[str, Raw] = {}
+        for option, raw in options.items():
+            found = self._option(name, option, raw)
+            if found in raws:
+                raise UsageError(f"{raw.where}: {option!r} is given twice; give it once")
+            raws[found] = raw
+        return raws
+
     def _add(self, name: str, cls: type, where: str) -> None:
         if name in self._wheres:
             self._refuse(name, cls, where)
@@ -177,7 +187,7 @@ class Catalog:
         """What `name` in a behavior is, with `options` in place of those that are configured."""
         own = self.canonical(name)
         if options:
-            keys = {self._option(own, option, raw): raw for option, raw in options.items()}
+            keys = self._by_key(own, options)
             return self.specifications[own].with_options(keys)
         return self.presets[own].specifications if own in self.presets else self.specifications[own]
 
@@ -232,7 +242,7 @@ class Catalog:
                 f"{where}: {kind!r} is no flow handler; {nearest(kind, flows, 'toxics')}"
             )
         options = dict(options or {})
-        raws = {self._option(own, option, raw): raw for option, raw in options.items()}
+        raws = self._by_key(own, options)
         if stream:
             raws["stream"] = Raw(stream.lower(), f"{where}: stream")
         if base is None:  # exact points are for behaviors, whatever is configured

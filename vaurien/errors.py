@@ -37,6 +37,16 @@ class AlreadyThere(VaurienError):
 
     http_status = 409
 
+    def __init__(self, message: str, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
+
+
+class Stopping(VaurienError):
+    """Vaurien is ending, and nothing is begun any more."""
+
+    http_status = 503
+
 
 class ListenError(VaurienError):
     """The local address could not be bound.

@@ -167,7 +167,10 @@ def read_proxy(
     toxics: list[Toxic] = []
     for toxic in given.get("toxics", []):
         fields(toxic, _NESTED)
-        toxics.append(read_toxic(toxic, catalog, toxics))
+        try:
+            toxics.append(read_toxic(toxic, catalog, toxics))
+        except AlreadyThere as error:
+            raise UsageError(f"{error}: {error.name!r}") from None
     return Plan(
         local=local,
         distant=distant,
@@ -306,7 +309,7 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
     name = given.get("name") or f"{kind}_{stream}"
     _check(name, "name", "toxic")
     if any(other.name == name for other in others):
-        raise AlreadyThere("toxic already exists")
+        raise AlreadyThere("toxic already exists", name)
     options = _options(given.get("attributes", {}))
     for attribute in _standard(kind, cls) or ():
         options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))

@@ -18,7 +18,7 @@ import gevent
 from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.catalog import Catalog
 from vaurien.control.ttl import Ttls
-from vaurien.errors import AlreadyThere, NotFound, VaurienError
+from vaurien.errors import AlreadyThere, NotFound, Stopping, VaurienError
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
 from vaurien.observe.events import Changed, Event
@@ -51,6 +51,7 @@ class Farm:
         self._take(settings)
         self._observers, self._everything = tuple(observers), everything
         self.ttls = Ttls()
+        self._stopping = False
         self.proxies: dict[str, Proxy] = {}
         for plan in settings.plans:
             self.proxies[plan.name] = self._build(plan)
@@ -100,7 +101,7 @@ class Farm:
 
     def unobserve(self, observer: Callable[[Event], None]) -> None:
         """Tell `observer` no more."""
-        self._set_observers(tuple(other for other in self._observers if other is not observer))
+        self._set_observers(tuple(other for other in self._observers if other != observer))
 
     def _set_observers(self, observers: tuple[Callable[[Event], None], ...]) -> None:
         self._observers = observers
@@ -128,6 +129,7 @@ class Farm:
 
     def stop(self, drain: float) -> dict[str, int]:
         """End all within `drain` seconds; how many connections of each had to be ended."""
+        self._stopping = True
         stopping = {proxy.name: gevent.spawn(proxy.stop, drain) for proxy in self}
         gevent.joinall(list(stopping.values()))
         return {name: greenlet.value or 0 for name, greenlet in stopping.items()}
@@ -144,7 +146,12 @@ class Farm:
         self._tell(plan.name, "created", f"at {proxy.address}, backend {plan.distant}")
         return proxy
 
+    def _refuse_if_stopping(self) -> None:
+        if self._stopping:
+            raise Stopping("Vaurien is stopping; nothing is begun any more")
+
     def _refuse_doubled(self, name: str) -> None:
+        self._refuse_if_stopping()
         if name in self.proxies:
             raise AlreadyThere("proxy already exists")
 
@@ -218,6 +225,7 @@ class Farm:
             self._still_there(proxy)
             target = found if changed(proxy.plan).local == plan.local else None
         self._still_there(proxy)
+        self._refuse_if_stopping()
         proxy.change(plan, target)
         return plan
 
@@ -384,6 +392,8 @@ class Farm:
         while away := [plan for plan in settings.plans if self._is_away(plan, targets)]:
             for plan in away:  # which may take time, and others may come between
                 targets[plan.name] = locate(plan.local)
+        self._refuse_if_stopping()
+        configured = set(wanted)
         others = [name for name in self.proxies if name not in wanted]
         deleted = [name for name in others if name in self._configured]
         for name in others:
@@ -420,13 +430,14 @@ class Farm:
             self.delete(name)
         for name, change in changes.items():
             change.apply()
-            self.ttls.forget(name, but="proxy")
+            if name in configured:
+                self.ttls.forget(name, but="proxy")
             self._tell(name, "changed", "by reload")
         for name in created:
             self._tell(name, "created", "by reload")
         both = {**self.proxies, **created}
         self.proxies = {name: both[name] for name in wanted}
-        self._configured = {plan.name for plan in settings.plans}
+        self._configured = configured
         return {
             "created": [*created],
             "changed": [*changes],

@@ -369,6 +369,8 @@ class Health(_Resource):
         }
         answer(resp, body, 503 if stopping else 200)
 
+    on_head = on_get  # as some probes ask
+
 
 class Metrics(_Resource):
     """``/metrics``."""

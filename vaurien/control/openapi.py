@@ -300,6 +300,7 @@ _FIRST_OR_ONE = (
 )  # fmt: skip
 _OPERATIONS: tuple[tuple[Any, ...], ...] = (
     ("get", "/health", "Whether it lives", None, 200, _HEALTH),
+    ("head", "/health", "Whether it lives, by the status alone", None, 200, None),
     ("get", "/version", "The version", None, 200, _object({"version": _TEXT})),
     ("get", "/metrics", "Prometheus' text", None, 200, "text/plain"),
     ("get", "/openapi.json", "This document", None, 200, {"type": "object"}),
@@ -424,8 +425,9 @@ def _operation(
     }
     first = path in {f"/{own}" for _, own, *_ in _FIRST_OR_ONE}
     more = {*others, *([404] if names or first else [])}
-    if path == "/health":
-        found["responses"]["503"] = _response("It is ending", answer)
+    if path == "/health" or body is not None or path in ("/reload", "/reset"):
+        ending = answer if path == "/health" else _ref("Error")
+        found["responses"]["503"] = _response("It is ending", ending)
     for code in sorted({*_ALWAYS, *more}):
         why = _ALWAYS.get(code) or _SOMETIMES[code]
         schema = _ref("Error")

@@ -97,6 +97,7 @@ class Bound:
                     os.unlink(self._path)
             except OSError:
                 pass  # somebody was quicker
+            self._file = None  # a file made later may have the same number
 
 
 def _remove_stale(local: Address, what: str) -> None:
