@@ -53,6 +53,13 @@ def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> Cli
             flows = [one["name"] for one in client.list_handlers() if one["kind"] == "flow"]
             hint = nearest(args.type, flows, "flow handlers")
             return ClientError(f"there is no flow handler {args.type!r}; {hint}", error.status)
+        if str(error) == "proxy already exists":
+            way = "choose another name, or use vaurienctl change"
+            return ClientError(f"proxy {args.name!r} already exists; {way}", error.status)
+        if str(error) == "toxic already exists":
+            way = "give it a --name, or use vaurienctl toxic update"
+            name = args.name or f"{args.type}_{args.stream or 'downstream'}"
+            return ClientError(f"{args.proxy} has a toxic {name!r} already; {way}", error.status)
         if error.status != 404:
             return error
         states = {state["name"]: state for state in client.proxies()}

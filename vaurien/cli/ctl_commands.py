@@ -14,7 +14,7 @@ from typing import Any
 from vaurien.cli import watch as screen
 from vaurien.cli.tables import Output, cell, words
 from vaurien.client import Client, Json
-from vaurien.errors import UsageError, nearest
+from vaurien.errors import ClientError, UsageError, nearest
 
 WAIT = 10.0  # seconds
 
@@ -78,6 +78,8 @@ def change(ask: Ask) -> None:
 
 def delete(ask: Ask) -> None:
     for name in ask.args.names:
+        ask.client.proxy(name)  # all of them, or none
+    for name in dict.fromkeys(ask.args.names):
         ask.client.delete(name)
 
 
@@ -111,7 +113,8 @@ def _plain(text: str) -> str:
 
 
 def _tell_handler(output: Output, answer: Json) -> None:
-    row = (answer["proxy"], answer["name"], words(answer["options"]), answer["behavior"])
+    options = answer["options"] if isinstance(answer["options"], dict) else {}  # of a preset: none
+    row = (answer["proxy"], answer["name"], words(options), answer["behavior"])
     _tell(output, answer, ("proxy", "handler", "options", "behavior"), [row])
 
 
@@ -135,7 +138,10 @@ def list_handlers(ask: Ask) -> None:
         ]
         _tell(ask.output, found[0], header, rows)
         return
-    summaries = ((one["name"], one["kind"], _plain(one["summary"])) for one in handlers)
+    summaries = [(one["name"], one["kind"], _plain(one["summary"])) for one in handlers]
+    if not ask.output.as_json:
+        presets = ask.client.list_presets()
+        summaries += [(one["name"], "preset", _plain(one["summary"])) for one in presets]
     _tell(ask.output, handlers, ("name", "kind", "summary"), summaries)
 
 
@@ -194,7 +200,11 @@ def toxic_update(ask: Ask) -> None:
 
 
 def toxic_remove(ask: Ask) -> None:
+    there = [toxic["name"] for toxic in ask.client.toxics(ask.args.proxy)]
     for name in ask.args.toxics:
+        if name not in there:
+            raise ClientError("toxic not found", 404)
+    for name in dict.fromkeys(ask.args.toxics):
         ask.client.remove_toxic(ask.args.proxy, name)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from gevent.queue import Empty, Full, Queue
 
 from vaurien.control.farm import Farm
-from vaurien.observe.events import Began, Ended, Event
+from vaurien.observe.events import Began, Changed, Ended, Event
 from vaurien.observe.journal import line
 
 KEPT = 1000  # exchanges that `Recent` remembers
@@ -31,6 +31,10 @@ class Recent:
     def __call__(self, event: Event) -> None:
         if isinstance(event, Ended) and (event.handlers or event.fired):
             self.events.append(event)
+        elif isinstance(event, Changed) and event.change == "deleted":
+            # another of that name would count its connections from 1 again
+            left = (one for one in self.events if one.proxy != event.proxy)
+            self.events = deque(left, maxlen=KEPT)
 
 
 class Streams:

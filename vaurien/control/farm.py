@@ -18,7 +18,7 @@ import gevent
 from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.catalog import Catalog
 from vaurien.control.ttl import Ttls
-from vaurien.errors import AlreadyThere, NotFound, Stopping, VaurienError
+from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
 from vaurien.observe.events import Changed, Event
@@ -251,6 +251,7 @@ class Farm:
                 proxy,
                 lambda: self._settle(proxy, lambda plan: replace(plan, enabled=before)),
                 "enabled" if before else "disabled",
+                "again",
             )
 
         self.ttls.changed((name, "enabled"), ttl, back)
@@ -300,11 +301,13 @@ class Farm:
             plan = _with_behavior(
                 proxy.plan, old if ours else None, None if ours else old, handlers
             )
-            self._restore(proxy, lambda: proxy.change(plan), f"{what} {_shown(old)}")
+            self._restore(proxy, lambda: proxy.change(plan), what, f"{_shown(old)} again")
 
         return back
 
-    def _restore(self, proxy: Proxy, action: Callable[[], object], what: str) -> None:
+    def _restore(
+        self, proxy: Proxy, action: Callable[[], object], change: str, detail: str
+    ) -> None:
         """Bring back what was there before, by ourselves; what goes wrong is logged."""
         if self.proxies.get(proxy.name) is not proxy:
             return
@@ -313,9 +316,9 @@ class Farm:
         except NotFound:
             return  # gone meanwhile
         except VaurienError as error:
-            log.error("%s: %s cannot come back: %s", proxy.name, what, error)
+            log.error("%s: %s %s: cannot be: %s", proxy.name, change, detail, error)
         else:
-            self._tell(proxy.name, what, "again")
+            self._tell(proxy.name, change, detail)
 
     # Toxics
 
@@ -349,9 +352,10 @@ class Farm:
     ) -> None:
         def back() -> None:
             if before is None:
-                self._restore(proxy, lambda: proxy.remove_toxic(name), f"without toxic {name}")
+                self._restore(proxy, lambda: proxy.remove_toxic(name), "toxic removed", name)
             else:
-                self._restore(proxy, lambda: proxy.update_toxic(before), f"toxic {name}")
+                told = f"{name}: {_told(before)} again"
+                self._restore(proxy, lambda: proxy.update_toxic(before), "toxic changed", told)
 
         self.ttls.changed((proxy.name, f"toxic {name}"), ttl, back)
 
@@ -388,6 +392,10 @@ class Farm:
         ``changed``, ``deleted`` and ``unchanged``.
         """
         wanted = {plan.name: plan for plan in settings.plans}
+        if self._configured and not wanted:
+            raise UsageError(
+                "no proxy is left in the configuration; to end them all, delete them or stop"
+            )
         targets: dict[str, Target] = {}
         while away := [plan for plan in settings.plans if self._is_away(plan, targets)]:
             for plan in away:  # which may take time, and others may come between

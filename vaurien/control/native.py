@@ -140,14 +140,14 @@ class Handler(_Resource):
         if not isinstance(body, dict):
             raise bad("it is not an object")
         handler = body.pop("name", None)
-        if not isinstance(handler, str) or not handler:
+        if handler is not None and not isinstance(handler, str):
+            raise bad(f"name is {handler!r}, not text")
+        if not handler:
             raise UsageError("missing required field: name")
         ttl = ttl_of(body)
         body.pop("ttl", None)
         if any(mark in handler for mark in ",:+"):
-            raise UsageError(
-                f"name: {handler!r} is not one handler; POST a mixture to .../behavior"
-            )
+            raise UsageError(f"name: {handler!r} is not one handler; set a mixture as the behavior")
         behavior = behavior_.parse(f"100:{handler}", "name")
         given = {handler: bodies.options(body, "")} if body else {}
         handlers = self.farm.catalog.choose(behavior, NOTHING, "name", given)
