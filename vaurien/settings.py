@@ -20,7 +20,7 @@ from vaurien.control.bodies import check_name, read_file, read_written
 from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
-from vaurien.observe import journal, statsd
+from vaurien.observe import journal
 from vaurien.observe.log import FORMATS, LEVELS, STDERR
 from vaurien.options import (
     Bounded,
@@ -257,6 +257,8 @@ def resolve(
     _check_journal(settings)
     settings.access = check_api(settings)
     if values["statsd"] is not None:
+        from vaurien.observe import statsd  # here, for the time that a start takes
+
         settings.statsd = statsd.parse(values["statsd"], settings.where("statsd"))
     return settings
 

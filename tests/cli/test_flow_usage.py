@@ -46,7 +46,7 @@ OUT_OF_RANGE = [
     ("latency", "distribution", "gauss"),
     ("latency", "distribution", "/no/such/file"),
     ("latency", "distribution", "/dev/null"),
-    ("bandwidth", "rate", "0.0001"),
+    ("bandwidth", "rate", "-0.0001"),
     ("bandwidth", "rate", "-1"),
     ("bandwidth", "shared", "perhaps"),
     ("slicer", "average_size", "-1"),

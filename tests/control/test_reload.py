@@ -748,7 +748,7 @@ def test_no_reload_while_it_ends(backend: Backend, tmp_path: Path) -> None:
     text = f"[proxy:a]\nlocal = 127.0.0.1:0\ndistant = {backend.address}\nbehavior = 100:pause\n"
     file.write_text(text)
     port = free_port()
-    with Farm("--config", file, "--drain", 20, ready=1) as farm:
+    with Farm("--config", file, "--drain", 5, ready=1) as farm:
         with dial(farm.proxies["a"]) as client:
             client.sendall(b"hello")
             wait_for(lambda: farm.api.get("/connections")["connections"][0]["received"]["upstream"])

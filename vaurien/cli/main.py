@@ -23,14 +23,13 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import gevent
 from gevent.event import Event as Event_
 
 import vaurien
 from vaurien.control.farm import Farm
-from vaurien.control.service import Service
 from vaurien.errors import UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.net.handoff import report_exceptions
@@ -38,14 +37,16 @@ from vaurien.net.spin import Spin
 from vaurien.observe.events import Event
 from vaurien.observe.journal import Journal
 from vaurien.observe.log import QueueWriter, log_fault, start
-from vaurien.observe.metrics import Metrics
-from vaurien.observe.statsd import Statsd
 from vaurien.observe.summary import table
 from vaurien.observe.watchdog import Watchdog
 from vaurien.options import BOOLEANS, Option, Raw, key, show
 from vaurien.plan import POINTS, STREAM
 from vaurien.proxy import Proxy
 from vaurien.settings import SETTINGS, Settings, resolve
+
+if TYPE_CHECKING:
+    from vaurien.control.service import Service
+    from vaurien.observe.statsd import Statsd
 
 log = logging.getLogger("vaurien")
 
@@ -176,7 +177,8 @@ def read(arguments: Sequence[str], drawn: int | None = None) -> tuple[argparse.N
     made = parser()
     flags, unknown = made.parse_known_args(rest)
     if unknown:
-        known = [name for action in made._actions for name in action.option_strings]
+        shown = [action for action in made._actions if action.help != argparse.SUPPRESS]
+        known = [name for action in shown for name in action.option_strings]
         hint = nearest(unknown[0].partition("=")[0], known, "flags")
         raise UsageError(f"unknown argument {unknown[0]!r}; {hint}")
     modes = ("check", "list_handlers", "demo")
@@ -253,11 +255,22 @@ class Run:
         self.farm = Farm(settings, observers, everything=settings["journal-all"])
         self._watchdog = Watchdog()
         self._stop = Event_()
-        metrics = Metrics(lambda: self.farm, self._watchdog.lag, self._journal, writer)
-        self._statsd = None
+        self._statsd: Statsd | None = None
+        self._api: Service | None = None
+        if settings.statsd is not None or settings.access is not None:
+            self._observe_and_control()
+
+    def _observe_and_control(self) -> None:
+        """Make what tells the numbers, and what serves the API."""
+        # here, since these double the time that a start takes
+        from vaurien.control.service import Service
+        from vaurien.observe.metrics import Metrics
+        from vaurien.observe.statsd import Statsd
+
+        settings = self.settings
+        metrics = Metrics(lambda: self.farm, self._watchdog.lag, self._journal, self._writer)
         if settings.statsd is not None:
             self._statsd = Statsd(settings.statsd, metrics, settings.where("statsd"))
-        self._api = None
         if settings.access is not None:
             self._api = Service(self.farm, settings.access, metrics.text, self.reload)
 

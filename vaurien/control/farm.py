@@ -18,7 +18,7 @@ import gevent
 from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.catalog import Catalog
 from vaurien.control.ttl import Ttls
-from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
+from vaurien.errors import AlreadyThere, NotFound, Stopping, VaurienError
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
 from vaurien.observe.events import Changed, Event
@@ -316,7 +316,7 @@ class Farm:
         except NotFound:
             return  # gone meanwhile
         except VaurienError as error:
-            log.error("%s: %s %s: cannot be: %s", proxy.name, change, detail, error)
+            log.error("%s: what was there before cannot come back: %s", proxy.name, error)
         else:
             self._tell(proxy.name, change, detail)
 
@@ -392,10 +392,6 @@ class Farm:
         ``changed``, ``deleted`` and ``unchanged``.
         """
         wanted = {plan.name: plan for plan in settings.plans}
-        if self._configured and not wanted:
-            raise UsageError(
-                "no proxy is left in the configuration; to end them all, delete them or stop"
-            )
         targets: dict[str, Target] = {}
         while away := [plan for plan in settings.plans if self._is_away(plan, targets)]:
             for plan in away:  # which may take time, and others may come between

@@ -69,7 +69,8 @@ class Access:
             scheme, _, shown = (authorization or "").partition(" ")
             same = hmac.compare_digest(shown.strip().encode(), self.token.encode())
             if scheme.lower() != "bearer" or not same:
-                return 401, "a token is needed; send Authorization: Bearer TOKEN"
+                what = "a token is needed" if not shown else "that is not the token"
+                return 401, f"{what}; send Authorization: Bearer TOKEN"
         return None
 
     @property

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from gevent import Greenlet, getcurrent
 from gevent import socket as gsocket
 from gevent.event import Event
-from gevent.hub import Hub, get_hub
+from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
 from vaurien.errors import HandlerDeadlock
@@ -68,16 +68,14 @@ def report_exceptions() -> None:
 
     The hub's own way is to print it to standard error, which may block.
     """
-    hub = get_hub()
-    hub.print_exception = _report  # type: ignore[assignment, method-assign]
-    # What a look-up raises in a thread of the pool is printed there; who asked for it gets it too.
-    hub.NOT_ERROR = Hub.NOT_ERROR
-    Hub.NOT_ERROR = (*Hub.NOT_ERROR, OSError, UnicodeError)
+    get_hub().print_exception = _report  # type: ignore[assignment, method-assign]
 
 
 def _report(
     context: object, kind: type[BaseException], value: BaseException, _traceback: object
 ) -> None:
+    if isinstance(context, tuple):  # a thread of the pool and what it ran: who asked gets it too
+        return
     call = (getattr(context, "spawn_tree_locals", None) or {}).get(_CALL)
     if call is not None:
         gone = call.connection.closed and isinstance(value, OSError)
