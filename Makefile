@@ -12,7 +12,7 @@ demo: $(VENV)/.base
 	$(BIN)/vaurien --demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
 
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -179,8 +179,10 @@ class _Line:
                 yield toxic["name"], f"{toxic['type']}, {toxic['stream']}"
 
     def handler(self) -> Iterator[Candidate]:
-        """Handlers that deal with exchanges."""
+        """Handlers that deal with exchanges, and presets."""
         yield from self._handlers("flow", "socket")
+        for preset in self._client().list_presets():
+            yield preset["name"], preset["summary"]
 
     def toxic_type(self) -> Iterator[Candidate]:
         """Handlers that can be toxics."""
@@ -232,7 +234,7 @@ class _Line:
 
     def _options(self, handler: str) -> Iterator[Candidate]:
         found = [h for h in self._client().list_handlers() if h["name"] == handler]
-        given = {word.partition("=")[0] for word in self.positionals}
+        given = {word.partition("=")[0] for word in self.positionals if "=" in word}
         for option in found[0]["options"]:
             if option["name"] in given:
                 continue

@@ -16,7 +16,7 @@ from vaurien.cli import completion
 from vaurien.cli import ctl_commands as do
 from vaurien.cli.completion import kind
 from vaurien.cli.ctl_commands import WAIT, Ask
-from vaurien.client import HOST_VARIABLE, TIMEOUT, TOKEN_VARIABLE
+from vaurien.client import FILE_VARIABLE, HOST_VARIABLE, TIMEOUT, TOKEN_VARIABLE
 from vaurien.errors import UsageError, nearest
 
 DONE, REFUSED, USAGE, UNREACHABLE, MISSING = 0, 1, 2, 3, 4
@@ -36,7 +36,7 @@ exit codes:
 
 environment:
   {HOST_VARIABLE}        where the API is, as --host
-  {TOKEN_VARIABLE}  its token, as --token
+  {TOKEN_VARIABLE}  its token, as --token; or {FILE_VARIABLE}, the file that has it
 
 examples:
   vaurienctl create redis --distant 127.0.0.1:6379 --behavior 20:delay
