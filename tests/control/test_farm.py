@@ -454,7 +454,8 @@ def test_a_while_of_a_proxy_that_was_made_anew_ends_nothing(farm: Farm, backend:
     farm.add_toxic("a", toxic(farm), ttl=0.05)
     farm.delete("a")
     proxy = farm.create(plan(backend, behavior="20:noop", toxics=(toxic(farm),)))
-    gevent.sleep(0.1)
+    farm.create(plan(backend, name="later"), ttl=0.1)
+    wait_for(lambda: "later" not in farm.proxies)  # by then the others would have ended, too
     assert str(proxy.plan.behavior) == "20:noop"
     assert [one.name for one in proxy.plan.toxics] == ["t"]
     assert proxy.enabled
