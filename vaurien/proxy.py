@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vaurien.address import Address
-from vaurien.errors import UsageError, nearest
+from vaurien.errors import ListenError, UsageError, nearest
 from vaurien.net.connection import Look
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
@@ -210,7 +210,11 @@ class Change:
             known = server.located and not self._moved
             self._bound = server.bind(plan.local, None if known else target)
             if not plan.goes_down:  # clients wait until it is applied
-                self._bound.listen(plan.backlog)
+                try:
+                    self._bound.listen(plan.backlog)
+                except ListenError:
+                    server.resume()  # where it did, should that have been given up
+                    raise
 
     def apply(self) -> None:
         """Put the plan in force."""
