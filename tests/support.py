@@ -7,9 +7,11 @@ are plain blocking code, as a user's client is.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import queue
 import re
+import select
 import signal
 import socket
 import struct
@@ -19,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 T = TypeVar("T")
 READY = re.compile(r"^(\S+) listening on (\S+), backend (\S+), seed (-?\d+)$")
@@ -125,6 +127,40 @@ def resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+class Pipe:
+    """A pipe of the smallest size, 4 KiB; as a context manager both its ends are closed at the end.
+
+    Each end is a file, so that it is closed once: to close a number twice is to close a stranger's.
+    """
+
+    def __init__(self) -> None:
+        reader, writer = os.pipe()
+        self.reader = open(reader, "rb", buffering=0)
+        self.writer = open(writer, "wb", buffering=0)
+        fcntl.fcntl(writer, fcntl.F_SETPIPE_SZ, 4096)
+
+    def fill(self) -> None:
+        """Leave no room in it."""
+        os.set_blocking(self.writer.fileno(), False)
+        while self.writer.write(b"\n"):
+            pass
+        os.set_blocking(self.writer.fileno(), True)
+
+    def read(self) -> str:
+        """What there is to read within a moment."""
+        data = b""
+        while select.select([self.reader], [], [], 0.5)[0] and (chunk := self.reader.read(1 << 20)):
+            data += chunk
+        return data.decode()
+
+    def __enter__(self) -> Pipe:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.reader.close()
+        self.writer.close()
+
+
 class Backend:
     """A TCP (or unix) server in threads: `script` is called with each accepted socket.
 
@@ -195,7 +231,7 @@ class Program:
         *arguments: object,
         env: Mapping[str, str] | None = None,
         cwd: Path | str | None = None,
-        stderr: int | None = None,
+        stderr: int | IO[bytes] | None = None,
     ) -> None:
         self.arguments = [str(argument) for argument in arguments]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("VAURIEN_")}

@@ -11,13 +11,12 @@ import socket
 import struct
 import termios
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.laws.helpers import Acceptor, Names, full_listener, threads, write_module
-from tests.support import PATIENCE, Backend, Program, exchange, proxy, receive_all, wait_for
+from tests.support import PATIENCE, Backend, Pipe, Program, exchange, proxy, receive_all, wait_for
 from vaurien.observe.log import QueueWriter
 
 RAISING = """
@@ -33,22 +32,9 @@ class Fragile(BaseHandler):
 """
 
 
-@contextlib.contextmanager
-def unread_pipe() -> Iterator[tuple[int, int]]:
-    """A pipe that takes 4 KiB and that nobody reads: its two ends."""
-    read, write = os.pipe()
-    fcntl.fcntl(write, fcntl.F_SETPIPE_SZ, 4096)
-    try:
-        yield read, write
-    finally:
-        for descriptor in (read, write):
-            with contextlib.suppress(OSError):
-                os.close(descriptor)
-
-
-def waiting_in(descriptor: int) -> int:
+def waiting_in(pipe: Pipe) -> int:
     """How many bytes a pipe holds."""
-    (n,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, b"\0" * 4))
+    (n,) = struct.unpack("i", fcntl.ioctl(pipe.reader, termios.FIONREAD, b"\0" * 4))
     return int(n)
 
 
@@ -63,14 +49,16 @@ def raise_in(vaurien: Program, n: int) -> None:
 def test_proxying_goes_on_while_nobody_reads_the_log(tmp_path: Path, echo_backend: Backend) -> None:
     write_module(tmp_path, RAISING)
     with (
-        unread_pipe() as (read, write),
-        proxy(echo_backend, "--behavior", "100:own.Fragile", cwd=tmp_path, stderr=write) as vaurien,
+        Pipe() as pipe,
+        proxy(
+            echo_backend, "--behavior", "100:own.Fragile", cwd=tmp_path, stderr=pipe.writer
+        ) as vaurien,
         vaurien.dial() as client,
     ):
-        os.close(write)
+        pipe.writer.close()
         assert exchange(client, b"before") == b"before"
         raise_in(vaurien, 100)  # some 500 bytes of traceback each
-        assert waiting_in(read) > 3000, "the log was to be stuck"
+        assert waiting_in(pipe) > 3000, "the log was to be stuck"
         assert exchange(client, b"while it is stuck") == b"while it is stuck"
         with vaurien.dial() as other:
             assert exchange(other, b"another") == b"another"
@@ -82,21 +70,23 @@ def test_what_was_logged_meanwhile_comes_when_somebody_reads(
 ) -> None:
     write_module(tmp_path, RAISING)
     with (
-        unread_pipe() as (read, write),
-        proxy(echo_backend, "--behavior", "100:own.Fragile", cwd=tmp_path, stderr=write) as vaurien,
+        Pipe() as pipe,
+        proxy(
+            echo_backend, "--behavior", "100:own.Fragile", cwd=tmp_path, stderr=pipe.writer
+        ) as vaurien,
         threads() as pool,
     ):
-        os.close(write)
+        pipe.writer.close()
         raise_in(vaurien, 100)
-        with os.fdopen(os.dup(read), "rb") as log:
+        with os.fdopen(os.dup(pipe.reader.fileno()), "rb") as log:
             text = pool.submit(log.read)
             assert vaurien.stop() == 0
             assert text.result(PATIENCE).count(b"ValueError: fragile") == 100
 
 
 def test_lines_that_the_queue_cannot_take_are_counted() -> None:
-    with unread_pipe() as (read, write):
-        writer = QueueWriter(write, limit=50)
+    with Pipe() as pipe:
+        writer = QueueWriter(pipe.writer.fileno(), limit=50)
         for number in range(1000):
             writer.emit(logging.makeLogRecord({"msg": f"{'x' * 200} {number}"}))
         dropped = writer.dropped
@@ -104,7 +94,7 @@ def test_lines_that_the_queue_cannot_take_are_counted() -> None:
         text, told = b"", [0]
         lines: list[bytes] = []
         while sum(told) < dropped or len(lines) < 1000 - dropped:  # it may be told in several
-            text += os.read(read, 4096)
+            text += pipe.reader.read(4096)
             told = [int(number) for number in re.findall(rb"(\d+) lines of the log.*\n", text)]
             lines = re.findall(rb"x{200} \d+\n", text)
         assert (sum(told), len(lines)) == (dropped, 1000 - dropped)
@@ -127,13 +117,13 @@ def test_a_log_whose_reader_has_gone_holds_up_nobody(
 ) -> None:
     # Closed by the reader, or never open for us: both end in an error of write.
     write_module(tmp_path, RAISING)
-    with unread_pipe() as (read, write):
-        stderr = write if close_reader else os.open(os.devnull, os.O_RDONLY)
+    with Pipe() as pipe:
+        stderr = pipe.writer if close_reader else open(os.devnull, "rb")
         with proxy(
             echo_backend, "--behavior", "100:own.Fragile", cwd=tmp_path, stderr=stderr
         ) as vaurien:
-            os.close(stderr)
-            os.close(read)
+            stderr.close()
+            pipe.reader.close()
             raise_in(vaurien, 10)
             with vaurien.dial() as client:
                 assert exchange(client, b"hello") == b"hello"

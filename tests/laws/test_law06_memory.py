@@ -10,8 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.laws.helpers import MB, Acceptor, Flood, digest_of, own, threads, write_module
-from tests.laws.test_law02_nothing_blocks import unread_pipe
-from tests.support import PATIENCE, Backend, Program, proxy, receive, receive_all, resident
+from tests.support import PATIENCE, Backend, Pipe, Program, proxy, receive, receive_all, resident
 
 STALLED = 5  # connections whose reader reads nothing
 GROWTH = 16 * MB  # what the proxy may grow meanwhile: some watermarks, and the interpreter's own
@@ -145,8 +144,8 @@ class Raises(BaseHandler):
         """,
     )
     with (
-        unread_pipe() as (_, write),
-        own(echo_backend, tmp_path, "Raises", stderr=write) as vaurien,
+        Pipe() as pipe,
+        own(echo_backend, tmp_path, "Raises", stderr=pipe.writer) as vaurien,
     ):
 
         def provoke(times: int) -> None:

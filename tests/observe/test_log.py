@@ -2,65 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import logging
 import os
 import re
-import select
 import sys
 import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from tests.cli.helpers import module, refused
-from tests.support import Backend, Program, exchange, proxy, wait_for
+from tests.support import Backend, Pipe, Program, exchange, proxy, wait_for
 from vaurien.observe.log import QueueWriter, fields
-
-F_SETPIPE_SZ = getattr(fcntl, "F_SETPIPE_SZ", 1031)
-
-
-class Pipe(NamedTuple):
-    """A pipe of the smallest size."""
-
-    reader: int
-    writer: int
-
-    def fill(self) -> None:
-        """Leave no room in it."""
-        os.set_blocking(self.writer, False)
-        try:
-            while True:
-                os.write(self.writer, b"\n")
-        except BlockingIOError:
-            pass
-        os.set_blocking(self.writer, True)
-
-    def read(self) -> str:
-        """What there is to read within a moment."""
-        data = b""
-        while select.select([self.reader], [], [], 0.5)[0] and (
-            chunk := os.read(self.reader, 1 << 20)
-        ):
-            data += chunk
-        return data.decode()
 
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    made = Pipe(*os.pipe())
-    fcntl.fcntl(made.writer, F_SETPIPE_SZ, 4096)
-    yield made
-    for descriptor in made:
-        try:
-            os.close(descriptor)
-        except OSError:
-            pass  # closed by the test
+    with Pipe() as made:
+        yield made
 
 
 def record(text: str, *arguments: object) -> logging.LogRecord:
@@ -71,7 +35,7 @@ def record(text: str, *arguments: object) -> logging.LogRecord:
 
 
 def test_lines_come_out_in_order_and_formatted(pipe: Pipe) -> None:
-    writer = QueueWriter(pipe.writer)
+    writer = QueueWriter(pipe.writer.fileno())
     for number in range(10):
         writer.handle(record("line %d", number))
     writer.stop()
@@ -81,7 +45,7 @@ def test_lines_come_out_in_order_and_formatted(pipe: Pipe) -> None:
 
 def test_who_logs_never_waits_and_what_is_dropped_is_counted(pipe: Pipe) -> None:
     pipe.fill()
-    writer = QueueWriter(pipe.writer, limit=100)
+    writer = QueueWriter(pipe.writer.fileno(), limit=100)
     start = time.monotonic()
     for number in range(10_000):
         writer.handle(record("line %d", number))
@@ -93,7 +57,7 @@ def test_who_logs_never_waits_and_what_is_dropped_is_counted(pipe: Pipe) -> None
 
 def test_what_was_dropped_is_told_once_somebody_reads(pipe: Pipe) -> None:
     pipe.fill()
-    writer = QueueWriter(pipe.writer, limit=100)
+    writer = QueueWriter(pipe.writer.fileno(), limit=100)
     for number in range(1000):
         writer.handle(record("line %d", number))
     text = pipe.read()
@@ -105,17 +69,17 @@ def test_what_was_dropped_is_told_once_somebody_reads(pipe: Pipe) -> None:
 
 
 def test_stopping_writes_what_is_waiting(pipe: Pipe) -> None:
-    writer = QueueWriter(pipe.writer)
+    writer = QueueWriter(pipe.writer.fileno())
     for number in range(30):
         writer.handle(record("line %d", number))
     writer.stop()
-    os.close(pipe.writer)
+    pipe.writer.close()
     assert pipe.read().count("line ") == 30
 
 
 def test_stopping_takes_no_longer_than_its_limit(pipe: Pipe) -> None:
     pipe.fill()
-    writer = QueueWriter(pipe.writer)
+    writer = QueueWriter(pipe.writer.fileno())
     writer.handle(record("line"))
     start = time.monotonic()
     writer.stop(0.3)
@@ -124,8 +88,8 @@ def test_stopping_takes_no_longer_than_its_limit(pipe: Pipe) -> None:
 
 
 def test_a_reader_that_has_gone_does_no_harm(pipe: Pipe) -> None:
-    os.close(pipe.reader)
-    writer = QueueWriter(pipe.writer)
+    pipe.reader.close()
+    writer = QueueWriter(pipe.writer.fileno())
     start = time.monotonic()
     for number in range(1000):
         writer.handle(record("line %d", number))
@@ -135,7 +99,7 @@ def test_a_reader_that_has_gone_does_no_harm(pipe: Pipe) -> None:
 
 
 def test_a_line_that_cannot_be_formatted_does_not_end_the_log(pipe: Pipe) -> None:
-    writer = QueueWriter(pipe.writer)
+    writer = QueueWriter(pipe.writer.fileno())
     writer.handle(record("%d lines", "many"))
     writer.handle(record("after"))
     writer.stop()
@@ -143,7 +107,7 @@ def test_a_line_that_cannot_be_formatted_does_not_end_the_log(pipe: Pipe) -> Non
 
 
 def test_what_is_no_utf8_is_written_too(pipe: Pipe) -> None:
-    writer = QueueWriter(pipe.writer)
+    writer = QueueWriter(pipe.writer.fileno())
     writer.handle(record("path %s", os.fsdecode(b"/\xff")))
     writer.stop()
     assert "path /" in pipe.read()
@@ -163,7 +127,7 @@ def raised() -> logging.LogRecord:
 
 
 def test_each_line_is_an_object_with_the_fields_given(pipe: Pipe) -> None:
-    writer = QueueWriter(pipe.writer, form="json")
+    writer = QueueWriter(pipe.writer.fileno(), form="json")
     made = record("connection %d", 3)
     made.fields = fields(proxy="default", connection=3, handler=None)["fields"]
     writer.handle(made)
@@ -184,7 +148,7 @@ def test_each_line_is_an_object_with_the_fields_given(pipe: Pipe) -> None:
 
 
 def test_an_exception_is_a_field(pipe: Pipe) -> None:
-    writer = QueueWriter(pipe.writer, form="json")
+    writer = QueueWriter(pipe.writer.fileno(), form="json")
     writer.handle(raised())
     writer.stop()
     (line,) = map(json.loads, pipe.read().splitlines())
@@ -195,7 +159,7 @@ def test_an_exception_is_a_field(pipe: Pipe) -> None:
 
 def test_what_is_told_and_what_was_dropped_are_objects_too(pipe: Pipe) -> None:
     pipe.fill()
-    writer = QueueWriter(pipe.writer, limit=50, form="json")
+    writer = QueueWriter(pipe.writer.fileno(), limit=50, form="json")
     writer.tell("a table")
     for number in range(100):
         writer.handle(record("line %d", number))
@@ -209,7 +173,7 @@ def test_what_is_told_and_what_was_dropped_are_objects_too(pipe: Pipe) -> None:
 
 
 def test_what_is_no_utf8_and_what_is_no_json_are_written_too(pipe: Pipe) -> None:
-    writer = QueueWriter(pipe.writer, form="json")
+    writer = QueueWriter(pipe.writer.fileno(), form="json")
     made = record("path %s", os.fsdecode(b"/\xff"))
     made.fields = {"handler": object()}
     writer.handle(made)
@@ -226,7 +190,7 @@ def test_whoever_logs_does_not_format(pipe: Pipe) -> None:
             made.append(get_ident())
             return "slow"
 
-    writer = QueueWriter(pipe.writer, form="json")
+    writer = QueueWriter(pipe.writer.fileno(), form="json")
     line = record("line")
     line.fields = {"handler": Slow()}
     writer.handle(line)
@@ -266,7 +230,7 @@ def test_it_ends_though_nobody_reads_a_long_log(pipe: Pipe, echo_backend: Backen
 def test_bytes_pass_though_the_reader_of_standard_error_has_gone(
     pipe: Pipe, echo_backend: Backend
 ) -> None:
-    os.close(pipe.reader)
+    pipe.reader.close()
     arguments = ("--behavior", "100:delay", "--handlers.delay.sleep", "0")
     with proxy(echo_backend, *arguments, stderr=pipe.writer) as program:
         for _ in range(3):
