@@ -1,6 +1,6 @@
 """How long an operation takes over the control API, and what an idle proxy costs.
 
-The API is Toxiproxy's, which both peers speak, over one connection that is kept; `PROXIES` proxies
+The API is Toxiproxy's where that can say it, over one connection that is kept; `PROXIES` proxies
 stand before the backend, with `EACH` connections open through each of them. Operations that end
 connections come last.
 """
@@ -11,9 +11,10 @@ import http.client
 import json
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 from .measures import Effort, Measure, Metric, Values, hold, quantile
 from .peers import Subject
@@ -22,27 +23,54 @@ from .processes import Address, RunError, memory
 PROXIES = 100
 EACH = 10  # connections open through each proxy
 
-#: What is timed, in this order: words for the table, method, path, body.
-OPERATIONS: dict[str, tuple[str, str, str, object]] = {
-    "get": ("get a proxy", "GET", "/proxies/{0}", None),
-    "list": (f"list {PROXIES} proxies", "GET", "/proxies", None),
-    "add": (
+
+class Operation(NamedTuple):
+    """A request that is timed: words for the table, method, path, body.
+
+    In path and body {0} stands for a proxy and {1} for the backend.
+    """
+
+    words: str
+    method: str
+    path: str
+    body: object = None
+
+
+#: Toxiproxy's API, in the order in which they are timed: those that end connections come last.
+SHARED = {
+    "get": Operation("get a proxy", "GET", "/proxies/{0}"),
+    "list": Operation(f"list {PROXIES} proxies", "GET", "/proxies"),
+    "add": Operation(
         "add a toxic", "POST", "/proxies/{0}/toxics",
         {"type": "latency", "attributes": {"latency": 10}},
     ),
-    "update": (
+    "update": Operation(
         "update a toxic", "POST", "/proxies/{0}/toxics/latency_downstream",
         {"attributes": {"latency": 20}},
     ),
-    "remove": ("remove a toxic", "DELETE", "/proxies/{0}/toxics/latency_downstream", None),
-    "create": (
+    "remove": Operation("remove a toxic", "DELETE", "/proxies/{0}/toxics/latency_downstream"),
+    "reset": Operation(f"reset {PROXIES} proxies", "POST", "/reset"),
+    "create": Operation(
         "create a proxy", "POST", "/proxies",
         {"name": "new{0}", "listen": "127.0.0.1:0", "upstream": "{1}"},
     ),
-    "disable": ("disable a proxy", "POST", "/proxies/{0}", {"enabled": False}),
-    "enable": ("enable a proxy", "POST", "/proxies/{0}", {"enabled": True}),
-    "delete": ("delete a proxy", "DELETE", "/proxies/new{0}", None),
+    "disable": Operation("disable a proxy", "POST", "/proxies/{0}", {"enabled": False}),
+    "enable": Operation("enable a proxy", "POST", "/proxies/{0}", {"enabled": True}),
+    "delete": Operation("delete a proxy", "DELETE", "/proxies/new{0}"),
 }  # fmt: skip
+
+#: What only Vaurien's own API has.
+NATIVE = {
+    "behavior": Operation(
+        "set the behavior", "POST", "/proxies/{0}/behavior", {"behavior": "20:latency,5:error"}
+    ),
+    "handler": Operation(
+        "set a handler", "POST", "/proxies/{0}/handler", {"name": "delay", "sleep": 0.1}
+    ),
+    "connections": Operation(f"list {EACH} connections", "GET", "/proxies/{0}/connections"),
+    "reload": Operation("reload", "POST", "/reload"),
+    "drop": Operation(f"drop {EACH} connections", "DELETE", "/proxies/{0}/connections"),
+}
 
 
 class Api:
@@ -72,7 +100,9 @@ class Api:
         return taken, json.loads(data) if data else None
 
 
-def control(subjects: Sequence[Subject], effort: Effort) -> Values:
+def control(
+    operations: Mapping[str, Operation], subjects: Sequence[Subject], effort: Effort
+) -> Values:
     """Milliseconds for each operation, p50 and p99, and KiB of an idle proxy (Pss)."""
     (subject,) = subjects
     assert subject.pid is not None and subject.api is not None
@@ -87,7 +117,7 @@ def control(subjects: Sequence[Subject], effort: Effort) -> Values:
         for proxy in made["proxies"]:
             host, _, port = proxy["listen"].rpartition(":")
             stack.enter_context(hold(Address(host, int(port)), EACH))
-        for key, (_, method, path, body) in OPERATIONS.items():
+        for key, (_, method, path, body) in operations.items():
             text = None if body is None else json.dumps(body)
             taken = []
             for number in range(effort.operations):
@@ -99,19 +129,19 @@ def control(subjects: Sequence[Subject], effort: Effort) -> Values:
     return values
 
 
-CONTROL = {
-    "control": Measure(
-        "control",
-        "redis",
-        control,
-        (
-            Metric("control-idle", "an idle proxy", "KiB", higher=False),
-            *(
-                Metric(f"control-{key}-{share}", f"{words}, {share}", "ms", higher=False)
-                for key, (words, *_) in OPERATIONS.items()
-                for share in ("p50", "p99")
-            ),
-        ),
-        controlled=True,
+def _measure(name: str, operations: Mapping[str, Operation], *more: Metric) -> Measure:
+    times = (
+        Metric(f"control-{key}-{share}", f"{operation.words}, {share}", "ms", higher=False)
+        for key, operation in operations.items()
+        for share in ("p50", "p99")
     )
+    take = partial(control, operations)
+    return Measure(name, "redis", take, (*more, *times), controlled=True)
+
+
+IDLE = Metric("control-idle", "an idle proxy", "KiB", higher=False)
+
+CONTROL = {
+    "control": _measure("control", SHARED, IDLE),
+    "native": _measure("native", NATIVE),
 }

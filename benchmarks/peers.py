@@ -271,6 +271,7 @@ PEERS = {
             "Toxiproxy",
             _toxiproxy,
             ("toxiproxy-server", "-version"),
+            skips=("native",),
             faults=True,
             inject=_toxiproxy_toxic,
         ),

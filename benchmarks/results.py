@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
+from .control import NATIVE, SHARED
 from .measures import Measure, Metric, Round
 from .peers import Peer
 
@@ -73,6 +74,7 @@ TARGETS = (
     *(Target(f"fault-bandwidth-{rate}", None, 102, at_least=False) for rate in _RATES),
     Target("fault-bulk-unpicked", None, 0.95, at_least=True),
     Target("fault-stored", "toxiproxy", 1.0, at_least=False),
+    *(Target(f"control-{key}-p99", None, 10, at_least=False) for key in {**SHARED, **NATIVE}),
 )
 
 
