@@ -14,7 +14,7 @@ from vaurien.flow import Event
 from vaurien.handlers import BaseHandler, FlowHandler
 from vaurien.handlers.registry import builtins
 from vaurien.options import Raw
-from vaurien.plan import Plan, Specification, Toxic, framework, specify
+from vaurien.plan import Plan, Specification, Toxic, framework, order, specify
 
 
 def specification(name: str, **options: Any) -> Specification:
@@ -34,7 +34,7 @@ def plan(behavior: str = "", **more: Any) -> Plan:
 def refused(behavior: str = "", **more: Any) -> str:
     """The sentence with which a plan is refused."""
     with pytest.raises(UsageError) as caught:
-        plan(behavior, **more).order  # noqa: B018
+        plan(behavior, **more)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -53,7 +53,7 @@ def refused(behavior: str = "", **more: Any) -> str:
     ],
 )
 def test_handlers_that_fit_together_are_accepted(behavior: str) -> None:
-    assert plan(behavior).order
+    plan(behavior)
 
 
 @pytest.mark.parametrize("behavior", ["10:error+delay", "10:latency+error+transient"])
@@ -74,9 +74,25 @@ def test_the_combination_is_what_is_named() -> None:
 
 
 def test_names_stand_in_a_chain_as_the_behavior_writes_them() -> None:
-    order = plan("1:latency+bandwidth,1:bandwidth+cut,1:pause").order
-    assert order["latency"] < order["bandwidth"] < order["cut"]
-    assert set(order) == {"latency", "bandwidth", "cut", "pause"}
+    found = order(parse("1:latency+bandwidth,1:bandwidth+cut,1:pause", "here"), "here")
+    assert found["latency"] < found["bandwidth"] < found["cut"]
+    assert set(found) == {"latency", "bandwidth", "cut", "pause"}
+
+
+@pytest.mark.parametrize(
+    ("behavior", "stay"),
+    [
+        ("1:b,1:a", ["a", "b", "c"]),  # never together: where they stand is left open
+        ("1:c+x,1:x+y,1:b", ["a", "b", "c"]),
+        ("1:b+a", ["b", "a"]),
+        ("1:c+x+a", ["c", "x", "a"]),
+    ],
+)
+def test_handlers_that_stand_in_a_chain_stay_where_they_are_if_they_may(
+    behavior: str, stay: list[str]
+) -> None:
+    found = order(parse(behavior, "here"), "here", ["a", "b", "c"])
+    assert [name for name in sorted(found, key=found.__getitem__) if name in stay] == stay
 
 
 @pytest.mark.parametrize(

@@ -217,19 +217,22 @@ class Toxic:
         )
 
 
-def order(behavior: Behavior, where: str) -> dict[str, int]:
+def order(behavior: Behavior, where: str, former: Sequence[str] = ()) -> dict[str, int]:
     """Where each name stands in a chain: as the behavior's parts write them.
 
-    UsageError naming `where` if two parts write two names in different orders.
+    Where they leave that open, those in `former` stand in that order. UsageError naming `where` if
+    two parts write two names in different orders.
     """
+    parts = [part.split("+") for _, part in behavior.parts]
     sorter: TopologicalSorter[str] = TopologicalSorter()
-    for _, part in behavior.parts:
-        names = part.split("+")
+    for names in (*parts, former):
         for before, name in zip((None, *names), names, strict=False):
             sorter.add(name, *([before] if before else []))
     try:
         return {name: place for place, name in enumerate(sorter.static_order())}
     except CycleError as error:
+        if former:
+            return order(behavior, where)
         names = sorted(set(error.args[1]))
         raise UsageError(
             f"{where}: {str(behavior)!r} has {' and '.join(names)} in different orders; write them"
@@ -311,6 +314,10 @@ def check_connect(
             raise UsageError(f"{where}: {part!r}: one handler meets a client; take one of them")
 
 
+#: Which part of a behavior deals with (connection, exchange), in place of a draw; what is not there
+#: is dummy.
+Decisions = Mapping[tuple[int, int], str]
+
 #: What the names in behaviors stand for: one handler, or several for a preset.
 Handlers = Mapping[str, Specification | tuple[Specification, ...]]
 
@@ -351,9 +358,8 @@ class Plan:
     max_held: int = 1 << 20
     on_connect: Behavior = NOTHING
     toxics: tuple[Toxic, ...] = ()
-    #: Which part deals with (connection, exchange), in place of a draw; what is not there is dummy.
-    decisions: Mapping[tuple[int, int], str] | None = None
-    connect_decisions: Mapping[tuple[int, int], str] | None = None
+    decisions: Decisions | None = None
+    connect_decisions: Decisions | None = None
 
     def specifications(self, combination: str) -> tuple[Specification, ...]:
         """What the handlers joined by ``+`` in `combination` are; nothing for dummy."""
@@ -379,8 +385,3 @@ class Plan:
         """Whether `down` may have it that it does not listen."""
         met = (spec for name in self.on_connect.names for spec in self.specifications(name))
         return any(spec.cls is Down for spec in met)
-
-    @property
-    def order(self) -> dict[str, int]:
-        """Where each name stands in a chain, see the function of that name."""
-        return order(self.behavior, "behavior")

@@ -12,6 +12,7 @@ import vaurien
 from vaurien import address
 from vaurien.control import bodies
 from vaurien.control.bodies import bad, fields, load
+from vaurien.control.farm import Entry
 from vaurien.control.native import Context, answer, ttl_of
 from vaurien.errors import UsageError, VaurienError
 from vaurien.plan import Plan
@@ -98,22 +99,20 @@ class Populate(_Resource):
         found = load(req.bounded_stream.read())
         if not isinstance(found, list):
             raise bad("it is not a list of proxies")
-        wanted: list[tuple[Plan, list[str], float | None]] = []
+        wanted: list[Entry] = []
         for number, body in enumerate(found, 1):
             place = f"proxy {number}"
             try:
                 plan = self.read_proxy(body, place)
             except UsageError as error:
                 raise error if place in str(error) else UsageError(f"{error} at {place}") from None
-            if any(plan.name == other.name for other, *_ in wanted):
+            if any(plan.name == other.plan.name for other in wanted):
                 raise bad(f"proxy {number} has the name of another, {plan.name!r}")
-            wanted.append(
-                (plan, [key for key, value in body.items() if value is not None], ttl_of(body))
-            )
+            wanted.append(Entry(plan, [*fields(body, bodies.PROXY)], ttl_of(body)))
         made: list[Proxy] = []
         try:
-            for plan, given, ttl in wanted:
-                made.append(self.farm.populate(plan, given, ttl))
+            for proxy in self.farm.populate(wanted):
+                made.append(proxy)
         except VaurienError as error:
             if isinstance(error, UsageError):
                 raise

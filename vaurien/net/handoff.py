@@ -146,7 +146,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.begun = True
         result: object = False
         try:
-            result = self.handler.call(  # type: ignore[union-attr, misc]
+            result = self.handler.call(  # type: ignore[union-attr]
                 connection.client_sock, connection.backend_sock, self.flow.to_backend
             )
         except BaseException as error:  # an exception of any kind ends this connection only

@@ -29,7 +29,7 @@ from vaurien.net.connection import Connection, Flow, client_name
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
 from vaurien.net.listener import Bound
-from vaurien.net.picks import NOBODY, Choice, Picked, Picks
+from vaurien.net.picks import NOBODY, Builder, Choice, Picked, Picks, staying
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.log import fields
 from vaurien.observe.summary import Directions, Done, Stats, Totals
@@ -79,10 +79,10 @@ class Counters:
 class Pin:
     """A toxic at work: its configuration, and what it did."""
 
-    def __init__(self, toxic: Toxic, dice: Dice, proxy: object, whole: Stats) -> None:
+    def __init__(self, toxic: Toxic, dice: Dice, whole: Stats) -> None:
         """`whole` is what all toxics of its type did."""
         self.toxic, self.dice = toxic, dice
-        self.picked = Picked(toxic.specification, (0, 0), Stats(whole), proxy)
+        self.picked = Picked(toxic.specification, (0, 0), Stats(whole))
 
     def hits(self, connection: Connection) -> bool:
         """Whether it acts on that connection: the draw is the same whenever it is asked for."""
@@ -143,10 +143,11 @@ class Server(StreamServer):
         """`observers` get the events of exchanges that a handler touches; `everything`: of all."""
         self.plan, self.name, self.observers = plan, plan.name, observers
         self.dice = Dice(plan.seed, plan.name)
-        self._proxy, self._everything = proxy, everything
-        self._picks = Picks(plan.behavior, plan, self.dice, proxy, decisions=plan.decisions)
+        self._everything = everything
+        build = Builder(proxy)
+        self._picks = Picks(plan.behavior, plan, self.dice, build, b"pick", plan.decisions)
         self._meets = Picks(
-            plan.on_connect, plan, self.dice, proxy, b"connect", plan.connect_decisions
+            plan.on_connect, plan, self.dice, build, b"connect", plan.connect_decisions
         )
         self._by_toxics: dict[str, Stats] = {}  # what those of each type did, gone ones too
         self.toxics = {toxic.name: self._pin(toxic) for toxic in plan.toxics}
@@ -387,7 +388,7 @@ class Server(StreamServer):
             return
         connection.exchange = exchange = self._exchange(connection, 0, choice)
         exchange.added[picked] = inf
-        picked.call.meet(connection)  # type: ignore[union-attr]
+        picked.call.meet(connection)
         self.counters.refused += isinstance(picked.call, Refuse)
 
     def pause(self, error: OSError) -> None:
@@ -545,40 +546,32 @@ class Server(StreamServer):
     def _pin(self, toxic: Toxic) -> Pin:
         kind = str(toxic.specification.cls.name)  # type: ignore[attr-defined]
         whole = self._by_toxics.setdefault(kind, Stats())
-        return Pin(toxic, self.dice, self._proxy, whole)
-
-    def add_toxic(self, toxic: Toxic) -> None:
-        """Pin `toxic` to all connections that it hits, open ones too."""
-        pin = self.toxics[toxic.name] = self._pin(toxic)
-        self._look()
-        self._for_each(pin.attach)
-
-    def update_toxic(self, toxic: Toxic) -> None:
-        """Change the toxic of the same name."""
-        pin = self.toxics[toxic.name]
-        pin.toxic = toxic
-        pin.picked.specification = toxic.specification
-        self._for_each(pin.update)
-
-    def remove_toxic(self, name: str) -> None:
-        """Take a toxic away."""
-        pin = self.toxics.pop(name)
-        self._for_each(pin.detach)
-        self._look()
+        return Pin(toxic, self.dice, whole)
 
     def _set_toxics(self, toxics: tuple[Toxic, ...]) -> None:
-        """Have these at work, in this order; what is as before is not touched."""
+        """Have these at work, in this order; what is as before, and stands so, is not touched."""
         wanted = {toxic.name: toxic for toxic in toxics}
-        for name, pin in list(self.toxics.items()):
-            other = wanted.get(name)
-            if other is None or not other.same_kind(pin.toxic):
-                self.remove_toxic(name)
-        for name, toxic in wanted.items():
-            if name not in self.toxics:
-                self.add_toxic(toxic)
-            elif self.toxics[name].toxic != toxic:
-                self.update_toxic(toxic)
-        self.toxics = {name: self.toxics[name] for name in wanted}
+        before = self.toxics
+        kept = [
+            name
+            for name, pin in before.items()
+            if name in wanted and wanted[name].same_kind(pin.toxic)
+        ]
+        stay = staying(kept, list(wanted))
+        for name, pin in before.items():
+            if name not in stay:
+                self._for_each(pin.detach)
+        self.toxics = {
+            name: before[name] if name in stay else self._pin(toxic)
+            for name, toxic in wanted.items()
+        }
+        for name, pin in self.toxics.items():
+            if name not in stay:
+                self._for_each(pin.attach)
+            elif pin.toxic != wanted[name]:
+                pin.toxic = wanted[name]
+                pin.picked.specification = pin.toxic.specification
+                self._for_each(pin.update)
 
     def _for_each(self, action: Callable[[Connection], None]) -> None:
         for connection in list(self.connections.values()):
@@ -590,8 +583,10 @@ class Server(StreamServer):
 
     # Changes
 
-    def prepare(self, plan: Plan) -> Callable[[bool], None]:
+    def prepare(self, plan: Plan, build: Builder) -> Callable[[bool], None]:
         """What puts `plan` in force, but for where it listens; UsageError if it cannot be.
+
+        It holds as long as the present plan is in force; `build` may take time.
 
         What is the same in both plans is not touched; another backend or seed ends all connections.
         It is called with whether `listen` follows.
@@ -601,11 +596,10 @@ class Server(StreamServer):
         parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
         if all(getattr(plan, part) == getattr(before, part) for part in parts):
             return lambda _listens: self._change(plan)
-        picks = Picks(plan.behavior, plan, dice, self._proxy, b"pick", plan.decisions, self._picks)
+        picks = Picks(plan.behavior, plan, dice, build, b"pick", plan.decisions, self._picks)
         meets = Picks(
-            plan.on_connect, plan, dice, self._proxy, b"connect", plan.connect_decisions,
-            self._meets,
-        )  # fmt: skip
+            plan.on_connect, plan, dice, build, b"connect", plan.connect_decisions, self._meets
+        )
 
         def apply(listens: bool) -> None:
             if dice is not self.dice:
