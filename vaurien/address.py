@@ -16,6 +16,10 @@ from vaurien.errors import UsageError
 _HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?")
 
 
+_ANY = frozenset(("", "0.0.0.0", "::"))  # all addresses of this machine; to connect to: its own
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+
+
 @dataclass(frozen=True)
 class Address:
     """A place to listen at or to connect to: a host and port, or the path of a unix socket.
@@ -39,6 +43,15 @@ class Address:
             return Address(str(ipaddress.ip_address(self.host)), self.port, self.path)
         except ValueError:
             return self
+
+    def leads_to(self, local: Address) -> bool:
+        """Whether who connects to it comes to who listens at `local`, as far as the texts tell."""
+        if self.path or local.path or self.port != local.port or not self.port:
+            return bool(self.path) and self.path == local.path
+        there, here = self.canonical.host.lower(), local.canonical.host.lower()
+        if there in _ANY or here in _ANY:
+            return (there in _ANY or there in _LOOPBACK) and (here in _ANY or here in _LOOPBACK)
+        return there == here or ("localhost" in (there, here) and {there, here} <= _LOOPBACK)
 
     @property
     def is_literal(self) -> bool:

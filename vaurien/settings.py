@@ -294,7 +294,7 @@ class _Text:
         check_connect(meeting, together(handlers), self.where("on-connect"))
         local = address.parse(self.get("local"), self.where("local"))
         distant = address.parse(self.get("distant"), self.where("distant"), port_zero=False)
-        if local == distant:
+        if distant.leads_to(local):
             raise UsageError(
                 f"{self.where('distant')}: {self.get('distant')!r} is where Vaurien listens itself;"
                 " give the address of the backend"

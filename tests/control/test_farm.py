@@ -313,6 +313,17 @@ def test_reset_goes_on_if_one_cannot_listen(farm: Farm, backend: Backend) -> Non
     assert serves(place)
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_no_proxy_is_its_own_backend(farm: Farm, backend: Backend, host: str) -> None:
+    proxy = farm.create(plan(backend))
+    own = parse_local(f"{host}:{proxy.address.port}")
+    with pytest.raises(UsageError, match="listens itself"):
+        farm.change("a", lambda p: replace(p, distant=own))
+    with pytest.raises(UsageError, match="listens itself"):
+        farm.change("a", lambda p: replace(p, local=parse_local(backend.address)))
+    assert serves(proxy)
+
+
 # In their order, on open connections too
 
 

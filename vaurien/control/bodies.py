@@ -156,7 +156,7 @@ def read_proxy(
     distant = address.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
     if by_request:
         refuse_paths(local, distant)
-    if local == distant:
+    if distant.leads_to(local):
         raise UsageError(f"{before}upstream: {given['upstream']!r} is where it listens itself")
     weighted = behavior.parse(given.get("behavior", "100:dummy"), f"{before}behavior")
     meeting = NOTHING

@@ -21,7 +21,7 @@ from vaurien.address import Address
 from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.catalog import Catalog
 from vaurien.control.ttl import Ttls
-from vaurien.errors import AlreadyThere, NotFound, Stopping, VaurienError
+from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
 from vaurien.net.picks import Builder
@@ -279,6 +279,8 @@ class Farm:
             plan = changed(before)
             if proxy.must_locate(plan) and (found is None or found[0] != plan.local):
                 found = plan.local, locate(plan.local)
+            if plan.distant.leads_to(plan.local if plan.local != before.local else proxy.address):
+                raise UsageError(f"upstream: {plan.distant} is where {proxy.name!r} listens itself")
             change = proxy.prepare(plan, build)
             self._still_there(proxy)
             if proxy.plan is before:
