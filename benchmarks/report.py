@@ -11,7 +11,7 @@ from functools import partial
 from .measures import Metric
 from .results import Outcome, Results, Spread
 
-NONE = "-"
+NONE = "--"  # one hyphen alone would be a list, in the docs
 
 Cell = Callable[[Spread | None], str]
 """How a value is written."""

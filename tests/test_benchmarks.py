@@ -186,7 +186,7 @@ def test_ratios_with_faults_are_taken_within_rounds() -> None:
 def test_nearness_to_a_value_is_no_quantity_to_take_a_ratio_of() -> None:
     key = "fault-bandwidth-10"
     found = results("fault-bandwidth", {"toxiproxy": {key: 99.5}, "vaurien": {key: 100.1}})
-    assert '(% of it, 100 is best)","99.5 [99.5, 99.5]","100 [100, 100]","-"' in report.docs(found)
+    assert '(% of it, 100 is best)","99.5 [99.5, 99.5]","100 [100, 100]","--"' in report.docs(found)
     assert found.as_json()["ratios"]["toxiproxy"][key] == {}  # type: ignore[index]
 
 

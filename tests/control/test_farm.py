@@ -700,6 +700,27 @@ def test_populate_ends_the_whiles_of_what_it_gives_only(farm: Farm, backend: Bac
     assert proxy.plan.handlers == {}
 
 
+def test_populate_tells_what_it_has_changed(
+    farm: Farm, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vaurien")
+    populate(farm, plan(backend))
+    for _ in range(2):
+        populate(farm, plan(backend, behavior="20:noop"), "behavior")
+    assert caplog.text.count("a: changed by populate") == 1
+
+
+def test_a_reload_that_cannot_listen_leaves_what_names_stand_for(
+    farm: Farm, backend: Backend
+) -> None:
+    before = farm.catalog, farm.common, farm.seed
+    settings = resolved(http="yes", seed="99")
+    settings.plans = (replace(plan(backend), local=parse_local(backend.address)),)
+    with pytest.raises(ListenError):
+        farm.reload(settings)
+    assert (farm.catalog, farm.common, farm.seed) == before
+
+
 def test_populate_renews_the_time_of_a_proxy_that_has_one(farm: Farm, backend: Backend) -> None:
     farm.create(plan(backend), ttl=3600)
     populate(farm, plan(backend), ttl=1000)
@@ -735,17 +756,32 @@ def test_enabled_for_good_and_for_a_while_at_once_ends_enabled(
     assert proxy.enabled
 
 
-def test_nothing_comes_back_once_it_stops(backend: Backend) -> None:
+def test_nothing_listens_any_more_once_it_stops_but_faults_can_be_lifted(
+    backend: Backend,
+) -> None:
     farm = Farm(resolved(http="yes"))
-    proxy = farm.create(plan(backend))
-    farm.disable("a", ttl=0.05)
-    farm.stop(0)
-    assert farm.ttls.left("a") == {}
-    with pytest.raises(Stopping):
-        set_behavior(farm, "a", "10:noop")
-    with pytest.raises(Stopping):
-        farm.add_toxic("a", toxic(farm))
-    assert not proxy.enabled
+    proxy = farm.create(plan(backend, behavior="100:hang"))
+    place = str(proxy.address)
+    other = farm.create(plan(backend, "b"))
+    farm.disable("b", ttl=0.5)
+    with dial(proxy) as client:
+        client.sendall(b"hello")
+        wait_for(lambda: proxy.look() and proxy.look()[0].received[0])
+        stopping = gevent.spawn(farm.stop, PATIENCE)
+        wait_for(lambda: is_closed(place))
+        for begin in (
+            lambda: farm.enable("b"),
+            lambda: farm.create(plan(backend, "c")),
+            lambda: farm.change("a", lambda p: replace(p, local=parse_local("127.0.0.1:0"))),
+        ):
+            with pytest.raises(Stopping):
+                begin()
+        wait_for(lambda: not farm.ttls.left("b"))
+        set_behavior(farm, "a", "100:dummy")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b""  # a hanging exchange has nothing to say any more
+        assert stopping.get(timeout=PATIENCE) == {"a": 0, "b": 0}
+    assert is_closed(place) and not other.enabled
 
 
 def test_a_while_of_a_proxy_that_was_made_anew_ends_nothing(farm: Farm, backend: Backend) -> None:

@@ -26,6 +26,7 @@ from vaurien.net.dial import Target
 from vaurien.net.listener import locate
 from vaurien.net.picks import Builder
 from vaurien.observe.events import Changed, Event
+from vaurien.options import show
 from vaurien.plan import NOTHING, Decisions, Handlers, Plan, Toxic
 from vaurien.proxy import Proxy
 
@@ -143,7 +144,6 @@ class Farm:
     def stop(self, drain: float) -> dict[str, int]:
         """End all within `drain` seconds; how many connections of each had to be ended."""
         self._stopping = True
-        self.ttls.clear()
         stopping = {proxy.name: gevent.spawn(proxy.stop, drain) for proxy in self}
         gevent.joinall(list(stopping.values()))
         return {name: greenlet.value or 0 for name, greenlet in stopping.items()}
@@ -233,6 +233,8 @@ class Farm:
                 stay += [f"toxic {toxic.name}" for toxic in (*before.toxics, *after.toxics)]
             for what in stay:
                 self.ttls.changed((proxy.name, what), None)
+            if after != before:
+                self._tell(proxy.name, "changed", "by populate")
         self.ttls.renew((proxy.name, "proxy"), entry.ttl)
         return proxy
 
@@ -274,9 +276,10 @@ class Farm:
         build = build or Builder(proxy)
         found: tuple[Address, Target] | None = None
         while True:
-            self._refuse_if_stopping()
             before = proxy.plan
             plan = changed(before)
+            if plan.enabled and (plan.local != before.local or not before.enabled):
+                self._refuse_if_stopping()
             if proxy.must_locate(plan) and (found is None or found[0] != plan.local):
                 found = plan.local, locate(plan.local)
             if plan.distant.leads_to(plan.local if plan.local != before.local else proxy.address):
@@ -285,7 +288,6 @@ class Farm:
             self._still_there(proxy)
             if proxy.plan is before:
                 break
-        self._refuse_if_stopping()
         change.bind(found[1] if found is not None and found[0] == plan.local else None)
         change.apply()
         return before
@@ -566,7 +568,8 @@ def _shown(behavior: Behavior) -> str:
 
 
 def _told(toxic: Toxic) -> str:
-    return f"{toxic.type} {toxic.stream}, toxicity {toxic.toxicity:g}"
+    options = "".join(f", {name} {show(v)}" for name, v in toxic.specification.options.items())
+    return f"{toxic.type} {toxic.stream}, toxicity {toxic.toxicity:g}{options}"
 
 
 def _for(ttl: float | None, before: str = "") -> str:

@@ -73,11 +73,6 @@ class Ttls:
             self._tops[key] = layer.below
         self.changed(key, ttl, layer.back)
 
-    def clear(self) -> None:
-        """Nothing ends any more."""
-        for key in [*self._tops]:
-            self._drop(key)
-
     def forget(self, proxy: str, but: str = "") -> None:
         """All that was changed of `proxy` stays as it is; `but` one thing."""
         for key in [key for key in self._tops if key[0] == proxy and key[1] != but]:
