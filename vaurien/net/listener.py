@@ -55,9 +55,9 @@ class Bound:
         self._file: tuple[int, int] | None = None
         self._path = local.path
         family, sockaddr = target
-        if local.path:
-            _remove_stale(local, what)
         try:
+            if local.path:
+                _remove_stale(local, what)
             self.sock = gsocket.socket(family, _socket.SOCK_STREAM)
         except OSError as error:  # no descriptor left, or no such family
             raise _refused(error, local, what, "socket") from None
@@ -101,7 +101,7 @@ class Bound:
 
 
 def _remove_stale(local: Address, what: str) -> None:
-    """Unlink a unix socket that nobody answers; ListenError if somebody does."""
+    """Unlink a unix socket that nobody answers; ListenError if somebody does, OSError as it is."""
     try:
         if not stat.S_ISSOCK(os.stat(local.path).st_mode):
             raise ListenError(
@@ -134,6 +134,7 @@ def _refused(error: OSError, local: Address, what: str, call: str) -> ListenErro
             else "ports below 1024 need privileges; choose a port from 1024 on"
         ),
         errno.EADDRNOTAVAIL: "this machine has no such address; choose one that it has",
+        errno.EMFILE: "no descriptor is left for it; raise the limit of open files",
         errno.ENOENT: "its directory does not exist; make it, or choose another path",
     }
     reason = str(error.strerror or error)
