@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -21,7 +22,7 @@ from tests.support import ABORT, PATIENCE, Backend, echo
 from tests.test_settings import resolved
 from vaurien.behavior import parse
 from vaurien.control.farm import Farm
-from vaurien.errors import AlreadyThere, ListenError, NotFound, UsageError, VaurienError
+from vaurien.errors import AlreadyThere, ListenError, NotFound, Stopping, UsageError, VaurienError
 from vaurien.net import dial as dial_
 from vaurien.net import listener
 from vaurien.observe.events import Changed
@@ -532,6 +533,34 @@ def test_stop_drains_all_at_the_same_time(backend: Backend) -> None:
     for client in clients:
         assert client.recv(1) == b""
         client.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_has_stopped_never_listens_again(kind: str, backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    local = f"unix:{path}" if kind == "unix" else "127.0.0.1:0"
+    proxy = Proxy(plan(backend, local=local, behavior="10:noop"))
+    proxy.start()
+    other = parse_local(f"127.0.0.1:{free_port()}")
+
+    def assert_closed() -> None:
+        assert not path.exists()
+        assert kind == "unix" or is_closed(str(proxy.address))
+        assert is_closed(str(other))
+
+    proxy.stop()
+    for changed in ({"backlog": 5}, {"behavior": parse("20:noop", "b")}, {"enabled": True}):
+        proxy.change(replace(proxy.plan, **changed))
+        assert_closed()
+    proxy.pause()
+    proxy.resume()
+    assert_closed()
+    with pytest.raises(Stopping):
+        proxy.change(replace(proxy.plan, local=other))
+    proxy.disable()
+    with pytest.raises(Stopping):
+        proxy.enable()
+    assert_closed()
 
 
 def test_a_client_that_resets_while_the_farm_changes(farm: Farm, backend: Backend) -> None:

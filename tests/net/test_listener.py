@@ -34,6 +34,17 @@ def without_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
+def test_a_file_that_is_taken_away_is_not_ours_any_more(tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    one = bound(f"unix:{path}")
+    path.unlink()
+    assert not one.held
+    one = one.again()
+    assert one.held
+    one.close()
+    assert not one.held
+
+
 @pytest.mark.parametrize("place", ["stale", "new"])
 def test_no_descriptor_for_a_unix_socket_is_one_sentence(place: str, tmp_path: Path) -> None:
     path = tmp_path / "x.sock"
