@@ -1,6 +1,7 @@
 """The socket that a proxy listens at: bound first, listening later, its file removed at the end.
 
-Law: what cannot be had is a `ListenError` that says why and the way out.
+Laws: an address that is bound is ours alone, whether we listen there or not. What cannot be had is
+a `ListenError` that says why and the way out.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import contextlib
 import errno
 import os
 import stat
-from typing import Any
+from typing import Any, ClassVar
 
 import gevent
 from gevent import socket as gsocket
@@ -45,8 +46,12 @@ def locate(local: Address) -> Target:
 class Bound:
     """A socket that is bound, and listens if told to; for a unix socket, its file too.
 
-    `what` begins the message of a ListenError: the setting, or whose address it is.
+    Nobody else can bind its address, though it may not listen yet. `what` begins the message of a
+    ListenError: the setting, or whose address it is.
     """
+
+    #: The files of all that are open: one that does not listen looks as if it were stale.
+    _files: ClassVar[set[tuple[int, int]]] = set()
 
     def __init__(self, local: Address, target: Target, what: str = "--local") -> None:
         self._what, self._path = what, local.path
@@ -79,15 +84,30 @@ class Bound:
         if self._path:
             self.sock.bind(sockaddr)
             self._file = self._at_path()
+            if self._file is not None:
+                self._files.add(self._file)
             return
         # on Linux accepted sockets inherit it: one call for all of them
         self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-        self.sock.bind(sockaddr)
+        try:
+            self.sock.bind(sockaddr)
+        except OSError as error:
+            # Connections of a listener that is gone are in the way, unless both have SO_REUSEADDR.
+            # But two that have it, and do not listen, share an address: so only for the bind.
+            if error.errno != errno.EADDRINUSE:
+                raise
+            self._reuse(True)
+            self.sock.bind(sockaddr)
+            self._reuse(False)
+
+    def _reuse(self, on: bool) -> None:
+        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, on)
 
     def listen(self, backlog: int) -> None:
         """Let clients connect; ListenError if that cannot be, and it is closed."""
         try:
+            if not self._path:
+                self._reuse(True)  # which those that it accepts inherit
             self.sock.listen(backlog)
         except OSError as error:
             self.close()
@@ -113,6 +133,7 @@ class Bound:
             if self._at_path() == self._file:
                 with contextlib.suppress(OSError):  # somebody was quicker
                     os.unlink(self._path)
+            self._files.discard(self._file)
             self._file = None  # a file made later may have the same number
 
     def _remove_stale(self, local: Address) -> None:
@@ -128,12 +149,13 @@ class Bound:
                 local,
                 "bind: file exists",
             )
-        kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
-        with contextlib.closing(_socket.socket(_socket.AF_UNIX, kind)) as probe:
-            answer = probe.connect_ex(local.path)
-        if answer == errno.ECONNREFUSED:
-            os.unlink(local.path)
-            return
+        if (status.st_dev, status.st_ino) not in self._files:
+            kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+            with contextlib.closing(_socket.socket(_socket.AF_UNIX, kind)) as probe:
+                answer = probe.connect_ex(local.path)
+            if answer == errno.ECONNREFUSED:
+                os.unlink(local.path)
+                return
         raise ListenError(
             f"{self._what}: cannot listen on {local}: another program listens there;"
             " choose another path",
