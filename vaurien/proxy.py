@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vaurien.address import Address
-from vaurien.errors import ListenError, UsageError, nearest
+from vaurien.errors import UsageError, nearest
 from vaurien.net.connection import Look
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
@@ -131,9 +131,7 @@ class Proxy:
         `target` is where the plan's local address is; without it, it is resolved here.
         """
         if self.plan.enabled:
-            self._server.listen(
-                self._server.bind(self.plan.local, target or locate(self.plan.local))
-            )
+            self._server.listen(self._server.bind(self.plan, target or locate(self.plan.local)))
 
     def enable(self, target: Target | None = None) -> None:
         """Listen, where it last did; ListenError if the address cannot be had."""
@@ -185,7 +183,7 @@ class Proxy:
 
     def resume(self) -> None:
         """Listen again after `pause`."""
-        self._server.resume()
+        self._server.settle()
 
     def prepare(self, plan: Plan, build: Builder) -> Change:
         """A change to `plan`, its handlers built; UsageError if one can't be.
@@ -219,16 +217,9 @@ class Change:
         """Have the address where the plan listens; ListenError if it cannot be had."""
         server, plan = self._server, self._plan
         self._moved = plan.local != self._proxy.plan.local and not (target and server.is_at(target))
-        comes_up = not server.started and not plan.goes_down
-        if plan.enabled and (self._moved or not server.enabled or comes_up):
+        if plan.enabled and (self._moved or not server.in_place):
             known = server.located and not self._moved
-            self._bound = server.bind(plan.local, None if known else target)
-            if not plan.goes_down:  # clients wait until it is applied
-                try:
-                    self._bound.listen(plan.backlog)
-                except ListenError:
-                    server.resume()  # where it did, should that have been given up
-                    raise
+            self._bound = server.bind(plan, None if known else target)
 
     def apply(self) -> None:
         """Put the plan in force."""

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -769,13 +770,12 @@ def test_nothing_listens_any_more_once_it_stops_but_faults_can_be_lifted(
         wait_for(lambda: proxy.look() and proxy.look()[0].received[0])
         stopping = gevent.spawn(farm.stop, PATIENCE)
         wait_for(lambda: is_closed(place))
-        for begin in (
-            lambda: farm.enable("b"),
-            lambda: farm.create(plan(backend, "c")),
-            lambda: farm.change("a", lambda p: replace(p, local=parse_local("127.0.0.1:0"))),
-        ):
-            with pytest.raises(Stopping):
-                begin()
+        with pytest.raises(Stopping):
+            farm.enable("b")
+        with pytest.raises(Stopping):
+            farm.create(plan(backend, "c"))
+        with pytest.raises(Stopping):
+            farm.change("a", lambda p: replace(p, local=parse_local("127.0.0.2:0")))
         wait_for(lambda: not farm.ttls.left("b"))
         set_behavior(farm, "a", "100:dummy")
         client.shutdown(socket.SHUT_WR)
@@ -869,6 +869,34 @@ def test_stop_drains_all_at_the_same_time(backend: Backend) -> None:
     for client in clients:
         assert client.recv(1) == b""
         client.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_has_stopped_never_listens_again(kind: str, backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    local = f"unix:{path}" if kind == "unix" else "127.0.0.1:0"
+    proxy = Proxy(plan(backend, local=local, behavior="10:noop"))
+    proxy.start()
+    other = parse_local(f"127.0.0.1:{free_port()}")
+
+    def assert_closed() -> None:
+        assert not path.exists()
+        assert kind == "unix" or is_closed(str(proxy.address))
+        assert is_closed(str(other))
+
+    proxy.stop()
+    for changed in ({"backlog": 5}, {"behavior": parse("20:noop", "b")}, {"enabled": True}):
+        proxy.change(replace(proxy.plan, **changed))
+        assert_closed()
+    proxy.pause()
+    proxy.resume()
+    assert_closed()
+    with pytest.raises(Stopping):
+        proxy.change(replace(proxy.plan, local=other))
+    proxy.disable()
+    with pytest.raises(Stopping):
+        proxy.enable()
+    assert_closed()
 
 
 def test_a_client_that_resets_while_the_farm_changes(farm: Farm, backend: Backend) -> None:

@@ -601,6 +601,43 @@ def test_who_is_down_stays_down_and_keeps_his_address(farm: Reloaded) -> None:
         assert exchange(client, b"hello") == b"hello", "who is connected stays so"
 
 
+def test_a_refused_reload_leaves_the_file_of_who_is_down(farm: Reloaded, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    farm.reload(farm.section("a", local=f"unix:{path}", on_connect="100:down"))
+    up = farm.section("a", local=f"unix:{path}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = f"127.0.0.1:{taken.getsockname()[1]}"
+        number = path.stat().st_ino
+        farm.refused(up, farm.section("b", local=used), status=500)
+        assert path.stat().st_ino == number
+    assert not is_open(f"unix:{path}")
+    farm.reload(up)
+    with connected(f"unix:{path}"):
+        pass
+
+
+def test_who_cannot_come_up_tries_again_and_takes_no_half_of_a_change(
+    farm: Reloaded, tmp_path: Path
+) -> None:
+    path, behavior = tmp_path / "x.sock", "/proxies/a/behavior"
+    farm.extra = "[handler:down]\nuntil = 1.5\n"
+    farm.reload(farm.section("a", local=f"unix:{path}", on_connect="100:down"))
+    path.unlink()
+    path.write_text("precious")
+    before = farm.api.get(behavior)
+    wait_for(lambda: "a: tries again each 1 s" in farm.farm.text, "it is told")
+    for on_connect in ("100:down", "100:refuse", None):
+        body = {"on_connect": on_connect, "behavior": "20:noop"}
+        error = farm.api.refused("POST", behavior, body, 500)
+        assert error.endswith("bind: file exists")
+        assert farm.api.get(behavior) == before
+    assert path.read_text() == "precious"
+    path.unlink()
+    wait_for(lambda: f"a: up, at unix:{path}" in farm.farm.text, "it listens again")
+    with connected(f"unix:{path}"):
+        pass
+
+
 def test_the_same_address_in_another_word_keeps_connections(farm: Reloaded) -> None:
     port = free_port()
     farm.reload(farm.section("a", local=f"localhost:{port}"))
@@ -760,6 +797,36 @@ def test_no_reload_while_it_ends(backend: Backend, tmp_path: Path) -> None:
             assert not is_open(f"127.0.0.1:{port}"), "it takes new clients while it ends"
             assert not is_open(farm.proxies["a"])
         assert farm.wait() == 0
+
+
+def test_nothing_listens_again_while_it_ends(backend: Backend, tmp_path: Path) -> None:
+    path, file = tmp_path / "x.sock", tmp_path / "farm.ini"
+    file.write_text(
+        "".join(
+            f"[proxy:{name}]\nlocal = {local}\ndistant = {backend.address}\nbehavior = 100:pause\n"
+            for name, local in (("a", "127.0.0.1:0"), ("b", f"unix:{path}"))
+        )
+    )
+    with Farm("--config", file, "--drain", 5, ready=2) as farm:
+        with dial(farm.proxies["a"]) as one, dial(farm.proxies["b"]) as other:
+            for client in (one, other):
+                client.sendall(b"hello")
+            wait_for(
+                lambda: all(
+                    found["received"]["upstream"]
+                    for found in farm.api.get("/connections")["connections"]
+                )
+            )
+            farm.send_signal(signal.SIGTERM)
+            wait_for(lambda: farm.api.call("GET", "/health").status == 503)
+            wait_for(lambda: not path.exists())
+            for name in "ab":
+                farm.api.call("POST", f"/proxies/{name}/behavior", {"behavior": "50:pause"})
+                farm.api.call("POST", f"/proxies/{name}/handler", {"name": "dummy"})
+            assert not is_open(farm.proxies["a"])
+            assert not path.exists()
+        assert farm.wait() == 0
+    assert not path.exists()
 
 
 # Seeds and what needs a restart

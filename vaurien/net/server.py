@@ -21,7 +21,7 @@ from gevent.server import StreamServer
 
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange
-from vaurien.errors import ListenError
+from vaurien.errors import ListenError, Stopping
 from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
@@ -38,6 +38,7 @@ from vaurien.plan import Plan, Toxic
 log = logging.getLogger("vaurien")
 
 _BUFFER = "vaurien_buffer"
+RETRY = 1.0  # seconds until it tries again to listen, when it cannot
 PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 QUIET = 0.25  # seconds after which a connection with nothing under way ends while draining
 _LOOK = 0.025  # seconds between two looks at the connections while draining
@@ -155,15 +156,17 @@ class Server(StreamServer):
         self.picks: Picks | None = None
         self._look()
         self._alarms: Alarms | None = None
-        self._down: Picked | None = None
-        self._down_timers: list[Any] = []
+        self._down: Picked | None = None  # of the plan
+        self._was_down: Picked | None = None  # when last settled
+        self._trouble = ""  # why it then could not listen, or keep its address
+        self._settling: Any = None  # the timer of the next time
         self.dialer = Dialer(plan.distant, plan.connect_timeout)
         self.view = _buffer()
         self.counters = Counters()
         self.connections: dict[int, Connection] = {}
         self._bound: Bound | None = None
         self._sweeper: Any = None
-        self.enabled = False
+        self.enabled = self.stopped = False
         super().__init__(cast(Any, None), spawn=None)
 
     def __repr__(self) -> str:
@@ -179,115 +182,122 @@ class Server(StreamServer):
         quiet = self.plan.is_quiet and not (self.toxics or self._everything or meets)
         self.picks = None if quiet else self._picks
 
-    def bind(self, local: Address, target: Target | None) -> Bound:
-        """A socket bound to `target`, which is `local`, or None for where it last listened.
+    # What is wanted is `enabled`, the plan and the time; `settle` makes the listener so.
 
-        ListenError if it cannot be had. Where it listens now counts as free, and is given up.
+    def bind(self, plan: Plan, target: Target | None) -> Bound:
+        """A socket for `plan`, bound to where its local address is, or None for where it last was.
+
+        ListenError if it cannot be had, Stopping if this server has stopped for good. Where it
+        listens now counts as free, and is given up.
         """
-        what = "--local" if self.name == "default" else f"proxy {self.name!r}"
+        if self.stopped:
+            raise Stopping("Vaurien is stopping; nothing is begun any more")
         own = self._bound
         if target is None:
             assert own is not None
-            return own.again()
+            return self._bind(plan, own.address, own.target)
         try:
-            return Bound(local, target, what)
+            return self._bind(plan, plan.local, target)
         except ListenError:
-            if own is None or not self.enabled or own.address.port != local.port or local.path:
+            own_port = own is not None and self.enabled and own.address.port == plan.local.port
+            if plan.local.path or not own_port:
                 raise
-            self._unlisten()
+            self.give_up()  # it may be ourselves who is in the way
             try:
-                return Bound(local, target, what)
+                return self._bind(plan, plan.local, target)
             except ListenError:
-                self.resume()
+                self.settle()
                 raise
 
+    def _bind(self, plan: Plan, local: Address, target: Target) -> Bound:
+        what = "--local" if self.name == "default" else f"proxy {self.name!r}"
+        bound = Bound(local, target, what)
+        if not plan.goes_down:  # clients wait until the plan is in force
+            bound.listen(plan.backlog)
+        return bound
+
     def listen(self, bound: Bound) -> None:
-        """Listen at `bound`, so that a connect succeeds from now on; ListenError if it can't be.
+        """Listen at `bound`, so that a connect succeeds from now on.
 
         Its time begins when it is enabled; `down` may have it that it does not listen yet.
         """
-        before = self._bound if self.enabled else None
-        if before is not None:
-            self._unlisten()
+        if self.stopped:
+            bound.close()
+            return
+        self._unlisten()
         self._bound = bound
         self.family = bound.sock.family
         if not self.enabled:
             self._picks.started = self._meets.started = monotonic()
+            self._was_down, self._trouble = None, ""
         self.enabled = True
-        try:
-            self._set_down()
-        except ListenError:
-            self._bound, self.enabled = before, before is not None
-            self.resume()
-            raise
+        self.settle()
         if not self.plan.distant.is_literal:
             self.dialer.lookup_soon(self._looked_up)
         self._set_sweeper()
 
-    def _open(self) -> None:
-        """Have the system accept clients; ListenError if another program does so there."""
-        assert self._bound is not None
-        self._bound.listen(self.plan.backlog)
-        self.socket = self._bound.sock
-        super().start()
+    def settle(self) -> None:
+        """Have the listener as it is to be now: it listens, or keeps its address while it is down.
 
-    def _set_sweeper(self) -> None:
-        self._stop_sweeper()
-        if self.plan.timeout and self.enabled:
-            self._sweeper = self.loop.timer(0, min(self.plan.timeout / 4, 1.0))
-            self._sweeper.start(self._sweep)
-
-    # `down` closes the listener, at once or at its times
-
-    def _set_down(self) -> None:
-        """Do as the plan says; ListenError if the listener cannot be opened."""
-        self._stop_down_timers()
-        self._down = self._meets.only(Down)
-        points = self._down.specification.points if self._down is not None else None
-        passed = monotonic() - self._meets.started
-        if points is None or (points.until is not None and points.until <= passed):
-            if not self.started:
-                self._open()
+        What cannot be is logged, and tried again.
+        """
+        self._stop_settling()
+        if not self.enabled:
             return
-        until = "" if points.until is None else f" until {points.until:g} s after the start"
-        if points.since > passed:
-            if not self.started:
-                self._open()
-            self._later(points.since - passed, lambda: self._go_down(until))
-        elif self.started:
-            self._go_down(until)
-        else:
-            self._is_down(until)
-        if points.until is not None:
-            self._later(points.until - passed, self._come_up)
-
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        timer = self.loop.timer(seconds)
-        timer.start(action)
-        self._down_timers.append(timer)
-
-    def _is_down(self, until: str) -> None:
-        assert self._down is not None
-        self._down.stats.picked += 1
-        self._down.stats.fire(inf, 0)
-        log.info("%s: down%s: the system refuses who connects", self.name, until)
-
-    def _go_down(self, until: str) -> None:
-        """Close the listener; its address stays ours, bound anew."""
-        assert self._bound is not None
+        self._down = self._meets.only(Down)
+        down, left = self._down_now()
+        trouble = ""
         try:
-            self._stop_accepting_all()
-            self._bound = self._bound.again()
+            self._keep() if down else self._open()
         except ListenError as error:
-            log.error("%s: %s", self.name, error)
-        self._is_down(until)
-
-    def _come_up(self) -> None:
-        try:
-            self._open()
+            trouble, left = str(error), min(left, RETRY)
+        if trouble and trouble != self._trouble:
+            log.error("%s: tries again each %g s: %s", self.name, RETRY, trouble)
+        if down is not None and down is not self._was_down:
+            self._went_down(down)
+        if self.started and (self._was_down or self._trouble):
             log.info("%s: up, at %s", self.name, self.bound)
-        except (ListenError, OSError) as error:
-            log.error("%s: cannot listen again: %s", self.name, error)
+        self._was_down, self._trouble = down, trouble
+        if left < inf:
+            self._settling = self.loop.timer(left)
+            self._settling.start(self.settle)
+
+    def _down_now(self) -> tuple[Picked | None, float]:
+        """The `down` in force now, and the seconds until that changes."""
+        points = self._down.specification.points if self._down is not None else None
+        if points is None:
+            return None, inf
+        passed = monotonic() - self._meets.started
+        if passed < points.since:
+            return None, points.since - passed
+        until = inf if points.until is None else points.until
+        return (self._down, until - passed) if passed < until else (None, inf)
+
+    def _open(self) -> None:
+        """Have the system accept clients; ListenError if that cannot be."""
+        assert self._bound is not None
+        if not self.started:
+            if not self._bound.held:
+                self._bound = self._bound.again()
+            self._bound.listen(self.plan.backlog)
+            self.socket = self._bound.sock
+            super().start()
+
+    def _keep(self) -> None:
+        """Do not listen, but keep the address; ListenError if that cannot be."""
+        assert self._bound is not None
+        if self.started:
+            self._stop_accepting_all()
+        if not self._bound.held:
+            self._bound = self._bound.again()
+
+    def _went_down(self, down: Picked) -> None:
+        down.stats.picked += 1
+        down.stats.fire(inf, 0)
+        points = down.specification.points
+        assert points is not None
+        until = "" if points.until is None else f" until {points.until:g} s after the start"
+        log.info("%s: down%s: the system refuses who connects", self.name, until)
 
     def _stop_accepting_all(self) -> None:
         """Take those who wait in the backlog, then close the listener."""
@@ -297,20 +307,27 @@ class Server(StreamServer):
 
     def _unlisten(self) -> None:
         """Close the listener; who waits in the backlog is reset by the system."""
+        self._stop_settling()
         self.close()
         if self._bound is not None:
             self._bound.close()
 
+    def _stop_settling(self) -> None:
+        if self._settling is not None:
+            self._settling.stop()
+            self._settling.close()
+            self._settling = None
+
     def give_up(self) -> None:
-        """Close the listener for a moment; see `resume`."""
+        """Give the address to others for a moment; until `settle`."""
         if self.enabled:
             self._unlisten()
 
-    def resume(self) -> None:
-        """Listen where it did, after all, if that was given up."""
-        if self.enabled and not self.started and self._bound is not None:
-            self._bound = self._bound.again()
-            self._set_down()
+    def _set_sweeper(self) -> None:
+        self._stop_sweeper()
+        if self.plan.timeout and self.enabled:
+            self._sweeper = self.loop.timer(0, min(self.plan.timeout / 4, 1.0))
+            self._sweeper.start(self._sweep)
 
     def _looked_up(self, error: OSError | None) -> None:
         if error is not None:
@@ -324,6 +341,12 @@ class Server(StreamServer):
     def forget_address(self) -> None:
         """It listens nowhere now, and next time where its plan says."""
         self._bound = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its plan needs no other socket: it has one, or has stopped for good."""
+        held = self.started or (self._bound is not None and self._bound.held)
+        return held or (self.stopped and self.plan.enabled)
 
     @property
     def located(self) -> bool:
@@ -614,9 +637,8 @@ class Server(StreamServer):
             self._change(plan)
             if gone:
                 self._for_each(lambda connection: connection.leave(gone))
-            was_down, is_down = self._down is not None, meets.only(Down) is not None
-            if self.enabled and not listens and (was_down or is_down):
-                self._set_down()
+            if not listens:
+                self.settle()
 
         return apply
 
@@ -642,7 +664,6 @@ class Server(StreamServer):
         """Close the listener and end all connections, waiting for nothing."""
         self.enabled = False
         self._stop_sweeper()
-        self._stop_down_timers()
         self._unlisten()
         self.end_all("dropped")
         self._close_alarms()
@@ -661,12 +682,6 @@ class Server(StreamServer):
             return 0
         connection.end(why) if how == "fin" else connection.reset()
         return 1
-
-    def _stop_down_timers(self) -> None:
-        for timer in self._down_timers:
-            timer.stop()
-            timer.close()
-        self._down_timers.clear()
 
     def _stop_sweeper(self) -> None:
         if self._sweeper is not None:
@@ -747,10 +762,9 @@ class Server(StreamServer):
         return found
 
     def stop_listening(self) -> None:
-        """Take those who wait in the backlog, then close the listener."""
-        self.enabled = False
+        """Take those who wait in the backlog, then close the listener, for good."""
+        self.stopped, self.enabled = True, False
         self._stop_sweeper()
-        self._stop_down_timers()
         self._stop_accepting_all()
 
     def drain(self, limit: float) -> int:
