@@ -7,6 +7,7 @@ somebody else, as the control API does, gets what is there, and nothing is impor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vaurien import ini, presets
 from vaurien.behavior import DUMMY, Behavior
@@ -246,13 +247,13 @@ class Catalog:
         if stream:
             raws["stream"] = Raw(stream.lower(), f"{where}: stream")
         if base is None:  # exact points are for behaviors, whatever is configured
-            base = Specification(own, cls, self.specifications[own].options)
+            base = replace(self.specifications[own], given={})
         made = base.with_options(raws)
         if not stream:
             acts = (made.acts(True), made.acts(False))
             stream = "both" if all(acts) else "upstream" if acts[0] else "downstream"
         name = name or f"{kind}_{stream}"
-        return Toxic(Specification(name, cls, made.options, made.given), toxicity, kind, stream)
+        return Toxic(replace(made, name=name), toxicity, kind, stream)
 
     def check_request(self, name: str, options: Mapping[str, Raw]) -> None:
         """UsageError for values that a request may not give, as a type's `by_request` says."""

@@ -144,6 +144,18 @@ def test_a_reload_of_the_same_changes_nothing(farm: Reloaded) -> None:
     assert farm.api.get("/state") == before
 
 
+def test_an_option_of_a_type_without_a_comparison_is_the_same_as_before(farm: Reloaded) -> None:
+    farm.extra = "[handler:relay]\ncallable = tests.control.broken.Relay\nthing = y\n"
+    text = farm.section("a", behavior="100:relay", toxics="noop")
+    farm.reload(text)
+    with connected(farm.address("a")) as client:  # whose call runs on
+        assert outcome(farm.reload(text)) == told(unchanged=["a"])
+        assert exchange(client, b"hello") == b"hello"
+        farm.extra = farm.extra.replace("thing = y", "thing = z")
+        assert outcome(farm.reload(text)) == told(changed=["a"])
+    assert farm.state("a")["handlers"]["relay"]["thing"] == "z"
+
+
 @pytest.mark.parametrize("way", ["request", "signal"])
 def test_an_untouched_proxy_keeps_its_connections_and_transfers(way: str, farm: Reloaded) -> None:
     size, half = 4 << 20, 1 << 20
