@@ -213,7 +213,7 @@ class Catalog:
         for name in names:
             own = self.knows(name, where)
             raws = options.get(name, {})
-            self.check_request(own, raws)
+            self.check_values(own, raws)
             handlers[name] = self.stands_for(name, raws)
         stand = together(handlers)
         check(behavior, stand, where)
@@ -255,8 +255,11 @@ class Catalog:
         name = name or f"{kind}_{stream}"
         return Toxic(replace(made, name=name), toxicity, kind, stream)
 
-    def check_request(self, name: str, options: Mapping[str, Raw]) -> None:
-        """UsageError for values that a request may not give, as a type's `by_request` says."""
+    def check_values(self, name: str, options: Mapping[str, Raw], by_request: bool = True) -> None:
+        """UsageError for values in JSON that cannot be, or that a request may not give.
+
+        Which these are a type's `by_request` says; it is for who is not the configuration.
+        """
         cls = self.classes.get(self.canonical(name))
         declared = {} if cls is None else registry.options_of(cls)
         chosen = self._chosen.get(self.canonical(name), {})
@@ -269,7 +272,7 @@ class Catalog:
                 )
             option = declared.get(key(word))
             allowed = getattr(option and option.type, "by_request", None)
-            if allowed is not None and not allowed(raw.value):
+            if by_request and allowed is not None and not allowed(raw.value):
                 raise UsageError(
                     f"{raw.where}: {raw.value!r} is for the configuration only; a request may not"
                     " name a file: put it there, in a [handler:NAME] section"

@@ -16,7 +16,7 @@ from vaurien import address, behavior, ini
 from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.catalog import Catalog, dotted, toxics
-from vaurien.control.bodies import check_name, read_file, read_written
+from vaurien.control.bodies import behaviors, check_name, read_file, read_written
 from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
@@ -230,10 +230,11 @@ def resolve(
     catalog = Catalog(sections)
     settings = Settings(values, sources, catalog)
     texts = _proxies(settings, raws, sections, bool(bodies))
+    written = [proxy.raws.get(word) for proxy in texts for word in ("behavior", "on-connect")]
+    written += [raw for body, place in bodies for raw in behaviors(body, place)]
     used = {
         name: catalog.get(name, raw.where)
-        for proxy in texts
-        for raw in (proxy.raws.get("behavior"), proxy.raws.get("on-connect"))
+        for raw in written
         if raw is not None
         for name in behavior.parse(raw.value, raw.where).names
         if name != DUMMY
