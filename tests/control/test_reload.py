@@ -823,6 +823,37 @@ def test_what_needs_a_restart_is_told(line: str, name: str, farm: Reloaded, tmp_
         pass
 
 
+def recorded(path: Path, proxy: str, seed: int) -> Path:
+    """A journal in which each of the first exchanges of `proxy` was corrupted."""
+    lines = [
+        {
+            "v": 1, "seed": seed, "proxy": proxy, "connection": connection, "exchange": 1,
+            "handler": "corrupt", "options": {"corrupt": {"chance": 100}},
+        }
+        for connection in range(1, 99)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_what_is_replayed_changes_after_a_restart_only(farm: Reloaded, tmp_path: Path) -> None:
+    journals = [recorded(tmp_path / f"{seed}.jsonl", "a", seed) for seed in (7, 8)]
+    file = tmp_path / "farm.ini"
+    for first, then in ((None, journals[0]), (journals[0], journals[1]), (journals[0], None)):
+        lines = [f"[vaurien]\nreplay = {path}\n" if path else "" for path in (first, then)]
+        write(file, lines[0] + farm.section("a", seed=5))
+        with Farm("--config", file, ready=1) as other, dial(other.proxies["a"]) as client:
+            before = other.api.get("/proxies/a/state")
+            assert before["seed"] == (7 if first else 5)
+            write(file, lines[1] + farm.section("a", seed=5))
+            for _ in range(2):  # it stays to be told
+                answer = other.api.post("/reload")
+                assert answer["after_restart"] == ["replay"]
+                assert outcome(answer) == told(unchanged=["a"])
+            assert other.api.get("/proxies/a/state")["seed"] == before["seed"]
+            assert (exchange(client, b"UUUU") == b"UUUU") == (first is None)
+
+
 def test_the_log_level_changes_at_once(farm: Reloaded) -> None:
     farm.extra = "[vaurien]\nlog-level = error\n"
     farm.reload(farm.section("a"))

@@ -171,8 +171,10 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
     return rest, handlers
 
 
-def read(arguments: Sequence[str], drawn: int | None = None) -> tuple[argparse.Namespace, Settings]:
-    """The command line's flags, and the settings in force; `drawn` is the seed if none is given."""
+def read(
+    arguments: Sequence[str], running: Settings | None = None
+) -> tuple[argparse.Namespace, Settings]:
+    """The command line's flags, and the settings; see `resolve` for those that are `running`."""
     rest, handlers = split(arguments)
     made = parser()
     flags, unknown = made.parse_known_args(rest)
@@ -190,7 +192,7 @@ def read(arguments: Sequence[str], drawn: int | None = None) -> tuple[argparse.N
         for name in ("config", *(option.key for option in SETTINGS))
         if (value := getattr(flags, name.replace("-", "_"))) is not None
     }
-    settings = resolve(given, handlers, drawn=drawn)
+    settings = resolve(given, handlers, running=running)
     if flags.demo and settings.has_api:
         raise UsageError("--demo has no control API; leave --http and --toxiproxy away")
     return flags, settings
@@ -242,8 +244,10 @@ def say(line: str) -> None:
 class Run:
     """One run of the proxies: from the settings to the last line of the log."""
 
-    def __init__(self, settings: Settings, writer: QueueWriter, again: Callable[[int], Settings]):
-        """Build all and bind the API's addresses; `again` reads the settings anew, with a seed."""
+    def __init__(
+        self, settings: Settings, writer: QueueWriter, again: Callable[[Settings], Settings]
+    ):
+        """Build all and bind the API's addresses; `again` reads the settings anew, given these."""
         self.settings, self._writer, self._again = settings, writer, again
         observers: list[Callable[[Event], None]] = []
         if log.isEnabledFor(logging.INFO):
@@ -361,7 +365,7 @@ class Run:
 
     def reload(self) -> dict[str, list[str]]:
         """Read the files again, and be as they say; UsageError if that cannot be."""
-        settings = self._again(self.farm.seed)
+        settings = self._again(self.settings)
         changed = self.farm.reload(settings)
         before = self.settings
         names = [name for name in settings.values if settings[name] != before[name]]
@@ -437,8 +441,8 @@ def _run(arguments: Sequence[str]) -> int:
             return demo.run(settings)
         parent = flags.parent_fd
 
-        def again(seed: int) -> Settings:
-            return read(arguments, seed)[1]
+        def again(running: Settings) -> Settings:
+            return read(arguments, running)[1]
 
         return Run(settings, writer, again).until_signalled(parent)
     finally:
