@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import threading
@@ -15,7 +16,8 @@ import pytest
 
 from tests.control.farms import Farm, Http, connected, free_port, is_open, write
 from tests.control.test_native import Stream
-from tests.support import Backend, dial, echo, exchange, receive_all, wait_for
+from tests.laws.helpers import Names
+from tests.support import Backend, Program, dial, echo, exchange, receive_all, wait_for
 
 CALM = "100:dummy"
 
@@ -703,6 +705,51 @@ def test_a_hangup_without_a_file_changes_nothing(backend: Backend) -> None:
             assert outcome(answer) == told(unchanged=["default", "mine"])
             client.sendall(b"hello")
             assert client.recv(1)
+
+
+def ini(backend: Backend, name: str, local: str = "127.0.0.1:0", behavior: str = CALM) -> str:
+    return f"[proxy:{name}]\nlocal = {local}\ndistant = {backend.address}\nbehavior = {behavior}\n"
+
+
+def test_a_hangup_while_it_starts_is_put_off(backend: Backend, tmp_path: Path) -> None:
+    names, port = Names(tmp_path), free_port()
+    with names.hanging("slow.test", "127.0.0.1") as wait_reached:
+        first = ini(backend, "slow", "slow.test:0") + ini(backend, "gone", f"127.0.0.1:{port}")
+        file = write(tmp_path / "farm.ini", first)
+        program = Program("--config", file, env=names.env).spawn()
+        try:
+            wait_reached()
+            write(tmp_path / "farm.ini", ini(backend, "new"))
+            program.send_signal(signal.SIGHUP)
+            program.wait_log("reload: put off")
+            assert not program.output
+            with os.fdopen(os.open(tmp_path / "pipe", os.O_WRONLY)):
+                program.wait_log("reload: 1 created; 0 changed; 2 deleted")
+            assert not is_open(f"127.0.0.1:{port}")
+            assert program.stop() == 0
+        finally:
+            program.__exit__()
+
+
+@pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt"])
+def test_a_hangup_ends_nothing_whatever_goes_wrong(
+    error: str, backend: Backend, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from vaurien.handlers.delay import Delay\n"
+        "class Mine(Delay):\n"
+        f"    def __init__(self, settings, proxy): raise {error}\n"
+    )
+    file = write(tmp_path / "farm.ini", ini(backend, "a"))
+    with Program("--config", file, cwd=tmp_path) as program, connected(program.address) as client:
+        write(tmp_path / "farm.ini", ini(backend, "a", behavior="100:mine.Mine"))
+        program.send_signal(signal.SIGHUP)
+        program.wait_log("reload: nothing is changed: ")
+        assert exchange(client, b"hello") == b"hello"
+        write(tmp_path / "farm.ini", ini(backend, "a", behavior="10:error"))
+        program.send_signal(signal.SIGHUP)
+        program.wait_log("reload: 0 created; 1 changed")
+        assert program.stop() == 0
 
 
 def test_reloads_in_a_row_while_clients_come_and_go(farm: Reloaded) -> None:

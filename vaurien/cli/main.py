@@ -6,6 +6,13 @@ monkey-patches: here, and before anything else, so that a handler's ``time.sleep
 
 from __future__ import annotations
 
+import signal
+
+#: Which of these have come before there was anything that they could be for.
+_EARLY: set[int] = set()
+for _number in (signal.SIGHUP, signal.SIGUSR1):  # which end a process that does not take them
+    signal.signal(_number, lambda number, _: _EARLY.add(number))
+
 from gevent import monkey
 
 monkey.patch_all()
@@ -18,7 +25,6 @@ import json
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
 from collections import deque
@@ -259,6 +265,7 @@ class Run:
         self.farm = Farm(settings, observers, everything=settings["journal-all"])
         self._watchdog = Watchdog()
         self._stop = Event_()
+        self._started = False
         self._statsd: Statsd | None = None
         self._api: Service | None = None
         if settings.statsd is not None or settings.access is not None:
@@ -304,6 +311,9 @@ class Run:
             say("\n".join(self._places()))
         if parent is not None:
             gevent.spawn(self._watch_parent, parent)
+        self._started = True
+        if signal.SIGHUP in _EARLY:
+            gevent.spawn(self._hangup)
         self._stop.wait()
         if self._api is not None:
             self._api.stopping()
@@ -358,10 +368,16 @@ class Run:
         self._stop.set()
 
     def _hangup(self) -> None:
+        if not self._started:  # the name of an address may take its time
+            _EARLY.add(signal.SIGHUP)
+            log.info("reload: put off until all listen")
+            return
         try:
             self.reload()
         except VaurienError as error:
             log.error("reload: nothing is changed: %s", error)
+        except BaseException as error:  # of which gevent would make the end of the process
+            log.exception("reload: nothing is changed: %r", error)
 
     def reload(self) -> dict[str, list[str]]:
         """Read the files again, and be as they say; UsageError if that cannot be."""
