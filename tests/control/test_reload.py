@@ -752,6 +752,35 @@ def test_a_hangup_ends_nothing_whatever_goes_wrong(
         assert program.stop() == 0
 
 
+@pytest.mark.parametrize("ips", [("127.0.0.1",), ()])
+def test_what_was_read_last_is_in_force(
+    ips: tuple[str, ...], backend: Backend, tmp_path: Path
+) -> None:
+    names, path = Names(tmp_path), tmp_path / "farm.ini"
+    write(path, ini(backend, "a"))
+    answers: list[Any] = []
+    with Farm("--config", path, ready=1, env=names.env) as farm:
+
+        def reload() -> None:
+            connection = Http(farm.apis["http"])
+            connection.request("POST", "/reload")
+            answers.append(json.load(connection.getresponse()))
+            connection.close()
+
+        with names.hanging("slow.test", *ips) as wait_reached:
+            slow = ini(backend, "slow", "slow.test:0")
+            write(path, ini(backend, "a", behavior="100:error") + slow)
+            first = threading.Thread(target=reload)
+            first.start()
+            wait_reached()
+            write(path, ini(backend, "a", behavior="10:error"))
+            assert outcome(farm.api.post("/reload")) == told(changed=["a"])
+        first.join()
+        assert outcome(answers[0]) == told(unchanged=["a"])
+        assert list(farm.api.get("/proxies")) == ["a"]
+        assert farm.api.get("/proxies/a/state")["behavior"] == "10:error"
+
+
 def test_reloads_in_a_row_while_clients_come_and_go(farm: Reloaded) -> None:
     kept = farm.section("kept", toxics="latency latency=1")
     farm.reload(kept)

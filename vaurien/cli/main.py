@@ -29,6 +29,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import gevent
@@ -266,6 +267,8 @@ class Run:
         self._watchdog = Watchdog()
         self._stop = Event_()
         self._started = False
+        self._readings = 0  # how often the files were read again
+        self._in_force = 0  # which of these is in force
         self._statsd: Statsd | None = None
         self._api: Service | None = None
         if settings.statsd is not None or settings.access is not None:
@@ -380,9 +383,22 @@ class Run:
             log.exception("reload: nothing is changed: %r", error)
 
     def reload(self) -> dict[str, list[str]]:
-        """Read the files again, and be as they say; UsageError if that cannot be."""
-        settings = self._again(self.settings)
-        changed = self.farm.reload(settings)
+        """Read the files again, and be as they say; UsageError if that cannot be.
+
+        Others may come between while a name is resolved: if what was read later is in force by
+        then, the files are read once more.
+        """
+        while True:
+            self._readings += 1
+            number = self._readings
+            settings = self._again(self.settings)
+            try:
+                changed = self.farm.reload(settings, partial(self._refuse_stale, number))
+                break
+            except VaurienError:
+                if number > self._in_force:
+                    raise
+        self._in_force = number
         before = self.settings
         names = [name for name in settings.values if settings[name] != before[name]]
         live = {*settings.common, *_LIVE}
@@ -395,6 +411,10 @@ class Run:
         before.values.update({name: settings[name] for name in names if name not in late})
         log.info("reload: %s", "; ".join(f"{len(v)} {k}" for k, v in changed.items()))
         return {**changed, "after_restart": late}
+
+    def _refuse_stale(self, number: int) -> None:
+        if number < self._in_force:
+            raise UsageError("the files were read again meanwhile")
 
     def _tell(self) -> None:
         """Write the table of what handlers did."""
