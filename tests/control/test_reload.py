@@ -696,7 +696,7 @@ def test_a_hangup_without_an_api(backend: Backend, tmp_path: Path) -> None:
 
 def test_a_hangup_without_a_file_changes_nothing(backend: Backend) -> None:
     arguments = ("--distant", backend.address, "--local", "127.0.0.1:0")
-    with Farm(*arguments, "--behavior", "10:error", ready=1) as farm:
+    with Farm(*arguments, "--behavior", "10:noop", ready=1) as farm:
         farm.api.create("mine", backend)
         with connected(farm.proxies["default"]) as client:
             farm.send_signal(signal.SIGHUP)
