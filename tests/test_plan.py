@@ -360,3 +360,58 @@ def test_a_toxic_is_not_given_what_nothing_would_heed() -> None:
     for options in ({"after": 1}, {"times": 2}, {"every": 3}, {"clients": "10.0.0.0/8"}):
         with pytest.raises(UsageError, match=next(iter(options))):
             Toxic(specification("latency", **options))
+
+
+# What is the same
+
+
+class Thing:
+    """A value that says nothing of what it is equal to."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class Picky(Thing):
+    """One that cannot be compared, as an array cannot."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Things(BaseHandler):
+    """A handler with options of such types."""
+
+    name = "things"
+    options: Any = {
+        "thing": ("One", Thing, "x"),
+        "things": ("Several", lambda text: [Thing(word) for word in text.split()], "x y"),
+        "picky": ("Another", Picky, "x"),
+        "number": ("A number", float, 1),
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"thing": "a"}, {"things": "a b"}, {"picky": "a"}])
+def test_options_that_cannot_be_compared_are_what_was_written(options: dict[str, str]) -> None:
+    made = Specification("things", Things, options)
+    assert made == Specification("things", Things, options)
+    for word in ("thing", "things", "picky"):
+        assert made != Specification("things", Things, {**options, word: "other"})
+
+
+def test_options_that_can_be_compared_are_what_they_became() -> None:
+    assert Specification("things", Things, {"number": "1.0"}) == Specification(
+        "things", Things, {"number": 1}
+    )
+    assert Specification("things", Things, {"number": "2"}) != Specification(
+        "things", Things, {"number": "1"}
+    )
+
+
+def test_an_option_that_changes_leaves_what_was_written_of_the_others() -> None:
+    before = Specification("things", Things, {"thing": "a"})
+    changed = {"number": Raw("2", "here")}
+    assert before.with_options(changed) == before.with_options(changed)
+    assert before.with_options(changed) != Specification("things", Things).with_options(changed)

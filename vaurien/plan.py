@@ -71,13 +71,18 @@ class Specification:
 
     A plain mapping of options is converted and completed with the defaults; UsageError if it has a
     name that neither the class nor Vaurien declares, or a value that does not convert. The class's
-    own options are in `options`; of Vaurien's own, those that were given are in `given`.
+    own options are in `options`; of Vaurien's own, those that were given are in `given`. `written`
+    has what each was made of, by its name: what was given, or the default.
+
+    Two are equal if their options are. A value whose class has no comparison of its own, as a type
+    that somebody has written may make it, is judged by what was written.
     """
 
     name: str
     cls: type
     options: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Values):
@@ -88,6 +93,21 @@ class Specification:
             made = specify(self.name, self.cls, raws)
             object.__setattr__(self, "options", made.options)
             object.__setattr__(self, "given", made.given)
+            object.__setattr__(self, "written", made.written)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Specification):
+            return NotImplemented
+        mine, its = self.in_force, other.in_force
+        if (self.name, self.cls, mine.keys()) != (other.name, other.cls, its.keys()):
+            return False
+        for name, value in mine.items():
+            equal = _equal(value, its[name])
+            if equal is None and name in self.written and name in other.written:
+                equal = _equal(self.written[name], other.written[name])
+            if not equal:
+                return False
+        return True
 
     @property
     def is_flow(self) -> bool:
@@ -131,11 +151,24 @@ class Specification:
         names = {key(name): name for name in self.options}
         new = {names[word]: made.options[names[word]] for word in raws if word in names}
         values = Values({**self.options, **new})
-        return Specification(self.name, self.cls, values, {**self.given, **made.given})
+        given = {**self.given, **made.given}
+        written = {name: made.written[name] for name in (*new, *made.given)}
+        return Specification(self.name, self.cls, values, given, {**self.written, **written})
 
     def __str__(self) -> str:
         values = " ".join(f"{name}={show(value)}" for name, value in self.in_force.items())
         return f"{self.name} {values}".rstrip()
+
+
+def _equal(one: object, other: object) -> bool | None:
+    """Whether two values of an option are equal; None if their class cannot tell."""
+    try:
+        if one is other or one == other:
+            return True
+    except Exception:  # of a class that somebody else has written
+        return None
+    judge = next(cls for cls in type(one).__mro__ if "__eq__" in vars(cls))
+    return None if judge.__module__ == "builtins" else False  # which may be by identity
 
 
 def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
@@ -148,9 +181,10 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
     values = Values({option.name: option.get_default() for option in own.values()})
     given: dict[str, Any] = {}
     wheres: dict[str, str] = {}
+    written = {option.name: option.default for option in own.values()}
     for word, raw in raws.items():
         option = find({**own, **ours}, word, raw.where, f"option of {name}")
-        wheres[option.key] = raw.where
+        wheres[option.key], written[option.name] = raw.where, raw.value
         if option.key in own:
             values[option.name] = option.convert(raw.value, raw.where)
         else:
@@ -168,7 +202,7 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
         )
     if issubclass(cls, FlowHandler) and values.get("stream", "both") not in STREAMS:
         raise UsageError(f"{name}: {values['stream']!r} is no stream; streams: {STREAMS}")
-    return Specification(name, cls, values, given)
+    return Specification(name, cls, values, given, written)
 
 
 @dataclass(frozen=True)

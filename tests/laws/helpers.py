@@ -44,8 +44,8 @@ def say(*words):
 """
 
 #: A resolver for gevent (its setting GEVENT_RESOLVER) that looks names under .test up in a file:
-#: `NAME IP ...`, or `NAME hang PIPE`, which blocks the resolving thread until
-#: somebody opens the pipe.
+#: `NAME IP ...`, or `NAME hang PIPE IP ...`, which blocks the resolving thread until
+#: somebody opens the pipe; without an IP it fails then.
 RESOLVER = """
 import _socket
 import os
@@ -66,7 +66,9 @@ def answer(host, port, *rest, **more):
     if found[0] == "hang":
         with open(found[1] + ".hanging", "w"), open(found[1]):
             pass
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        found = found[2:]
+        if not found:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     return [
         (
             socket.AF_INET6 if ":" in ip else socket.AF_INET,
@@ -120,11 +122,14 @@ class Names:
         new.replace(self._file)
 
     @contextlib.contextmanager
-    def hanging(self, name: str) -> Iterator[Callable[[], object]]:
-        """Resolving `name` hangs; what is given waits until somebody does."""
+    def hanging(self, name: str, *ips: str) -> Iterator[Callable[[], object]]:
+        """Resolving `name` hangs until the end, when it stands for `ips`.
+
+        What is given waits until somebody does.
+        """
         pipe = self._directory / "pipe"
         os.mkfifo(pipe)
-        self.set(name, "hang", str(pipe))
+        self.set(name, "hang", str(pipe), *ips)
         hanging = Path(f"{pipe}.hanging")
         try:
             yield lambda: wait_for(hanging.exists, f"somebody resolves {name}")

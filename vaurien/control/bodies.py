@@ -168,7 +168,7 @@ def read_proxy(
     for toxic in given.get("toxics", []):
         fields(toxic, _NESTED)
         try:
-            toxics.append(read_toxic(toxic, catalog, toxics))
+            toxics.append(read_toxic(toxic, catalog, toxics, by_request))
         except AlreadyThere as error:
             raise UsageError(f"{error}: {error.name!r}") from None
     return Plan(
@@ -193,6 +193,16 @@ def refuse_paths(*places: Address | None) -> None:
                 f"{place}: unix sockets are for the configuration only, since a request may not"
                 " name a file; put it there, in a [proxy:NAME] section"
             )
+
+
+def behaviors(body: object, place: str) -> list[Raw]:
+    """What a proxy in a file picks from, as far as it can be told before all is checked."""
+    given = body if isinstance(body, dict) else {}
+    return [
+        Raw(given[name], f"{place}: {name}")
+        for name in ("behavior", "on_connect")
+        if isinstance(given.get(name), str)
+    ]
 
 
 def read_written(
@@ -292,7 +302,12 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
 
 
-def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic, ...]) -> Toxic:
+def read_toxic(
+    body: object,
+    catalog: Catalog,
+    others: list[Toxic] | tuple[Toxic, ...],
+    by_request: bool = True,
+) -> Toxic:
     """The toxic that a body describes; AlreadyThere if one of `others` has its name."""
     given = fields(body, TOXIC)
     stream = given.get("stream", "downstream")
@@ -314,7 +329,7 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
     for attribute in _standard(kind, cls) or ():
         options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
     with _as_bad():
-        catalog.check_request(kind, options)
+        catalog.check_values(kind, options, by_request)
         toxicity = _toxicity(given.get("toxicity", 1))
         return catalog.toxic(kind, name, stream, toxicity, options, "type")
 
@@ -324,7 +339,7 @@ def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     given = fields(body, TOXIC)
     options = _options(given.get("attributes", {}))
     with _as_bad():
-        catalog.check_request(toxic.type, options)
+        catalog.check_values(toxic.type, options)
         toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
         return catalog.toxic(
             toxic.type, toxic.name, toxic.stream, toxicity, options, "type", toxic.specification

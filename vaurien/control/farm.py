@@ -425,11 +425,14 @@ class Farm:
         wanted = plan.enabled if proxy is None else proxy.must_locate(plan)
         return wanted and plan.name not in targets
 
-    def reload(self, settings: Settings) -> dict[str, list[str]]:
+    def reload(
+        self, settings: Settings, check: Callable[[], None] = lambda: None
+    ) -> dict[str, list[str]]:
         """Be as `settings` say; proxies that requests have made stay. All of it, or nothing.
 
-        What does not differ is not touched. Answers with the names that were ``created``,
-        ``changed``, ``deleted`` and ``unchanged``.
+        What does not differ is not touched. `check` raises if it is not to be any more, once all
+        that may take time is done. Answers with the names that were ``created``, ``changed``,
+        ``deleted`` and ``unchanged``.
         """
         configured = {plan.name for plan in settings.plans}
         targets: dict[str, Target] = {}
@@ -460,6 +463,7 @@ class Farm:
             if [*map(_identity, now)] == [*map(_identity, before)]:
                 break
         self._refuse_if_stopping()
+        check()
         created = {name: built[name] for name in wanted if name not in self.proxies}
         given_up = [*deleted]
         for proxy in self:
