@@ -230,7 +230,8 @@ def resolve(
 
     catalog = Catalog(sections)
     settings = Settings(values, sources, catalog)
-    texts = _proxies(settings, raws, sections, bool(bodies))
+    served = (running or settings).has_api  # a reload begins and ends no API
+    texts = _proxies(settings, raws, sections, bool(bodies) or served)
     written = [proxy.raws.get(word) for proxy in texts for word in ("behavior", "on-connect")]
     written += [raw for body, place in bodies for raw in behaviors(body, place)]
     used = {
@@ -355,7 +356,7 @@ def _proxies(
             return given[word].where if word in given else f"{place} {word}"
 
         found.append(_Text(name, given, place))
-    if any(word in raws for word in _MAKES_DEFAULT) or not (found or others or settings.has_api):
+    if any(word in raws for word in _MAKES_DEFAULT) or not (found or others):
         own = {word: raw for word, raw in raws.items() if word in _PROXY and word != "seed"}
         found.insert(0, _Text(DEFAULT, own, settings.where))
     else:
