@@ -1,4 +1,4 @@
-"""``vaurien``: reads the command line, runs one proxy, ends it on a signal.
+"""``vaurien``: reads the command line, runs the proxies, ends them on a signal.
 
 Law: the one border where an error becomes a sentence and an exit code, and the only place that
 monkey-patches: here, and before anything else, so that a handler's ``time.sleep`` holds up nobody.
