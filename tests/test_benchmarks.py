@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from benchmarks import faults, report, streamer
-from benchmarks.__main__ import MEASURES, _able, _chosen
+from benchmarks.__main__ import BEGIN, END, MEASURES, README, RESULTS, _able, _chosen
 from benchmarks.measures import Effort, Measure, Round
 from benchmarks.peers import PEERS, ROOT, Fault, Launch, Subject
 from benchmarks.processes import Address, RunError, free_address, started
@@ -196,3 +196,9 @@ def test_measures_with_faults_have_a_table_of_their_own() -> None:
     titles = [line for line in report.docs(found).splitlines() if line.startswith(".. csv-table")]
     expected = ["Measured", "As a multiple of HAProxy", "With faults", "Targets"]
     assert titles == [f".. csv-table:: {title}" for title in expected]
+
+
+def test_the_table_of_the_readme_is_that_of_the_last_complete_run() -> None:
+    table = report.readme(json.loads(RESULTS.read_text())["rounds"])
+    assert f"{BEGIN}{table}{END}" in README.read_text()
+    assert table.count("\n") == len(report.FIGURES) + 4
