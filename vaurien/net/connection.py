@@ -544,7 +544,7 @@ class Flow:
             connection.reset_later()
 
     def drop(self) -> None:
-        """Forget what is held, and wake those who wait for it to go."""
+        """Forget what is held, and wake those who wait for it to go, or for more to come."""
         if self.held is not None:
             self.astray -= len(self.held)
             self.held = None
@@ -555,8 +555,9 @@ class Flow:
             self.alarm = None
         if self.writer is not None:
             self.writer.stop()
-        if self.empty is not None:
-            self.empty.set()
+        for waited in (self.empty, self.arrived):
+            if waited is not None:
+                waited.set()
 
     def rebind(self, source: _socket.socket, sink: _socket.socket) -> None:
         """The sockets' descriptors have moved to other objects."""

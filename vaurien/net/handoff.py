@@ -325,7 +325,10 @@ class HandlerSocket(gsocket.socket):
         return data
 
     def _wait_for_chain(self, flow: Flow) -> None:
-        """Wait until the chain lets something out: for the call, or the end."""
+        """Wait until the chain lets something out: for the call, or the end.
+
+        What it held may be dropped meanwhile: that is an end too.
+        """
         chain = flow.chain
         assert chain is not None
         while not chain.out:
@@ -337,6 +340,8 @@ class HandlerSocket(gsocket.socket):
             if not flow.arrived.wait(self.gettimeout()):
                 raise TimeoutError("timed out")
             self._call()
+            if flow.ended:
+                return
         data, _ = chain.take()
         if data is None:
             flow.ended = True
@@ -376,6 +381,8 @@ class HandlerSocket(gsocket.socket):
     def stop_waiting(self) -> None:
         """Wake a greenlet that still waits to read here though its call is over, with an error."""
         get_hub().cancel_wait(self._read_event, _returned())
+        if self._incoming.arrived is not None:
+            self._incoming.arrived.set()
 
     def makefile(self, *args: Any, **kwargs: Any) -> Any:
         self._claim()
