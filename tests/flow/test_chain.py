@@ -787,6 +787,42 @@ def test_a_stage_that_raises_is_named_by_its_key(
     assert isinstance(caught.value.__cause__, KeyError)
 
 
+class Raising(FlowHandler):
+    """Raises the given error at data, and when it is removed."""
+
+    name = "raising"
+    error: BaseException
+
+    def on(self, event: Event, now: float) -> Answers:
+        if isinstance(event, Data):
+            raise self.error
+        return [(0, event)]
+
+    def removed(self, now: float) -> Answers:
+        raise self.error
+
+
+def test_a_stage_that_exits_is_one_that_raises() -> None:
+    stage = Raising()
+    stage.error = SystemExit(3)
+    flow = Flow(stage)
+    with pytest.raises(HandlerRaised) as at_data:
+        flow.push(b"a")
+    with pytest.raises(HandlerRaised) as at_removal:
+        flow.remove(stage)
+    assert at_data.value.__cause__ is at_removal.value.__cause__ is stage.error
+
+
+def test_an_interrupt_is_no_error_of_the_stage_that_it_meets() -> None:
+    stage = Raising()
+    stage.error = KeyboardInterrupt()
+    flow = Flow(stage)
+    with pytest.raises(KeyboardInterrupt):
+        flow.push(b"a")
+    with pytest.raises(KeyboardInterrupt):
+        flow.remove(stage)
+
+
 def test_a_stage_that_raises_at_its_alarm_is_named_by_its_key() -> None:
     flow = Flow()
 

@@ -17,7 +17,7 @@ from itertools import count
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from vaurien.errors import HandlerRaised
+from vaurien.errors import RAISED, HandlerRaised
 from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Chain:
         self._renumber()
         try:
             last = [event for _, event in slot.stage.removed(now)]
-        except Exception as error:
+        except RAISED as error:
             raise HandlerRaised(slot.key) from error
         for event in last:
             self.held += len(event.data) + PIECE if type(event) is Data else 0
@@ -215,7 +215,7 @@ class Chain:
                     break
         except HandlerRaised:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise HandlerRaised(slot.key) from error
         if type(event) is Data and not kept:
             self.held -= len(event.data) + PIECE

@@ -23,7 +23,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
-from vaurien.errors import HandlerDeadlock
+from vaurien.errors import RAISED, HandlerDeadlock
 from vaurien.net.linger import ABORT, close, reset
 
 log = logging.getLogger("vaurien")
@@ -66,9 +66,13 @@ def _lend(connection: Connection) -> None:
 def report_exceptions() -> None:
     """Log what greenlets raise that nobody waits for, such as those that a handler spawns.
 
-    The hub's own way is to print it to standard error, which may block.
+    The hub's own way is to print it to standard error, which may block, and to let a SystemExit end
+    the process.
     """
-    get_hub().print_exception = _report  # type: ignore[assignment, method-assign]
+    hub = get_hub()
+    hub.print_exception = _report  # type: ignore[assignment, method-assign]
+    hub.NOT_ERROR = tuple(kind for kind in hub.NOT_ERROR if kind is not SystemExit)
+    hub.SYSTEM_ERROR = (KeyboardInterrupt,)
 
 
 def _report(
@@ -165,7 +169,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
             return
         try:
             self._returned(result)
-        except Exception:
+        except RAISED:
             connection.crashed()
 
     def _returned(self, result: object) -> None:

@@ -21,7 +21,7 @@ from gevent.server import StreamServer
 
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange
-from vaurien.errors import ListenError, Stopping
+from vaurien.errors import RAISED, ListenError, Stopping
 from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
@@ -399,7 +399,7 @@ class Server(StreamServer):
                 self._meet(connection)
             else:
                 connection.open()
-        except Exception:
+        except RAISED:
             connection.crashed()
 
     def _meet(self, connection: Connection) -> None:
@@ -472,9 +472,7 @@ class Server(StreamServer):
         if up is not None and down is not None:
             exchange.marks = (up.passed - n, down.passed)
         if self.observers and (handlers or self._everything):
-            event = Began(self.name, connection.number, number, _names(handlers))
-            for observer in self.observers:
-                observer(event)
+            self._tell(Began(self.name, connection.number, number, _names(handlers)))
         return exchange
 
     def over(self, connection: Connection, exchange: Exchange, end: str, n: int = 0) -> None:
@@ -510,8 +508,14 @@ class Server(StreamServer):
                 seconds,
                 end,
             )
-            for observer in self.observers:
+            self._tell(event)
+
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            try:
                 observer(event)
+            except SystemExit as error:  # the pump takes it for the end of the process
+                raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
 
     @property
     def alarms(self) -> Alarms:
@@ -601,7 +605,7 @@ class Server(StreamServer):
             if not connection.closed:
                 try:
                     action(connection)
-                except Exception:
+                except RAISED:
                     connection.crashed()
 
     # Changes
