@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.control.farms import write
 from tests.laws.helpers import (
     Acceptor,
     Names,
@@ -29,6 +30,7 @@ from tests.support import (
     proxy,
     receive,
     receive_all,
+    run,
     wait_for,
 )
 
@@ -167,6 +169,27 @@ def test_a_name_that_did_not_resolve_is_tried_again(tmp_path: Path) -> None:
         names.set("backend.test", "127.0.0.1")
         with vaurien.dial() as client:
             assert exchange(client, b"hello") == b"hello"
+
+
+@pytest.mark.parametrize(
+    ("local", "told"),
+    [
+        ("nowhere.test:1", "'nowhere.test:1' does not resolve (Name or service not known)"),
+        ("203.0.113.1:1", "cannot listen on 203.0.113.1:1: this machine has no such address"),
+    ],
+)
+def test_a_local_address_that_cannot_be_had_is_told_by_its_setting(
+    tmp_path: Path, local: str, told: str
+) -> None:
+    names = Names(tmp_path)
+    text = f"[proxy:p]\nlocal = {local}\ndistant = 127.0.0.1:1\n"
+    for arguments, setting in (
+        (("--local", local, "--distant", "127.0.0.1:1"), "--local"),
+        (("--config", write(tmp_path / "farm.ini", text)), "proxy 'p': local"),
+    ):
+        result = run(*arguments, env=names.env)
+        assert result.returncode == 1
+        assert f"vaurien: {setting}: {told}" in result.stderr
 
 
 COUNTING = """

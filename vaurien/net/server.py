@@ -210,8 +210,7 @@ class Server(StreamServer):
                 raise
 
     def _bind(self, plan: Plan, local: Address, target: Target) -> Bound:
-        what = "--local" if self.name == "default" else f"proxy {self.name!r}"
-        bound = Bound(local, target, what)
+        bound = Bound(local, target, plan.where)
         if not plan.goes_down:  # clients wait until the plan is in force
             bound.listen(plan.backlog)
         return bound
