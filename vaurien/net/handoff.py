@@ -385,8 +385,6 @@ class HandlerSocket(gsocket.socket):
     def stop_waiting(self) -> None:
         """Wake a greenlet that still waits to read here though its call is over, with an error."""
         get_hub().cancel_wait(self._read_event, _returned())
-        if self._incoming.arrived is not None:
-            self._incoming.arrived.set()
 
     def makefile(self, *args: Any, **kwargs: Any) -> Any:
         self._claim()

@@ -28,7 +28,7 @@ from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow, client_name
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
-from vaurien.net.listener import Bound
+from vaurien.net.listener import Bound, refused
 from vaurien.net.picks import NOBODY, Builder, Choice, Picked, Picks, staying
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.log import fields
@@ -155,7 +155,7 @@ class Server(StreamServer):
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
         self.picks: Picks | None = None
         self._look()
-        self._alarms: Alarms | None = None
+        self.alarms: Alarms  # of all flows; there since `bind`
         self._down: Picked | None = None  # of the plan
         self._was_down: Picked | None = None  # when last settled
         self._trouble = ""  # why it then could not listen, or keep its address
@@ -193,6 +193,10 @@ class Server(StreamServer):
         if self.stopped:
             raise Stopping("Vaurien is stopping; nothing is begun any more")
         own = self._bound
+        try:
+            self.alarms = Alarms.of_loop()
+        except OSError as error:  # no descriptor left
+            raise refused(error, plan.local, plan.where, "timerfd_create") from None
         if target is None:
             assert own is not None
             return self._bind(plan, own.address, own.target)
@@ -517,13 +521,6 @@ class Server(StreamServer):
                 raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
 
     @property
-    def alarms(self) -> Alarms:
-        """The alarms of all flows."""
-        if self._alarms is None:
-            self._alarms = Alarms()
-        return self._alarms
-
-    @property
     def stats(self) -> dict[str, Stats]:
         """What each handler did: those of the behavior, those of on-connect, the toxics."""
         pinned = {f"toxic {name}": pin.picked.stats for name, pin in self.toxics.items()}
@@ -669,7 +666,6 @@ class Server(StreamServer):
         self._stop_sweeper()
         self._unlisten()
         self.end_all("dropped")
-        self._close_alarms()
 
     def end_all(self, why: str, how: str = "fin") -> int:
         """End all connections, by FIN or by ``reset``; how many there were."""
@@ -789,13 +785,7 @@ class Server(StreamServer):
         until = monotonic() + LINGER + _LOOK
         while self.connections and monotonic() < until:
             gevent.sleep(_LOOK)
-        self._close_alarms()
         return len(left)
-
-    def _close_alarms(self) -> None:
-        if self._alarms is not None:
-            self._alarms.close()
-            self._alarms = None
 
 
 def _buffer() -> memoryview:
