@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.control.farms import write
+from tests.control.farms import Farm, write
 from tests.laws.helpers import (
     Acceptor,
     Names,
@@ -169,6 +169,28 @@ def test_a_name_that_did_not_resolve_is_tried_again(tmp_path: Path) -> None:
         names.set("backend.test", "127.0.0.1")
         with vaurien.dial() as client:
             assert exchange(client, b"hello") == b"hello"
+
+
+def test_names_that_hang_hold_up_those_only_who_wait_for_them(tmp_path: Path) -> None:
+    # more of them than gevent's pool has threads
+    names = Names(tmp_path)
+    slow = [f"slow{n}.test" for n in range(12)]
+    with Backend(echo) as backend, names.hanging(slow[0], others=slow[1:]) as all_hang:
+        proxies = {f"p{n}": f"{name}:80" for n, name in enumerate(slow)}
+        proxies["good"] = f"localhost:{backend.port}"
+        text = "".join(
+            f"[proxy:{name}]\nlocal = localhost:0\ndistant = {distant}\n"
+            for name, distant in proxies.items()
+        )
+        config = write(tmp_path / "farm.ini", text)
+        with Farm("--config", config, env=names.env, ready=len(proxies)) as farm:
+            all_hang()
+            new = {"name": "new", "listen": "localhost:0", "upstream": f"localhost:{backend.port}"}
+            farm.api.ask("POST", "/proxies", new, 201)
+            for name in ("good", "new"):
+                with dial(farm.api.get(f"/proxies/{name}")["listen"]) as client:
+                    assert exchange(client, b"hello") == b"hello"
+            assert farm.stop() == 0  # though they still hang
 
 
 @pytest.mark.parametrize(
