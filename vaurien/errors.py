@@ -10,6 +10,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+#: What users' code may raise that is an error of its own and no more: a handler that calls
+#: ``sys.exit`` ends its connection, not the process.
+RAISED = (Exception, SystemExit)
+
 
 class VaurienError(Exception):
     """Anything that Vaurien refuses or fails to do, with a sentence for the user."""

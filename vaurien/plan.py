@@ -408,6 +408,11 @@ class Plan:
         check_connect(self.on_connect, self.specifications, "on_connect", replayed)
 
     @property
+    def where(self) -> str:
+        """The setting that says where it listens, for messages."""
+        return "--local" if self.name == "default" else f"proxy {self.name!r}: local"
+
+    @property
     def is_quiet(self) -> bool:
         """True when nothing but dummy can ever be picked, so that no draw is needed."""
         if self.decisions is not None:

@@ -131,7 +131,9 @@ class Proxy:
         `target` is where the plan's local address is; without it, it is resolved here.
         """
         if self.plan.enabled:
-            self._server.listen(self._server.bind(self.plan, target or locate(self.plan.local)))
+            self._server.listen(
+                self._server.bind(self.plan, target or locate(self.plan.local, self.plan.where))
+            )
 
     def enable(self, target: Target | None = None) -> None:
         """Listen, where it last did; ListenError if the address cannot be had."""
@@ -161,7 +163,7 @@ class Proxy:
         while True:
             before = self.plan
             if target is None and self.must_locate(plan):
-                target = locate(plan.local)
+                target = locate(plan.local, plan.where)
             change = self.prepare(plan, build)
             if self.plan is before:
                 break

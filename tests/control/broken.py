@@ -20,6 +20,15 @@ class Broken:
         raise AssertionError("it was never made")
 
 
+class Exits(Broken):
+    """Ends the program when it is made, or would like to."""
+
+    name = "exits"
+
+    def __init__(self, settings: object = None, proxy: object = None) -> None:
+        raise SystemExit("no luck")
+
+
 class Thing:
     """What an option becomes; it does not say what it is equal to."""
 

@@ -524,12 +524,13 @@ def test_a_file_that_is_gone_changes_nothing(farm: Reloaded) -> None:
     farm.write()
 
 
-def test_a_handler_that_cannot_be_built_changes_nothing(farm: Reloaded) -> None:
+@pytest.mark.parametrize("cls", ["Broken", "Exits"])
+def test_a_handler_that_cannot_be_built_changes_nothing(farm: Reloaded, cls: str) -> None:
     farm.reload(farm.section("a"))
-    farm.extra = "[handler:broken]\ncallable = tests.control.broken.Broken\n"
+    farm.extra = f"[handler:{cls.lower()}]\ncallable = tests.control.broken.{cls}\n"
     before = farm.names()
-    sentence = farm.refused(farm.section("b"), farm.section("a", behavior="20:broken"))
-    assert "no luck" in sentence and "broken" in sentence
+    sentence = farm.refused(farm.section("b"), farm.section("a", behavior=f"20:{cls.lower()}"))
+    assert "no luck" in sentence and cls.lower() in sentence
     assert farm.names() == before
     with connected(farm.address("a")):
         pass

@@ -19,7 +19,7 @@ from vaurien.net.listener import Bound, locate
 
 def bound(text: str) -> Bound:
     local = parse(text, "--local")
-    return Bound(local, locate(local))
+    return Bound(local, locate(local, "--local"), "--local")
 
 
 def taken(one: Bound, host: str = "127.0.0.1") -> bool:

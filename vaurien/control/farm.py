@@ -154,7 +154,7 @@ class Farm:
         `made` is one that has been built for that plan, and is not used yet.
         """
         self._refuse_doubled(plan.name)
-        target = locate(plan.local) if plan.enabled else None
+        target = locate(plan.local, plan.where) if plan.enabled else None
         proxy = made or self._build(plan)
         self._refuse_doubled(plan.name)  # another may have been quicker
         proxy.start(target)
@@ -210,7 +210,9 @@ class Farm:
     def _populate_there(self, proxy: Proxy, entry: Entry, build: Builder) -> Proxy:
         wanted, target = entry.plan, None
         if not _is_there(proxy, wanted):
-            target = locate(replace(wanted.local, port=wanted.local.port or proxy.address.port))
+            target = locate(
+                replace(wanted.local, port=wanted.local.port or proxy.address.port), wanted.where
+            )
 
         def changed(plan: Plan) -> Plan:
             same = _is_there(proxy, wanted) if target is None else proxy.is_at(target)
@@ -281,7 +283,7 @@ class Farm:
             if plan.enabled and (plan.local != before.local or not before.enabled):
                 self._refuse_if_stopping()
             if proxy.must_locate(plan) and (found is None or found[0] != plan.local):
-                found = plan.local, locate(plan.local)
+                found = plan.local, locate(plan.local, plan.where)
             if plan.distant.leads_to(plan.local if plan.local != before.local else proxy.address):
                 raise UsageError(f"upstream: {plan.distant} is where {proxy.name!r} listens itself")
             change = proxy.prepare(plan, build)
@@ -444,7 +446,7 @@ class Farm:
             wanted = {plan.name: plan for plan in settings.plans}
             for plan in settings.plans:
                 if self._is_away(plan, targets):
-                    targets[plan.name] = locate(plan.local)
+                    targets[plan.name] = locate(plan.local, plan.where)
                 if plan.name not in self.proxies and plan.name not in built:
                     built[plan.name] = self._build(plan)
             others = [proxy for proxy, _ in before if proxy.name not in wanted]

@@ -176,7 +176,7 @@ class HttpServer:
 
     def __init__(self, local: Address, what: str) -> None:
         """Bind; ListenError, naming the setting `what`, if the address cannot be had."""
-        self._bound = Bound(local, locate(local), what)
+        self._bound = Bound(local, locate(local, what), what)
         self._server: Any = None
 
     @property

@@ -23,8 +23,8 @@ from vaurien.net.dial import Target, literal, resolve
 RESOLVE = 5.0  # seconds that the resolution of a local name may take
 
 
-def locate(local: Address) -> Target:
-    """The socket address of `local`, its name resolved; ListenError if it has none.
+def locate(local: Address, what: str) -> Target:
+    """The socket address of `local`, its name resolved; ListenError, naming `what`, if it has none.
 
     Blocks the calling greenlet, not the loop, for `RESOLVE` seconds at most.
     """
@@ -37,7 +37,7 @@ def locate(local: Address) -> Target:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ListenError(
-            f"--local: {str(local)!r} does not resolve ({reason}); give an address of this machine",
+            f"{what}: {str(local)!r} does not resolve ({reason}); give an address of this machine",
             local,
             f"lookup {local.host}: {reason}",
         ) from None
@@ -47,13 +47,13 @@ class Bound:
     """A socket that is bound, and listens if told to; for a unix socket, its file too.
 
     Nobody else can bind its address, though it may not listen yet. `what` begins the message of a
-    ListenError: the setting, or whose address it is.
+    ListenError: the setting that says where.
     """
 
     #: The files of all that are open: one that does not listen looks as if it were stale.
     _files: ClassVar[set[tuple[int, int]]] = set()
 
-    def __init__(self, local: Address, target: Target, what: str = "--local") -> None:
+    def __init__(self, local: Address, target: Target, what: str) -> None:
         self._what, self._path = what, local.path
         self._file: tuple[int, int] | None = None
         family, sockaddr = target
@@ -67,7 +67,7 @@ class Bound:
         except OSError as error:
             if call == "bind":
                 self.sock.close()
-            raise _refused(error, local, what, call) from None
+            raise refused(error, local, what, call) from None
         if local.path:
             self.address = local
         else:
@@ -111,7 +111,7 @@ class Bound:
             self.sock.listen(backlog)
         except OSError as error:
             self.close()
-            raise _refused(error, self.address, self._what, "listen") from None
+            raise refused(error, self.address, self._what, "listen") from None
 
     @property
     def held(self) -> bool:
@@ -164,7 +164,7 @@ class Bound:
         )
 
 
-def _refused(error: OSError, local: Address, what: str, call: str) -> ListenError:
+def refused(error: OSError, local: Address, what: str, call: str) -> ListenError:
     """What the system said, and the way out."""
     ways = {
         errno.EADDRINUSE: "another program listens there; choose another port, or 0 for a free one",

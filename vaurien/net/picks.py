@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Dice, cuts
-from vaurien.errors import UsageError
+from vaurien.errors import RAISED, UsageError
 from vaurien.handlers.flow import Draws, FlowHandler
 from vaurien.observe.summary import Stats
 from vaurien.options import Values
@@ -264,7 +264,7 @@ def _build(spec: Specification, proxy: object) -> Any:
     """The instance of a socket handler, or of one that meets clients."""
     try:
         return spec.cls(Values(spec.options), proxy)
-    except Exception as error:
+    except RAISED as error:
         raise UsageError(
             f"handler {spec.name!r}: {spec.cls.__qualname__}(settings, proxy) raised"
             f" {type(error).__name__}: {error}"

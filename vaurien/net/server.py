@@ -21,14 +21,14 @@ from gevent.server import StreamServer
 
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange
-from vaurien.errors import ListenError, Stopping
+from vaurien.errors import RAISED, ListenError, Stopping
 from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow, client_name
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
-from vaurien.net.listener import Bound
+from vaurien.net.listener import Bound, refused
 from vaurien.net.picks import NOBODY, Builder, Choice, Picked, Picks, staying
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.log import fields
@@ -155,7 +155,7 @@ class Server(StreamServer):
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
         self.picks: Picks | None = None
         self._look()
-        self._alarms: Alarms | None = None
+        self.alarms: Alarms  # of all flows; there since `bind`
         self._down: Picked | None = None  # of the plan
         self._was_down: Picked | None = None  # when last settled
         self._trouble = ""  # why it then could not listen, or keep its address
@@ -193,6 +193,10 @@ class Server(StreamServer):
         if self.stopped:
             raise Stopping("Vaurien is stopping; nothing is begun any more")
         own = self._bound
+        try:
+            self.alarms = Alarms.of_loop()
+        except OSError as error:  # no descriptor left
+            raise refused(error, plan.local, plan.where, "timerfd_create") from None
         if target is None:
             assert own is not None
             return self._bind(plan, own.address, own.target)
@@ -210,8 +214,7 @@ class Server(StreamServer):
                 raise
 
     def _bind(self, plan: Plan, local: Address, target: Target) -> Bound:
-        what = "--local" if self.name == "default" else f"proxy {self.name!r}"
-        bound = Bound(local, target, what)
+        bound = Bound(local, target, plan.where)
         if not plan.goes_down:  # clients wait until the plan is in force
             bound.listen(plan.backlog)
         return bound
@@ -399,7 +402,7 @@ class Server(StreamServer):
                 self._meet(connection)
             else:
                 connection.open()
-        except Exception:
+        except RAISED:
             connection.crashed()
 
     def _meet(self, connection: Connection) -> None:
@@ -472,9 +475,7 @@ class Server(StreamServer):
         if up is not None and down is not None:
             exchange.marks = (up.passed - n, down.passed)
         if self.observers and (handlers or self._everything):
-            event = Began(self.name, connection.number, number, _names(handlers))
-            for observer in self.observers:
-                observer(event)
+            self._tell(Began(self.name, connection.number, number, _names(handlers)))
         return exchange
 
     def over(self, connection: Connection, exchange: Exchange, end: str, n: int = 0) -> None:
@@ -510,15 +511,14 @@ class Server(StreamServer):
                 seconds,
                 end,
             )
-            for observer in self.observers:
-                observer(event)
+            self._tell(event)
 
-    @property
-    def alarms(self) -> Alarms:
-        """The alarms of all flows."""
-        if self._alarms is None:
-            self._alarms = Alarms()
-        return self._alarms
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            try:
+                observer(event)
+            except SystemExit as error:  # the pump takes it for the end of the process
+                raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
 
     @property
     def stats(self) -> dict[str, Stats]:
@@ -601,7 +601,7 @@ class Server(StreamServer):
             if not connection.closed:
                 try:
                     action(connection)
-                except Exception:
+                except RAISED:
                     connection.crashed()
 
     # Changes
@@ -666,7 +666,6 @@ class Server(StreamServer):
         self._stop_sweeper()
         self._unlisten()
         self.end_all("dropped")
-        self._close_alarms()
 
     def end_all(self, why: str, how: str = "fin") -> int:
         """End all connections, by FIN or by ``reset``; how many there were."""
@@ -786,13 +785,7 @@ class Server(StreamServer):
         until = monotonic() + LINGER + _LOOK
         while self.connections and monotonic() < until:
             gevent.sleep(_LOOK)
-        self._close_alarms()
         return len(left)
-
-    def _close_alarms(self) -> None:
-        if self._alarms is not None:
-            self._alarms.close()
-            self._alarms = None
 
 
 def _buffer() -> memoryview:
