@@ -30,7 +30,7 @@ from gevent.event import Event as Event_
 
 import vaurien
 from vaurien.control.farm import Farm
-from vaurien.errors import UsageError, VaurienError, nearest
+from vaurien.errors import UsageError, VaurienError, many, nearest
 from vaurien.handlers import registry
 from vaurien.net.handoff import report_exceptions
 from vaurien.net.spin import Spin
@@ -307,7 +307,7 @@ class Run:
             log.info("%s: stopping, %d open of %s", proxy.name, proxy.connections, proxy.counters)
         for name, cut in farm.stop(settings["drain"]).items():
             if cut:
-                log.warning("%s: %d connections were ended after %g s", name, cut,
+                log.warning("%s: %s ended after %g s", name, many(cut, "connection", "was", "were"),
                             settings["drain"])  # fmt: skip
         if self._api is not None:
             self._api.stop()
