@@ -18,12 +18,15 @@ import json
 import logging
 import os
 import resource
+import select
 import signal
 import socket
+import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from socket import SO_PEERCRED
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gevent
 from gevent.event import Event as Event_
@@ -190,7 +193,9 @@ def read(arguments: Sequence[str], drawn: int | None = None) -> tuple[argparse.N
         for name in ("config", *(option.key for option in SETTINGS))
         if (value := getattr(flags, name.replace("-", "_"))) is not None
     }
-    settings = resolve(given, handlers, drawn=drawn)
+    # Whoever starts Vaurien for himself asks it for its port.
+    defaults = {} if flags.parent_fd is None else {"http-port": 0}
+    settings = resolve(given, handlers, drawn=drawn, defaults=defaults)
     if flags.demo and settings.has_api:
         raise UsageError("--demo has no control API; leave --http and --toxiproxy away")
     return flags, settings
@@ -232,6 +237,27 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
         log.debug("the limit of open files stays at %d", soft)
+
+
+def wait_for_end(parent: socket.socket) -> None:
+    """Wait until the process that made this pair of sockets is gone, or its end is closed.
+
+    The other end may be open in what that process has forked off, so that its closing is not all.
+    """
+    watched: list[Any] = [parent]
+    with contextlib.ExitStack() as stack:
+        pid, _, _ = struct.unpack("3i", parent.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
+        try:
+            watched.append(os.pidfd_open(pid))
+            stack.callback(os.close, watched[-1])
+        except ProcessLookupError:
+            return
+        except OSError:
+            pass  # an old system, or a sandbox; then it is left to the socket
+        while True:
+            ready, _, _ = select.select(watched, [], [])
+            if ready != [parent] or not parent.recv(1024):
+                return
 
 
 def say(line: str) -> None:
@@ -343,12 +369,12 @@ class Run:
             "pid": os.getpid(),
             "proxies": {p.name: str(p.address) for p in self.farm if p.enabled},
             **{name: str(addresses[name]) if name in addresses else None for name in _NAMES},
+            "token": self.settings.access.token if self.settings.access is not None else None,
         }
         try:
             with socket.socket(fileno=descriptor) as parent:
                 parent.sendall(json.dumps(ready).encode() + b"\n")
-                while parent.recv(1024):
-                    pass
+                wait_for_end(parent)
         except OSError:
             pass  # gone as well
         self._stop.set()
