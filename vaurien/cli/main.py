@@ -32,6 +32,7 @@ import gevent
 from gevent.event import Event as Event_
 
 import vaurien
+from vaurien.cli.entry import INTERRUPTED
 from vaurien.control.farm import Farm
 from vaurien.errors import UsageError, VaurienError, many, nearest
 from vaurien.handlers import registry
@@ -98,6 +99,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message.removesuffix("\n"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -473,8 +477,8 @@ def _run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage, `NEVER_FIRED`."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))  # until there is something to drain
+    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until there is something to drain
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # for handlers by dotted path
     try:
