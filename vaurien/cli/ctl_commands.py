@@ -136,13 +136,13 @@ def list_handlers(ask: Ask) -> None:
             )
             for o in found[0]["options"]
         ]
-        _tell(ask.output, found[0], header, rows)
+        _tell(ask.output, found[0], header, rows, prose=True)
         return
     summaries = [(one["name"], one["kind"], _plain(one["summary"])) for one in handlers]
     if not ask.output.as_json:
         presets = ask.client.list_presets()
         summaries += [(one["name"], "preset", _plain(one["summary"])) for one in presets]
-    _tell(ask.output, handlers, ("name", "kind", "summary"), summaries)
+    _tell(ask.output, handlers, ("name", "kind", "summary"), summaries, prose=True)
 
 
 def behavior(ask: Ask) -> None:
@@ -287,12 +287,14 @@ def wait(ask: Ask) -> None:
 # Rows
 
 
-def _tell(output: Output, answer: Any, header: Sequence[str], rows: Iterable[Any]) -> None:
-    """What a command has to tell: the API's answer, or rows made of it."""
+def _tell(
+    output: Output, answer: Any, header: Sequence[str], rows: Iterable[Any], prose: bool = False
+) -> None:
+    """What a command has to tell: the API's answer, or rows made of it, `prose` last."""
     if output.as_json:
         output.json(answer)
     else:
-        output.table(header, rows)
+        output.table(header, rows, prose)
 
 
 def _proxy_row(state: Json) -> tuple[object, ...]:
