@@ -477,12 +477,15 @@ def _run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage, `NEVER_FIRED`."""
-    signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))  # until there is something to drain
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Until there is something to drain; what was to print something has not done so.
+    unfinished = INTERRUPTED if {"--check", "--demo", "--list-handlers"} & {*arguments} else 0
+    signal.signal(signal.SIGINT, lambda *_: os._exit(unfinished))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # for handlers by dotted path
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return _run(arguments)
     except VaurienError as error:
         print(f"vaurien: {error}", file=sys.stderr)
         return error.exit_code
