@@ -57,6 +57,7 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
     "ttl": _NUMBER,
 }
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
+_NEW = {**TOXIC, "defaults": (bool,)}
 _CALLED = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number"}
 _BAD = "bad request body"
 
@@ -308,8 +309,11 @@ def read_toxic(
     others: list[Toxic] | tuple[Toxic, ...],
     by_request: bool = True,
 ) -> Toxic:
-    """The toxic that a body describes; AlreadyThere if one of `others` has its name."""
-    given = fields(body, TOXIC)
+    """The toxic that a body describes; AlreadyThere if one of `others` has its name.
+
+    Toxiproxy's attributes that are not given are 0, unless it asks for our own defaults.
+    """
+    given = fields(body, _NEW)
     stream = given.get("stream", "downstream")
     if stream.lower() not in STREAMS:
         raise Worded(
@@ -326,8 +330,9 @@ def read_toxic(
     if any(other.name == name for other in others):
         raise AlreadyThere("toxic already exists", name)
     options = _options(given.get("attributes", {}))
-    for attribute in _standard(kind, cls) or ():
-        options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
+    if not given.get("defaults"):
+        for attribute in _standard(kind, cls) or ():
+            options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
     with _as_bad():
         catalog.check_values(kind, options, by_request)
         toxicity = _toxicity(given.get("toxicity", 1))
