@@ -355,14 +355,13 @@ def test_r3_one_slow_dial_holds_up_no_other_client(shared: Served) -> None:
         wait_for(lambda: proxy.state["connections"] == 1, "it dials")
         fillers[-1].close()  # it would connect in the end
         listener.settimeout(PATIENCE)
-        start = time.monotonic()
         accepted = [stack.enter_context(listener.accept()[0]) for _ in fillers[:-1]]
         assert accepted
         quick = stack.enter_context(proxy.dial())
         quick.sendall(b"quick")
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(PATIENCE)
-        assert receive(server, 5) == b"quick" or time.monotonic() - start > 0.9
+        assert receive(server, 5) == b"quick", "it waited for the slow one, whose SYN comes again"
 
 
 def test_r4_who_half_closes_gets_the_whole_reply_whatever_changes_meanwhile(
