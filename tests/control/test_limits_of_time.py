@@ -38,7 +38,7 @@ def backend() -> Iterator[Backend]:
 
 def service_of(farm: Farm, **arguments: str) -> Service:
     """An API of `farm` in this loop."""
-    access = resolved(http="yes", http_port="0", **arguments).access
+    access = resolved(http="yes", http_port="0", flags=arguments).access
     assert access is not None
     return Service(farm, access, lambda: (b"", ""), dict)
 

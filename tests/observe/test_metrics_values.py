@@ -54,6 +54,10 @@ SECTION = "[proxy:{0}]\nlocal = 127.0.0.1:0\ndistant = {1}\nbehavior = 100:{2}\n
 class Noisy(Farm):
     """One whose log is full of the faults that are wanted."""
 
+    def __enter__(self) -> Noisy:
+        super().__enter__()
+        return self
+
     def __exit__(self, *error: object) -> None:
         super().__exit__(AssertionError, *error)
 
