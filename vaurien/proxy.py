@@ -219,7 +219,8 @@ class Change:
         """Have the address where the plan listens; ListenError if it cannot be had."""
         server, plan = self._server, self._plan
         self._moved = plan.local != self._proxy.plan.local and not (target and server.is_at(target))
-        if plan.enabled and (self._moved or not server.in_place):
+        listens = server.enabled or server.stopped or not self._proxy.plan.enabled  # or is to start
+        if plan.enabled and listens and (self._moved or not server.in_place):
             known = server.located and not self._moved
             self._bound = server.bind(plan, None if known else target)
 

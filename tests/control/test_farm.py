@@ -138,6 +138,18 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> Event:
 # Making and ending
 
 
+def test_a_proxy_that_is_changed_before_it_is_started_does_not_listen_for_it(
+    farm: Farm, backend: Backend
+) -> None:
+    proxy = Proxy(plan(backend, local="127.0.0.1:1"))
+    proxy.change(replace(proxy.plan, local=parse_local(f"127.0.0.1:{free_port()}")))
+    proxy.add_toxic(toxic(farm))
+    assert is_closed(str(proxy.plan.local))
+    proxy.start()
+    assert serves(proxy)
+    proxy.disable()
+
+
 def test_a_proxy_serves_when_create_returns_and_is_gone_when_delete_does(
     farm: Farm, backend: Backend
 ) -> None:

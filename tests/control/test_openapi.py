@@ -85,6 +85,7 @@ WHOLE: dict[str, dict[str, Any]] = {
         "listen": "127.0.0.1:0",
         "upstream": "127.0.0.1:6380",
         "enabled": True,
+        "toxics": [],
     },
     "NewToxic": {
         "type": "latency",
