@@ -94,6 +94,7 @@ WHOLE: dict[str, dict[str, Any]] = {
         "toxicity": 0.5,
         "ttl": 60,
         "attributes": {"latency": 100},
+        "defaults": True,
     },
     "ChangedToxic": {
         "name": "latency_downstream",
