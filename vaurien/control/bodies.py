@@ -7,7 +7,8 @@ words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,6 +34,8 @@ STANDARD: Mapping[str, tuple[str, ...]] = {
 }
 
 NAME = 255  # characters of a name at most, so that it fits into a path
+PROXIES = 10_000  # in one list at most
+TOXICS = 200  # of one proxy at most: each is looked at on every new connection
 
 #: The fields of a body, with the types that they may have; null stands for a field left away.
 _TEXT, _NUMBER = (str,), (int, float)
@@ -90,8 +93,8 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names are each given once."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is given twice")
+        counted = Counter(name for name, _ in pairs)
+        raise ValueError(f"{next(n for n in counted if counted[n] > 1)!r} is given twice")
     return found
 
 
@@ -164,13 +167,16 @@ def read_proxy(
         meeting = behavior.parse(given["on_connect"], f"{before}on_connect")
     if given.get("protocol", "tcp") != "tcp":
         raise UsageError(f"{before}protocol: {given['protocol']!r} is no protocol; there is tcp")
-    toxics: list[Toxic] = []
-    for toxic in given.get("toxics", []):
-        fields(toxic, _NESTED)
+    toxics: dict[str, Toxic] = {}
+    if len(given.get("toxics", [])) > TOXICS:
+        raise UsageError(f"{before}toxics: {_too_many_toxics(len(given['toxics']))}")
+    for one in given.get("toxics", []):
+        fields(one, _NESTED)
         try:
-            toxics.append(read_toxic(toxic, catalog, toxics))
+            toxic = read_toxic(one, catalog, toxics)
         except AlreadyThere as error:
             raise UsageError(f"{error}: {error.name!r}") from None
+        toxics[toxic.name] = toxic
     return Plan(
         local=local,
         distant=distant,
@@ -180,7 +186,7 @@ def read_proxy(
         name=given["name"],
         enabled=given.get("enabled", True),
         on_connect=meeting,
-        toxics=tuple(toxics),
+        toxics=tuple(toxics.values()),
         **common,
     )
 
@@ -292,8 +298,12 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
 
 
-def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic, ...]) -> Toxic:
-    """The toxic that a body describes; AlreadyThere if one of `others` has its name."""
+def _too_many_toxics(n: int) -> str:
+    return f"{n:,} toxics are more than a proxy can have; give {TOXICS:,} at most"
+
+
+def read_toxic(body: object, catalog: Catalog, others: Collection[str]) -> Toxic:
+    """The toxic that a body describes; AlreadyThere if `others`, which are names, has its own."""
     given = fields(body, TOXIC)
     stream = given.get("stream", "downstream")
     if stream.lower() not in STREAMS:
@@ -308,8 +318,10 @@ def read_toxic(body: object, catalog: Catalog, others: list[Toxic] | tuple[Toxic
         raise Worded("invalid toxic type", f"{kind!r}; {nearest(kind, flows, 'types')}")
     name = given.get("name") or f"{kind}_{stream}"
     _check(name, "name", "toxic")
-    if any(other.name == name for other in others):
+    if name in others:
         raise AlreadyThere("toxic already exists", name)
+    if len(others) >= TOXICS:
+        raise UsageError(_too_many_toxics(len(others) + 1))
     options = _options(given.get("attributes", {}))
     for attribute in _standard(kind, cls) or ():
         options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import falcon
+import gevent
 
 import vaurien
 from vaurien import address
@@ -98,15 +99,20 @@ class Populate(_Resource):
         found = load(req.bounded_stream.read())
         if not isinstance(found, list):
             raise bad("it is not a list of proxies")
+        if len(found) > bodies.PROXIES:
+            raise bad(f"it has {len(found):,} proxies; give {bodies.PROXIES:,} at a time at most")
         wanted: list[tuple[Plan, list[str], float | None]] = []
+        names: set[str] = set()
         for number, body in enumerate(found, 1):
+            gevent.sleep(0)  # others go on while a long list is read
             place = f"proxy {number}"
             try:
                 plan = self.read_proxy(body, place)
             except UsageError as error:
                 raise error if place in str(error) else UsageError(f"{error} at {place}") from None
-            if any(plan.name == other.name for other, *_ in wanted):
+            if plan.name in names:
                 raise bad(f"proxy {number} has the name of another, {plan.name!r}")
+            names.add(plan.name)
             wanted.append(
                 (plan, [key for key, value in body.items() if value is not None], ttl_of(body))
             )
@@ -114,6 +120,7 @@ class Populate(_Resource):
         try:
             for plan, given, ttl in wanted:
                 made.append(self.farm.populate(plan, given, ttl))
+                gevent.sleep(0)  # each is an operation of its own
         except VaurienError as error:
             if isinstance(error, UsageError):
                 raise
@@ -133,7 +140,8 @@ class Toxics(_Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         proxy = self.farm.get(name)
         body = load(req.bounded_stream.read())
-        toxic = bodies.read_toxic(body, self.farm.catalog, proxy.plan.toxics)
+        others = {toxic.name for toxic in proxy.plan.toxics}
+        toxic = bodies.read_toxic(body, self.farm.catalog, others)
         self.farm.add_toxic(name, toxic, ttl_of(body))
         answer(resp, bodies.toxic_body(toxic))
 
