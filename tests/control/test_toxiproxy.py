@@ -250,6 +250,17 @@ def test_a_wrong_toxic_in_populate_is_refused_before_anything_is_made(api: Api, 
     assert api.ask("GET", "/proxies") == {}
 
 
+def test_what_is_wrong_with_on_connect_is_told_of_it_and_of_its_proxy(api: Api) -> None:
+    body = {"name": "q", "upstream": "127.0.0.1:9", "on_connect": "20:refsue"}
+    for where, path in (("", "/proxies"), ("proxy 'q': ", "/populate")):
+        said = api.refused("POST", path, [body] if where else body)
+        assert said.startswith(f"{where}on_connect: there is no handler 'refsue'")
+        assert "'refuse'" in said
+        wrong = {**body, "on_connect": "20:delay"}
+        said = api.refused("POST", path, [wrong] if where else wrong)
+        assert said.startswith(f"{where}on_connect: 'delay'")
+
+
 def test_a_proxy_that_populate_cannot_replace_stays(proxy: Remote) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, proxy.dial() as client:
         body = {**proxy.show(), "listen": f"127.0.0.1:{taken.getsockname()[1]}"}

@@ -181,7 +181,7 @@ def read_proxy(
         local=local,
         distant=distant,
         behavior=weighted,
-        handlers=catalog.choose(weighted, meeting, f"{before}behavior"),
+        handlers=catalog.choose(weighted, meeting, f"{before}behavior", f"{before}on_connect"),
         seed=given.get("seed", seed),
         name=given["name"],
         enabled=given.get("enabled", True),

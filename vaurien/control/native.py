@@ -150,7 +150,7 @@ class Handler(_Resource):
             raise UsageError(f"name: {handler!r} is not one handler; set a mixture as the behavior")
         behavior = behavior_.parse(f"100:{handler}", "name")
         given = {handler: bodies.options(body, "")} if body else {}
-        handlers = self.farm.catalog.choose(behavior, NOTHING, "name", given)
+        handlers = self.farm.catalog.choose(behavior, NOTHING, "name", options=given)
         self.farm.set_behavior(own, behavior, None, handlers, ttl)
         self.on_get(req, resp, own)
 
@@ -181,7 +181,7 @@ class Behavior(_Resource):
                 raise bad(f"handlers.{handler} is not an object")
             options[handler] = bodies.options(values, f"handlers.{handler}.")
         handlers = self.farm.catalog.choose(
-            behavior or NOTHING, on_connect or NOTHING, "behavior", options
+            behavior or NOTHING, on_connect or NOTHING, options=options
         )
         self.farm.set_behavior(own, behavior, on_connect, handlers, ttl)
         self.on_get(req, resp, own)
