@@ -89,6 +89,20 @@ def test_an_unknown_attribute_is_refused_and_the_nearest_named(
     assert proxy.toxics()[0]["attributes"] == TOXICS[kind]
 
 
+@pytest.mark.parametrize("stream", ["upstream", "nonsense", {"nonsense": [1]}])
+def test_a_stream_among_the_attributes_is_refused(proxy: Remote, stream: Any) -> None:
+    toxics, attributes = f"{proxy.path}/toxics", {"latency": 5, "stream": stream}
+    said = proxy.api.refused("POST", toxics, {"type": "latency", "attributes": attributes})
+    assert "attributes.stream" in said and "the field stream beside attributes" in said
+    assert proxy.toxics() == []
+    name = proxy.add("latency", latency=1)
+    for method in ("POST", "PATCH"):
+        said = proxy.api.refused(method, f"{toxics}/{name}", {"attributes": attributes})
+        assert "attributes.stream" in said
+    assert proxy.toxics()[0]["attributes"] == {"latency": 1, "jitter": 0}
+    assert proxy.update(name, stream=None, latency=2)["attributes"]["latency"] == 2
+
+
 def test_an_attribute_of_another_toxic_is_refused(proxy: Remote) -> None:
     for kind, wrong in (("noop", "latency"), ("bandwidth", "latency"), ("latency", "rate")):
         body = {"type": kind, "attributes": {wrong: 1}}

@@ -353,10 +353,10 @@ def _as_bad() -> Iterator[None]:
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Raw]:
+    if given.get("stream") is not None:
+        raise bad("attributes.stream: it is no attribute; give the field stream beside attributes")
     return {
-        name: Raw(value, f"attributes.{name}")
-        for name, value in given.items()
-        if value is not None and name != "stream"
+        name: Raw(value, f"attributes.{name}") for name, value in given.items() if value is not None
     }
 
 
