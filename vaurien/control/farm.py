@@ -51,6 +51,8 @@ class Farm:
         self._take(settings)
         self._observers, self._everything = tuple(observers), everything
         self.ttls = Ttls()
+        #: Who is told of a proxy that has been deleted.
+        self.leaving: list[Callable[[Proxy], None]] = []
         self._stopping = False
         self.proxies: dict[str, Proxy] = {}
         for plan in settings.plans:
@@ -192,6 +194,8 @@ class Farm:
         del self.proxies[name]
         self._configured.discard(name)
         self.ttls.forget(name)
+        for leave in self.leaving:
+            leave(proxy)
         self._tell(name, "deleted")
 
     def _delete_if(self, proxy: Proxy) -> None:
