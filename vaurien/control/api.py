@@ -21,6 +21,8 @@ log = logging.getLogger("vaurien")
 
 #: What answers to everybody: who asks whether it lives, and who collects figures.
 OPEN = ("/health", "/metrics")
+#: Programs of these versions name no host, and no browser is one.
+_HOSTLESS = ("HTTP/0.9", "HTTP/1.0")
 
 
 class _Guard:
@@ -31,7 +33,7 @@ class _Guard:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         header = req.get_header
-        if header("Host") is None and req.env["SERVER_PROTOCOL"] == "HTTP/1.1":
+        if header("Host") is None and req.env["SERVER_PROTOCOL"] not in _HOSTLESS:
             raise falcon.HTTPBadRequest(description="a Host header is missing")
         refusal = self._access.refusal(
             header("Host"),
