@@ -195,6 +195,13 @@ def test_no_address_elsewhere_does_without_a_token(host: str) -> None:
         assert "--http-host" in sentence and "--http-token" in sentence
 
 
+def test_a_host_that_does_not_resolve_is_told_of_its_setting() -> None:
+    given = ("--http", "--http-host", "no.such.host.invalid", "--http-token", TOKEN)
+    sentence = refused(*given, code=1)
+    assert sentence.startswith("vaurien: --http-host: 'no.such.host.invalid' does not resolve (")
+    assert "--local" not in sentence
+
+
 def test_neither_the_file_nor_half_a_token_opens_it(tmp_path: Path) -> None:
     ini = tmp_path / "vaurien.ini"
     ini.write_text("[vaurien]\nhttp = yes\nhttp_host = 0.0.0.0\nhttp_port = 0\n")

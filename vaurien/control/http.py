@@ -20,6 +20,7 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from vaurien.address import Address
+from vaurien.errors import ListenError
 from vaurien.net.listener import Bound, locate
 
 log = logging.getLogger("vaurien")
@@ -70,7 +71,8 @@ class _Handler(WSGIHandler):
 
     def MessageClass(self, file: Any, *more: Any) -> Any:  # noqa: N802
         """The headers; ValueError if they leave open where the body ends (RFC 9112 6.3)."""
-        headers = super().MessageClass(_Head(file), *more)
+        head: Any = _Head(file)
+        headers = super().MessageClass(head, *more)
         lengths = headers.get_all("content-length", [])
         codings = headers.get_all("transfer-encoding", [])
         chunked = [coding.strip(" \t").lower() for coding in codings] == ["chunked"]
@@ -117,7 +119,7 @@ class _Handler(WSGIHandler):
 
     def _take_authority(self) -> None:
         """If what is asked for is a URL, its host counts, and not that of the header."""
-        found = _ABSOLUTE.fullmatch(self.path)
+        found = _ABSOLUTE.fullmatch(self.path or "")
         self._authority = None
         if found is not None:
             rest = found[2]
@@ -222,7 +224,17 @@ class HttpServer:
 
     def __init__(self, local: Address, what: str) -> None:
         """Bind; ListenError, naming the setting `what`, if the address cannot be had."""
-        self._bound = Bound(local, locate(local), what)
+        try:
+            target = locate(local)
+        except ListenError as error:
+            reason = error.reason.removeprefix(f"lookup {local.host}: ")
+            raise ListenError(
+                f"--http-host: {local.host!r} does not resolve ({reason}); give an address of this"
+                " machine",
+                local,
+                error.reason,
+            ) from None
+        self._bound = Bound(local, target, what)
         self._server: Any = None
 
     @property
