@@ -188,6 +188,15 @@ def test_what_is_no_flow_handler_is_no_type_of_toxic(proxy: Remote, kind: str) -
     assert said.startswith("invalid toxic type")
 
 
+def test_an_empty_address_in_a_change_is_refused(proxy: Remote) -> None:
+    before = proxy.show()
+    for field in ("listen", "upstream"):
+        for method in ("POST", "PATCH"):
+            said = proxy.api.refused(method, proxy.path, {"enabled": False, field: ""})
+            assert said.startswith(f"bad request body: {field} is empty")
+    assert proxy.show() == before
+
+
 def test_a_port_in_use_on_a_change_leaves_the_old_listener_and_its_connections(
     proxy: Remote,
 ) -> None:
@@ -199,14 +208,17 @@ def test_a_port_in_use_on_a_change_leaves_the_old_listener_and_its_connections(
         proxy.dial() as client,
     ):
         assert exchange(client, b"before") == b"before"
-        for address in (f"127.0.0.1:{taken.getsockname()[1]}", other.address):
+        for address, whose in (
+            (f"127.0.0.1:{taken.getsockname()[1]}", ""),
+            (other.address, " (by proxy 'other')"),
+        ):
             for body in (
                 {"listen": address},
                 {"listen": address, "upstream": "127.0.0.1:1"},
                 {"listen": address, "enabled": True},
             ):
                 said = proxy.api.refused("POST", proxy.path, body, 500)
-                assert said == f"listen tcp {address}: bind: address already in use"
+                assert said == f"listen tcp {address}: bind: address already in use{whose}"
                 assert proxy.show() == before
         assert exchange(client, b"after") == b"after"
         with proxy.dial() as another:

@@ -64,6 +64,9 @@ class One(_Resource):
         for word in ("seed", "protocol", "ttl"):
             if word in given:
                 raise bad(f"{word} cannot be changed; make another proxy")
+        for word in ("listen", "upstream"):
+            if given.get(word) == "":
+                raise bad(f"{word} is empty; leave it away if it is to stay as it is")
         # Toxiproxy's clients send the toxics that they know of, too: here they say nothing.
         local = distant = None
         if given.get("listen"):
