@@ -14,7 +14,7 @@ from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
 from vaurien.handlers.connect import ConnectHandler
 from vaurien.handlers.flow import STREAMS, FlowHandler
-from vaurien.options import Raw, find, key, number
+from vaurien.options import Raw, find, key, number, told
 from vaurien.plan import (
     NOTHING,
     Handlers,
@@ -277,7 +277,7 @@ class Catalog:
                 continue  # what the configuration says itself: a client puts it back
             if isinstance(raw.value, (list, dict)):
                 raise UsageError(
-                    f"{raw.where}: {raw.value!r} is no plain value; give a text or a number"
+                    f"{raw.where}: {told(raw.value)} is no plain value; give a text or a number"
                 )
             option = declared.get(key(word))
             allowed = getattr(option and option.type, "by_request", None)
