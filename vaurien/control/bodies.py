@@ -18,7 +18,7 @@ from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.handlers.flow import STREAMS
-from vaurien.options import Raw, show
+from vaurien.options import Raw, show, told
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
 
 #: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
@@ -60,8 +60,17 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
     "ttl": _NUMBER,
 }
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
-_CALLED = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number"}
+_CALLED = {
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 _BAD = "bad request body"
+_NO_JSON = "it is no JSON: "
 
 
 class Worded(UsageError):
@@ -79,14 +88,24 @@ def bad(reason: str) -> UsageError:
 
 def load(data: bytes) -> Any:
     """The JSON in `data`; UsageError if it is none."""
+    if not data:
+        raise bad("there is none; send JSON")
     try:
         return json.loads(data.decode(), parse_constant=_constant, object_pairs_hook=_once)
     except RecursionError:
         raise bad("it is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise bad(f"it is not UTF-8 (byte {error.start})") from None
-    except ValueError as error:
-        raise bad(f"{error}") from None
+    except _Refused as error:
+        raise bad(str(error)) from None
+    except json.JSONDecodeError as error:
+        raise bad(f"{_NO_JSON}{error}") from None
+    except ValueError:  # Python's own bound
+        raise bad("it has a number with too many digits") from None
+
+
+class _Refused(ValueError):
+    """What JSON may have, and a body may not."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -94,7 +113,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         counted = Counter(name for name, _ in pairs)
-        raise ValueError(f"{next(n for n in counted if counted[n] > 1)!r} is given twice")
+        raise _Refused(f"{told(next(n for n in counted if counted[n] > 1))} is given twice")
     return found
 
 
@@ -104,7 +123,7 @@ def dumps(body: object) -> bytes:
 
 
 def _constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON")
+    raise _Refused(f"{word} is no JSON")
 
 
 def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
@@ -113,11 +132,11 @@ def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any
         raise bad(f"it is {_CALLED.get(type(body), 'no object')}, not an object")
     for name, value in body.items():
         if name not in known:
-            raise bad(f"there is no field {name!r}; {nearest(name, known, 'fields')}")
+            raise bad(f"there is no field {told(name)}; {nearest(name, known, 'fields')}")
         types = known[name]
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
         if value is not None and not fits:
-            raise bad(f"{name} is {value!r}, not {_CALLED[types[0]]}")
+            raise bad(f"{name} is {told(value)}, not {_CALLED[types[0]]}")
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -230,9 +249,7 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
         found = load(data)
     except UsageError as error:
         if path.lower().endswith(".json"):
-            raise UsageError(
-                f"{where}: {path!r} is no JSON: {str(error)[len(_BAD) + 2 :]}"
-            ) from None
+            raise UsageError(f"{where}: {path!r} is no JSON: {_reason(error)}") from None
         return None
     if not isinstance(found, list):
         raise UsageError(
@@ -240,6 +257,11 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
             ' "upstream": ...}]'
         )
     return [(body, f"{path}, proxy {number}") for number, body in enumerate(found, 1)]
+
+
+def _reason(error: UsageError) -> str:
+    """Why a file is no JSON."""
+    return str(error).removeprefix(f"{_BAD}: ").removeprefix(_NO_JSON)
 
 
 def proxy_body(plan: Plan, listen: object, enabled: bool) -> dict[str, Any]:
@@ -315,7 +337,7 @@ def read_toxic(body: object, catalog: Catalog, others: Collection[str]) -> Toxic
     cls = catalog.classes.get(catalog.canonical(kind))
     if cls is None or registry.kind(cls) != "flow":
         flows = [name for name, c in catalog.classes.items() if registry.kind(c) == "flow"]
-        raise Worded("invalid toxic type", f"{kind!r}; {nearest(kind, flows, 'types')}")
+        raise UsageError(f"invalid toxic type: {told(kind)}; {nearest(kind, flows, 'types')}")
     name = given.get("name") or f"{kind}_{stream}"
     _check(name, "name", "toxic")
     if name in others:
@@ -362,7 +384,7 @@ def _options(given: Mapping[str, Any]) -> dict[str, Raw]:
 
 def _toxicity(value: float) -> float:
     if not 0 <= value <= 1:
-        raise UsageError(f"toxicity: {value} is not from 0 to 1")
+        raise UsageError(f"toxicity: {told(value)} is not from 0 to 1")
     return value
 
 
