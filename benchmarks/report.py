@@ -1,4 +1,4 @@
-"""The results as text for a terminal, as a page for the docs and as JSON."""
+"""The results as text for a terminal, as a page for the docs, as the README's table, as JSON."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from statistics import median
 
-from .measures import Metric
+from .measures import Metric, Round
 from .results import Outcome, Results, Spread
 
-NONE = "-"
+NONE = "--"  # one hyphen alone would be a list, in the docs
 
 Cell = Callable[[Spread | None], str]
 """How a value is written."""
@@ -47,6 +48,42 @@ def docs(results: Results) -> str:
 def as_json(results: Results) -> str:
     """Everything that was measured."""
     return json.dumps(results.as_json(), indent=1, ensure_ascii=False) + "\n"
+
+
+FIGURES = {
+    "requests/s, 1 connection": "requests-1",
+    "requests/s, 50 connections": "requests-50",
+    "pipelined by 16": "pipeline-16",
+    "new connections/s": "connections",
+    "bulk to the backend, MB/s": "bulk-to",
+    "KiB for an idle connection": "idle",
+    "20 ms late, 50 connections": "fault-latency-50",
+    "20 ms late, 1,000 connections": "fault-latency-1000",
+    "bulk through latency 0, MB/s": "fault-bulk",
+    "MiB held, 5 s before a stream": "fault-stored",
+    "p99 of adding a toxic, ms": "control-add-p99",
+}
+"""The rows of the README's table, with the metric of each."""
+
+
+def readme(rounds: Sequence[Round]) -> str:
+    """The README's table: medians, and the medians of the ratios within each round."""
+    columns: list[tuple[str, str | None]] = [("vaurien", None), ("haproxy", None)]
+    columns += [("toxiproxy", None), ("vaurien", "haproxy"), ("vaurien", "toxiproxy")]
+    rows = [["\\", "Vaurien", "HAProxy", "Toxiproxy", "Vaurien: HAProxy", "Vaurien: Toxiproxy"]]
+    for label, metric in FIGURES.items():
+        cells = [label]
+        for spec, against in columns:
+            found = [
+                values[spec][metric] / (values[against][metric] if against else 1)
+                for values in rounds
+                if all(metric in values.get(each, {}) for each in (spec, against or spec))
+            ]
+            cells.append(number(median(found)) if found else "")
+        rows.append(cells)
+    head, *lines = (line.rstrip() for line in _aligned(rows))
+    rule = "  ".join("=" * max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join([rule, head, rule, *lines, rule]) + "\n"
 
 
 def number(value: float) -> str:

@@ -95,3 +95,26 @@ def test_port_0_is_for_listening_only() -> None:
 )
 def test_an_address_knows_whether_it_has_to_be_resolved(text: str, literal: bool) -> None:
     assert parse(text, "").is_literal is literal
+
+
+@pytest.mark.parametrize(
+    ("to", "local", "leads"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+        ("127.0.0.2:80", "127.0.0.1:80", False),
+        ("localhost:80", "127.0.0.1:80", True),
+        ("[::1]:80", "LocalHost:80", True),
+        ("[::1]:80", "127.0.0.1:80", False),
+        ("127.0.0.1:80", "0.0.0.0:80", True),
+        ("0.0.0.0:80", "[::]:80", True),
+        ("10.0.0.1:80", "0.0.0.0:80", False),
+        ("[0:0::1]:80", "[::1]:80", True),
+        ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", "127.0.0.1:80", False),
+        ("127.0.0.1:0", "127.0.0.1:0", False),
+    ],
+)
+def test_whether_an_address_leads_to_another(to: str, local: str, leads: bool) -> None:
+    assert parse(to, "to").leads_to(parse(local, "local")) is leads

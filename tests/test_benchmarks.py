@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import pytest
 
 from benchmarks import faults, report, streamer
-from benchmarks.__main__ import MEASURES, _able, _chosen
+from benchmarks.__main__ import BEGIN, END, MEASURES, README, RESULTS, _able, _chosen
 from benchmarks.measures import Effort, Measure, Round
 from benchmarks.peers import PEERS, ROOT, Fault, Launch, Subject
 from benchmarks.processes import Address, RunError, free_address, started
@@ -186,7 +186,7 @@ def test_ratios_with_faults_are_taken_within_rounds() -> None:
 def test_nearness_to_a_value_is_no_quantity_to_take_a_ratio_of() -> None:
     key = "fault-bandwidth-10"
     found = results("fault-bandwidth", {"toxiproxy": {key: 99.5}, "vaurien": {key: 100.1}})
-    assert '(% of it, 100 is best)","99.5 [99.5, 99.5]","100 [100, 100]","-"' in report.docs(found)
+    assert '(% of it, 100 is best)","99.5 [99.5, 99.5]","100 [100, 100]","--"' in report.docs(found)
     assert found.as_json()["ratios"]["toxiproxy"][key] == {}  # type: ignore[index]
 
 
@@ -196,3 +196,9 @@ def test_measures_with_faults_have_a_table_of_their_own() -> None:
     titles = [line for line in report.docs(found).splitlines() if line.startswith(".. csv-table")]
     expected = ["Measured", "As a multiple of HAProxy", "With faults", "Targets"]
     assert titles == [f".. csv-table:: {title}" for title in expected]
+
+
+def test_the_table_of_the_readme_is_that_of_the_last_complete_run() -> None:
+    table = report.readme(json.loads(RESULTS.read_text())["rounds"])
+    assert f"{BEGIN}{table}{END}" in README.read_text()
+    assert table.count("\n") == len(report.FIGURES) + 4

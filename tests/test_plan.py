@@ -14,7 +14,7 @@ from vaurien.flow import Event
 from vaurien.handlers import BaseHandler, FlowHandler
 from vaurien.handlers.registry import builtins
 from vaurien.options import Raw
-from vaurien.plan import Plan, Specification, Toxic, framework, specify
+from vaurien.plan import Plan, Specification, Toxic, framework, order, specify
 
 
 def specification(name: str, **options: Any) -> Specification:
@@ -34,7 +34,7 @@ def plan(behavior: str = "", **more: Any) -> Plan:
 def refused(behavior: str = "", **more: Any) -> str:
     """The sentence with which a plan is refused."""
     with pytest.raises(UsageError) as caught:
-        plan(behavior, **more).order  # noqa: B018
+        plan(behavior, **more)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -53,7 +53,7 @@ def refused(behavior: str = "", **more: Any) -> str:
     ],
 )
 def test_handlers_that_fit_together_are_accepted(behavior: str) -> None:
-    assert plan(behavior).order
+    plan(behavior)
 
 
 @pytest.mark.parametrize("behavior", ["10:error+delay", "10:latency+error+transient"])
@@ -74,9 +74,25 @@ def test_the_combination_is_what_is_named() -> None:
 
 
 def test_names_stand_in_a_chain_as_the_behavior_writes_them() -> None:
-    order = plan("1:latency+bandwidth,1:bandwidth+cut,1:pause").order
-    assert order["latency"] < order["bandwidth"] < order["cut"]
-    assert set(order) == {"latency", "bandwidth", "cut", "pause"}
+    found = order(parse("1:latency+bandwidth,1:bandwidth+cut,1:pause", "here"), "here")
+    assert found["latency"] < found["bandwidth"] < found["cut"]
+    assert set(found) == {"latency", "bandwidth", "cut", "pause"}
+
+
+@pytest.mark.parametrize(
+    ("behavior", "stay"),
+    [
+        ("1:b,1:a", ["a", "b", "c"]),  # never together: where they stand is left open
+        ("1:c+x,1:x+y,1:b", ["a", "b", "c"]),
+        ("1:b+a", ["b", "a"]),
+        ("1:c+x+a", ["c", "x", "a"]),
+    ],
+)
+def test_handlers_that_stand_in_a_chain_stay_where_they_are_if_they_may(
+    behavior: str, stay: list[str]
+) -> None:
+    found = order(parse(behavior, "here"), "here", ["a", "b", "c"])
+    assert [name for name in sorted(found, key=found.__getitem__) if name in stay] == stay
 
 
 @pytest.mark.parametrize(
@@ -344,3 +360,58 @@ def test_a_toxic_is_not_given_what_nothing_would_heed() -> None:
     for options in ({"after": 1}, {"times": 2}, {"every": 3}, {"clients": "10.0.0.0/8"}):
         with pytest.raises(UsageError, match=next(iter(options))):
             Toxic(specification("latency", **options))
+
+
+# What is the same
+
+
+class Thing:
+    """A value that says nothing of what it is equal to."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+class Picky(Thing):
+    """One that cannot be compared, as an array cannot."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+class Things(BaseHandler):
+    """A handler with options of such types."""
+
+    name = "things"
+    options: Any = {
+        "thing": ("One", Thing, "x"),
+        "things": ("Several", lambda text: [Thing(word) for word in text.split()], "x y"),
+        "picky": ("Another", Picky, "x"),
+        "number": ("A number", float, 1),
+    }
+
+
+@pytest.mark.parametrize("options", [{}, {"thing": "a"}, {"things": "a b"}, {"picky": "a"}])
+def test_options_that_cannot_be_compared_are_what_was_written(options: dict[str, str]) -> None:
+    made = Specification("things", Things, options)
+    assert made == Specification("things", Things, options)
+    for word in ("thing", "things", "picky"):
+        assert made != Specification("things", Things, {**options, word: "other"})
+
+
+def test_options_that_can_be_compared_are_what_they_became() -> None:
+    assert Specification("things", Things, {"number": "1.0"}) == Specification(
+        "things", Things, {"number": 1}
+    )
+    assert Specification("things", Things, {"number": "2"}) != Specification(
+        "things", Things, {"number": "1"}
+    )
+
+
+def test_an_option_that_changes_leaves_what_was_written_of_the_others() -> None:
+    before = Specification("things", Things, {"thing": "a"})
+    changed = {"number": Raw("2", "here")}
+    assert before.with_options(changed) == before.with_options(changed)
+    assert before.with_options(changed) != Specification("things", Things).with_options(changed)

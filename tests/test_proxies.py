@@ -462,6 +462,36 @@ def test_vauriens_own_fields_may_stand_in_json(tmp_path: Path) -> None:
     assert (str(plan.behavior), str(plan.on_connect), plan.seed) == ("20:delay", "10:refuse", 42)
 
 
+def test_json_may_name_a_file_and_a_dotted_path_as_an_ini_file_may(tmp_path: Path) -> None:
+    samples = tmp_path / "samples"
+    samples.write_text("1 2 3")
+    toxic = {"type": "latency", "attributes": {"distribution": str(samples)}}
+    body = {
+        **BODY,
+        "toxics": [toxic],
+        "behavior": "20:examples.handlers.Unavailable,10:latency",
+        "on_connect": "10:refuse",
+    }
+    arguments = ("--config", json_file(tmp_path, [body]), "--http", "--http-port", 0, "--check")
+    output = accepted(*arguments)
+    assert f"distribution={samples}" in output
+    assert "examples.handlers.Unavailable" in output
+
+
+def test_what_json_picks_is_picked(tmp_path: Path) -> None:
+    bodies = [{**BODY, "behavior": "20:delay", "on_connect": "10:slow_accept"}]
+    options = {"delay.sleep": "0.5", "slow_accept.delay": "0.5"}
+    found = resolved(config=json_file(tmp_path, bodies), handlers=options)
+    assert found.warnings == []
+    (warning,) = resolved(config=json_file(tmp_path, [BODY]), handlers=options).warnings[:1]
+    assert "no behavior picks" in warning
+
+
+def test_a_value_in_json_is_plain(tmp_path: Path) -> None:
+    toxic = {"type": "latency", "attributes": {"distribution": ["normal"]}}
+    assert "no plain value" in refused(config=json_file(tmp_path, [{**BODY, "toxics": [toxic]}]))
+
+
 def test_json_may_stand_beside_flags(tmp_path: Path) -> None:
     found = resolved(config=json_file(tmp_path, [BODY]), timeout="3", seed="9")
     assert names(found) == ["redis"]
@@ -491,6 +521,8 @@ def test_an_empty_list_has_no_proxies(tmp_path: Path) -> None:
         ([{**BODY, "listen": "localhost"}], ["listen", "'localhost'", "proxy 1"]),
         ([{**BODY, "upstream": "b"}], ["upstream", "'b'", "proxy 1"]),
         ([{**BODY, "behavior": "20:dleay"}], ["'dleay'", "'delay'", "proxy 1"]),
+        ([{**BODY, "behavior": "20:no.such.Thing"}], ["'no.such.Thing'", "proxy 1: behavior"]),
+        ([{**BODY, "on_connect": "200:refuse"}], ["200", "proxy 1: on_connect"]),
         ([{**BODY, "seed": 1.5}], ["seed", "1.5", "proxy 1"]),
         ([{**BODY, "toxics": {}}], ["toxics", "proxy 1"]),
         ([{**BODY, "toxics": [{"type": "latncy"}]}], ["'latncy'", "'latency'", "proxy 1"]),

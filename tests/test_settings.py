@@ -496,3 +496,15 @@ def test_anything_like_an_address_is_one_or_a_sentence(value: str) -> None:
         assert again.plan.local == found.plan.local
     else:
         assert found.startswith("--local: ")
+
+
+def test_an_emptied_file_makes_no_proxy_while_an_api_runs(tmp_path: Path) -> None:
+    file = tmp_path / "farm.ini"
+    given = {"config": Raw(str(file), "--config")}
+    file.write_text(
+        "[vaurien]\nhttp = yes\n[proxy:a]\nlocal = 127.0.0.1:1\ndistant = 127.0.0.1:2\n"
+    )
+    running = resolve(given, [], {})
+    file.write_text("")
+    assert [plan.name for plan in resolve(given, [], {}).plans] == ["default"]
+    assert resolve(given, [], {}, running=running).plans == ()

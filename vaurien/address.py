@@ -18,6 +18,8 @@ _HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?"
 
 
 NETWORKS = 1_000  # in one list at most: each is looked at for a client
+_ANY = frozenset(("", "0.0.0.0", "::"))  # all addresses of this machine; to connect to: its own
+_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,15 @@ class Address:
             return Address(str(ipaddress.ip_address(self.host)), self.port, self.path)
         except ValueError:
             return self
+
+    def leads_to(self, local: Address) -> bool:
+        """Whether who connects to it comes to who listens at `local`, as far as the texts tell."""
+        if self.path or local.path or self.port != local.port or not self.port:
+            return bool(self.path) and self.path == local.path
+        there, here = self.canonical.host.lower(), local.canonical.host.lower()
+        if there in _ANY or here in _ANY:
+            return (there in _ANY or there in _LOOPBACK) and (here in _ANY or here in _LOOPBACK)
+        return there == here or ("localhost" in (there, here) and {there, here} <= _LOOPBACK)
 
     @property
     def is_literal(self) -> bool:

@@ -7,6 +7,7 @@ somebody else, as the control API does, gets what is there, and nothing is impor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from vaurien import ini, presets
 from vaurien.behavior import DUMMY, Behavior
@@ -225,7 +226,7 @@ class Catalog:
         for name, place in wheres.items():
             own = self.knows(name, place, meets=place == meeting)
             raws = options.get(name, {})
-            self.check_request(own, raws)
+            self.check_values(own, raws)
             handlers[name] = self.stands_for(name, raws)
         stand = together(handlers)
         check(behavior, stand, where)
@@ -259,16 +260,19 @@ class Catalog:
         if stream:
             raws["stream"] = Raw(stream.lower(), f"{where}: stream")
         if base is None:  # exact points are for behaviors, whatever is configured
-            base = Specification(own, cls, self.specifications[own].options)
+            base = replace(self.specifications[own], given={})
         made = base.with_options(raws)
         if not stream:
             acts = (made.acts(True), made.acts(False))
             stream = "both" if all(acts) else "upstream" if acts[0] else "downstream"
         name = name or f"{kind}_{stream}"
-        return Toxic(Specification(name, cls, made.options, made.given), toxicity, kind, stream)
+        return Toxic(replace(made, name=name), toxicity, kind, stream)
 
-    def check_request(self, name: str, options: Mapping[str, Raw]) -> None:
-        """UsageError for values that a request may not give, as a type's `by_request` says."""
+    def check_values(self, name: str, options: Mapping[str, Raw], by_request: bool = True) -> None:
+        """UsageError for values in JSON that cannot be, or that a request may not give.
+
+        Which these are a type's `by_request` says; it is for who is not the configuration.
+        """
         cls = self.classes.get(self.canonical(name))
         declared = {} if cls is None else registry.options_of(cls)
         chosen = self._chosen.get(self.canonical(name), {})
@@ -281,7 +285,7 @@ class Catalog:
                 )
             option = declared.get(key(word))
             allowed = getattr(option and option.type, "by_request", None)
-            if allowed is not None and not allowed(raw.value):
+            if by_request and allowed is not None and not allowed(raw.value):
                 raise UsageError(
                     f"{raw.where}: {raw.value!r} is for the configuration only; a request may not"
                     " name a file: put it there, in a [handler:NAME] section"

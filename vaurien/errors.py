@@ -12,6 +12,9 @@ from collections.abc import Iterable
 
 _WORD = 255  # characters that a word may have to be taken for another one, misspelt
 _LISTED = 100  # names that a sentence lists at most
+#: What users' code may raise that is an error of its own and no more: a handler that calls
+#: ``sys.exit`` ends its connection, not the process.
+RAISED = (Exception, SystemExit)
 
 
 class VaurienError(Exception):

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from vaurien.errors import UsageError, nearest
+from vaurien.errors import RAISED, UsageError, nearest
 
 _TOLD = 200  # characters of a value in a sentence at most
 
@@ -127,7 +127,7 @@ class Option:
         option = cls(name, str(description), type_, default, tuple(choices))
         try:
             option.get_default()
-        except Exception as error:
+        except RAISED as error:
             raise ValueError(f"option {name!r}: its default {default!r} {error}") from None
         return option
 
@@ -145,7 +145,7 @@ class Option:
         """`value` as this option's type; UsageError naming `where` it was set if it is wrong."""
         try:
             return self._value(value)
-        except Exception as error:  # a user's type may raise anything
+        except RAISED as error:  # a user's type may raise anything
             reason = str(error) or type(error).__name__
             ours = isinstance(self.type, Bounded) or self.type in (*_CONVERTERS, whole, number)
             if not isinstance(error, ValueError) or not ours:

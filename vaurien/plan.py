@@ -72,13 +72,18 @@ class Specification:
 
     A plain mapping of options is converted and completed with the defaults; UsageError if it has a
     name that neither the class nor Vaurien declares, or a value that does not convert. The class's
-    own options are in `options`; of Vaurien's own, those that were given are in `given`.
+    own options are in `options`; of Vaurien's own, those that were given are in `given`. `written`
+    has what each was made of, by its name: what was given, or the default.
+
+    Two are equal if their options are. A value whose class has no comparison of its own, as a type
+    that somebody has written may make it, is judged by what was written.
     """
 
     name: str
     cls: type
     options: Mapping[str, Any] = field(default_factory=dict)
     given: Mapping[str, Any] = field(default_factory=dict)
+    written: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.options, Values):
@@ -89,6 +94,21 @@ class Specification:
             made = specify(self.name, self.cls, raws)
             object.__setattr__(self, "options", made.options)
             object.__setattr__(self, "given", made.given)
+            object.__setattr__(self, "written", made.written)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Specification):
+            return NotImplemented
+        mine, its = self.in_force, other.in_force
+        if (self.name, self.cls, mine.keys()) != (other.name, other.cls, its.keys()):
+            return False
+        for name, value in mine.items():
+            equal = _equal(value, its[name])
+            if equal is None and name in self.written and name in other.written:
+                equal = _equal(self.written[name], other.written[name])
+            if not equal:
+                return False
+        return True
 
     @property
     def is_flow(self) -> bool:
@@ -132,11 +152,24 @@ class Specification:
         names = {key(name): name for name in self.options}
         new = {names[word]: made.options[names[word]] for word in raws if word in names}
         values = Values({**self.options, **new})
-        return Specification(self.name, self.cls, values, {**self.given, **made.given})
+        given = {**self.given, **made.given}
+        written = {name: made.written[name] for name in (*new, *made.given)}
+        return Specification(self.name, self.cls, values, given, {**self.written, **written})
 
     def __str__(self) -> str:
         values = " ".join(f"{name}={show(value)}" for name, value in self.in_force.items())
         return f"{self.name} {values}".rstrip()
+
+
+def _equal(one: object, other: object) -> bool | None:
+    """Whether two values of an option are equal; None if their class cannot tell."""
+    try:
+        if one is other or one == other:
+            return True
+    except Exception:  # of a class that somebody else has written
+        return None
+    judge = next(cls for cls in type(one).__mro__ if "__eq__" in vars(cls))
+    return None if judge.__module__ == "builtins" else False  # which may be by identity
 
 
 def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
@@ -149,9 +182,10 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
     values = Values({option.name: option.get_default() for option in own.values()})
     given: dict[str, Any] = {}
     wheres: dict[str, str] = {}
+    written = {option.name: option.default for option in own.values()}
     for word, raw in raws.items():
         option = find({**own, **ours}, word, raw.where, f"option of {name}")
-        wheres[option.key] = raw.where
+        wheres[option.key], written[option.name] = raw.where, raw.value
         if option.key in own:
             values[option.name] = option.convert(raw.value, raw.where)
         else:
@@ -169,7 +203,7 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
         )
     if issubclass(cls, FlowHandler) and values.get("stream", "both") not in STREAMS:
         raise UsageError(f"{name}: {values['stream']!r} is no stream; streams: {STREAMS}")
-    return Specification(name, cls, values, given)
+    return Specification(name, cls, values, given, written)
 
 
 @dataclass(frozen=True)
@@ -218,19 +252,22 @@ class Toxic:
         )
 
 
-def order(behavior: Behavior, where: str) -> dict[str, int]:
+def order(behavior: Behavior, where: str, former: Sequence[str] = ()) -> dict[str, int]:
     """Where each name stands in a chain: as the behavior's parts write them.
 
-    UsageError naming `where` if two parts write two names in different orders.
+    Where they leave that open, those in `former` stand in that order. UsageError naming `where` if
+    two parts write two names in different orders.
     """
+    parts = [part.split("+") for _, part in behavior.parts]
     sorter: TopologicalSorter[str] = TopologicalSorter()
-    for _, part in behavior.parts:
-        names = part.split("+")
+    for names in (*parts, former):
         for before, name in zip((None, *names), names, strict=False):
             sorter.add(name, *([before] if before else []))
     try:
         return {name: place for place, name in enumerate(sorter.static_order())}
     except CycleError as error:
+        if former:
+            return order(behavior, where)
         names = sorted(set(error.args[1]))
         raise UsageError(
             f"{where}: {str(behavior)!r} has {' and '.join(names)} in different orders; write them"
@@ -312,6 +349,10 @@ def check_connect(
             raise UsageError(f"{where}: {part!r}: one handler meets a client; take one of them")
 
 
+#: Which part of a behavior deals with (connection, exchange), in place of a draw; what is not there
+#: is dummy.
+Decisions = Mapping[tuple[int, int], str]
+
 #: What the names in behaviors stand for: one handler, or several for a preset.
 Handlers = Mapping[str, Specification | tuple[Specification, ...]]
 
@@ -352,9 +393,8 @@ class Plan:
     max_held: int = 1 << 20
     on_connect: Behavior = NOTHING
     toxics: tuple[Toxic, ...] = ()
-    #: Which part deals with (connection, exchange), in place of a draw; what is not there is dummy.
-    decisions: Mapping[tuple[int, int], str] | None = None
-    connect_decisions: Mapping[tuple[int, int], str] | None = None
+    decisions: Decisions | None = None
+    connect_decisions: Decisions | None = None
 
     def specifications(self, combination: str) -> tuple[Specification, ...]:
         """What the handlers joined by ``+`` in `combination` are; nothing for dummy."""
@@ -369,6 +409,11 @@ class Plan:
         check_connect(self.on_connect, self.specifications, "on_connect", replayed)
 
     @property
+    def where(self) -> str:
+        """The setting that says where it listens, for messages."""
+        return "--local" if self.name == "default" else f"proxy {self.name!r}: local"
+
+    @property
     def is_quiet(self) -> bool:
         """True when nothing but dummy can ever be picked, so that no draw is needed."""
         if self.decisions is not None:
@@ -380,8 +425,3 @@ class Plan:
         """Whether `down` may have it that it does not listen."""
         met = (spec for name in self.on_connect.names for spec in self.specifications(name))
         return any(spec.cls is Down for spec in met)
-
-    @property
-    def order(self) -> dict[str, int]:
-        """Where each name stands in a chain, see the function of that name."""
-        return order(self.behavior, "behavior")

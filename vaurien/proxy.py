@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vaurien.address import Address
-from vaurien.errors import ListenError, UsageError, nearest
+from vaurien.errors import UsageError, nearest
 from vaurien.net.connection import Look
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
+from vaurien.net.picks import Builder
 from vaurien.net.server import Counters, Server
 from vaurien.observe.events import Event
 from vaurien.observe.summary import Done, Stats, Totals
@@ -95,10 +96,9 @@ class Proxy:
 
     def add_toxic(self, toxic: Toxic) -> None:
         """Pin `toxic` to the connections that it hits, open ones too; UsageError if it is there."""
-        if toxic.name in self._server.toxics:
+        if any(other.name == toxic.name for other in self.plan.toxics):
             raise UsageError(f"toxic {toxic.name!r} already exists; choose another name")
-        self._take(replace(self.plan, toxics=(*self.plan.toxics, toxic)))
-        self._server.add_toxic(toxic)
+        self._set_toxics([*self.plan.toxics, toxic])
 
     def update_toxic(self, toxic: Toxic) -> None:
         """Put `toxic` in the place of the one of its name, of the same class and stream.
@@ -108,16 +108,15 @@ class Proxy:
         """
         if not toxic.same_kind(self._toxic(toxic.name)):
             raise UsageError(f"toxic {toxic.name!r} keeps its type and stream; remove it first")
-        toxics = [toxic if old.name == toxic.name else old for old in self.plan.toxics]
-        self._take(replace(self.plan, toxics=tuple(toxics)))
-        self._server.update_toxic(toxic)
+        self._set_toxics([toxic if old.name == toxic.name else old for old in self.plan.toxics])
 
     def remove_toxic(self, name: str) -> None:
         """Take a toxic away; what it holds is passed on. UsageError if there is none."""
         self._toxic(name)
-        left = tuple(toxic for toxic in self.plan.toxics if toxic.name != name)
-        self._take(replace(self.plan, toxics=left))
-        self._server.remove_toxic(name)
+        self._set_toxics([toxic for toxic in self.plan.toxics if toxic.name != name])
+
+    def _set_toxics(self, toxics: list[Toxic]) -> None:
+        self.change(replace(self.plan, toxics=tuple(toxics)))
 
     def _toxic(self, name: str) -> Toxic:
         for toxic in self.plan.toxics:
@@ -133,7 +132,7 @@ class Proxy:
         """
         if self.plan.enabled:
             self._server.listen(
-                self._server.bind(self.plan.local, target or locate(self.plan.local))
+                self._server.bind(self.plan, target or locate(self.plan.local, self.plan.where))
             )
 
     def enable(self, target: Target | None = None) -> None:
@@ -160,9 +159,16 @@ class Proxy:
         all connections. `target` is where the plan's local address is, as `locate` says; without
         it, it is resolved here, which may take time.
         """
-        if target is None and self.must_locate(plan):
-            target = locate(plan.local)
-        self.prepare(plan, target).apply()
+        build = Builder(self)
+        while True:
+            before = self.plan
+            if target is None and self.must_locate(plan):
+                target = locate(plan.local, plan.where)
+            change = self.prepare(plan, build)
+            if self.plan is before:
+                break
+        change.bind(target)
+        change.apply()
 
     def must_locate(self, plan: Plan) -> bool:
         """Whether `plan` is to listen elsewhere than where it does, or last did."""
@@ -179,11 +185,14 @@ class Proxy:
 
     def resume(self) -> None:
         """Listen again after `pause`."""
-        self._server.resume()
+        self._server.settle()
 
-    def prepare(self, plan: Plan, target: Target | None) -> Change:
-        """A change to `plan`, ready to be applied; raises as `change` does."""
-        return Change(self, self._server, plan, target)
+    def prepare(self, plan: Plan, build: Builder) -> Change:
+        """A change to `plan`, its handlers built; UsageError if one can't be.
+
+        That may take time, and it holds only if the present plan is in force still.
+        """
+        return Change(self, self._server, plan, build)
 
     def _take(self, plan: Plan) -> None:
         self.plan = self._server.plan = plan
@@ -195,26 +204,24 @@ class Proxy:
 
 
 class Change:
-    """Another plan for a proxy: all that can fail is done, nothing has changed yet.
+    """Another plan for a proxy, with all done that can fail once it is bound; nothing has changed.
 
     It is applied or cancelled. Meanwhile the listener may be closed, if its port is wanted again.
     """
 
-    def __init__(self, proxy: Proxy, server: Server, plan: Plan, target: Target | None) -> None:
+    def __init__(self, proxy: Proxy, server: Server, plan: Plan, build: Builder) -> None:
         self._proxy, self._server, self._plan = proxy, server, plan
-        self._put_in_force = server.prepare(plan)
-        self._moved = plan.local != proxy.plan.local and not (target and server.is_at(target))
+        self._put_in_force = server.prepare(plan, build)
+        self._moved = False
         self._bound: Bound | None = None
-        comes_up = not server.started and not plan.goes_down
-        if plan.enabled and (self._moved or not server.enabled or comes_up):
+
+    def bind(self, target: Target | None) -> None:
+        """Have the address where the plan listens; ListenError if it cannot be had."""
+        server, plan = self._server, self._plan
+        self._moved = plan.local != self._proxy.plan.local and not (target and server.is_at(target))
+        if plan.enabled and (self._moved or not server.in_place):
             known = server.located and not self._moved
-            self._bound = server.bind(plan.local, None if known else target)
-            if not plan.goes_down:  # clients wait until it is applied
-                try:
-                    self._bound.listen(plan.backlog)
-                except ListenError:
-                    server.resume()  # where it did, should that have been given up
-                    raise
+            self._bound = server.bind(plan, None if known else target)
 
     def apply(self) -> None:
         """Put the plan in force."""

@@ -16,7 +16,7 @@ from vaurien import address, behavior, ini
 from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.catalog import Catalog, dotted, toxics
-from vaurien.control.bodies import check_name, read_file, read_written
+from vaurien.control.bodies import behaviors, check_name, read_file, read_written
 from vaurien.control.safety import Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
@@ -197,12 +197,13 @@ def resolve(
     arguments: Mapping[str, Raw],
     handler_arguments: Sequence[tuple[str, Raw]],
     environ: Mapping[str, str] = os.environ,
-    drawn: int | None = None,
+    running: Settings | None = None,
 ) -> Settings:
     """The settings in force, from what the command line gave and from `environ`.
 
-    `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``; `drawn` is the
-    seed if none is given, by default one is drawn. UsageError for anything wrong.
+    `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``. `running` are
+    those in force, if they are read again: the seed stays if none is given, and what is replayed in
+    any case. UsageError for anything wrong.
     """
     layers = _Layers(environ)
     config = arguments.get("config") or layers.environment.pop("config", None)
@@ -224,16 +225,18 @@ def resolve(
             option.get_default() if given is None else option.convert(given.value, given.where)
         )
     if values["seed"] is None:
-        values["seed"] = secrets.randbelow(2**32) if drawn is None else drawn
+        values["seed"] = secrets.randbelow(2**32) if running is None else running["seed"]
         sources["seed"] = "drawn"
 
     catalog = Catalog(sections)
     settings = Settings(values, sources, catalog)
-    texts = _proxies(settings, raws, sections, bool(bodies))
+    served = (running or settings).has_api  # a reload begins and ends no API
+    texts = _proxies(settings, raws, sections, bool(bodies) or served)
+    written = [proxy.raws.get(word) for proxy in texts for word in ("behavior", "on-connect")]
+    written += [raw for body, place in bodies for raw in behaviors(body, place)]
     used = {
         name: catalog.get(name, raw.where)
-        for proxy in texts
-        for raw in (proxy.raws.get("behavior"), proxy.raws.get("on-connect"))
+        for raw in written
         if raw is not None
         for name in behavior.parse(raw.value, raw.where).names
         if name != DUMMY
@@ -251,8 +254,10 @@ def resolve(
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"proxy {doubled!r} is there twice; give one another name")
     _refuse_one_address(plans)
-    if values["replay"] is not None:
-        plans = _replay(settings, plans)
+    replaying = running or settings
+    if replaying["replay"] is not None:
+        where = replaying.sources["replay"]
+        plans = _replay(settings, plans, where, replaying["replay"])
     settings.plans = tuple(plans)
     _check_journal(settings)
     settings.access = check_api(settings)
@@ -294,7 +299,7 @@ class _Text:
         check_connect(meeting, together(handlers), self.where("on-connect"))
         local = address.parse(self.get("local"), self.where("local"))
         distant = address.parse(self.get("distant"), self.where("distant"), port_zero=False)
-        if local == distant:
+        if distant.leads_to(local):
             raise UsageError(
                 f"{self.where('distant')}: {self.get('distant')!r} is where Vaurien listens itself;"
                 " give the address of the backend"
@@ -351,7 +356,7 @@ def _proxies(
             return given[word].where if word in given else f"{place} {word}"
 
         found.append(_Text(name, given, place))
-    if any(word in raws for word in _MAKES_DEFAULT) or not (found or others or settings.has_api):
+    if any(word in raws for word in _MAKES_DEFAULT) or not (found or others):
         own = {word: raw for word, raw in raws.items() if word in _PROXY and word != "seed"}
         found.insert(0, _Text(DEFAULT, own, settings.where))
     else:
@@ -390,9 +395,8 @@ def _check_journal(settings: Settings) -> None:
         )
 
 
-def _replay(settings: Settings, plans: Sequence[Plan]) -> list[Plan]:
-    """The plans with the decisions of the journal to replay; those and its seed win."""
-    where, path = settings.sources["replay"], settings["replay"]
+def _replay(settings: Settings, plans: Sequence[Plan], where: str, path: str) -> list[Plan]:
+    """The plans with the decisions of the journal at `path`; those and its seed win."""
     replayed, count, missing = [], 0, []
     for plan in plans:
         replay = journal.read(path, where, plan.name, settings.catalog.cls, len(plans) > 1)

@@ -14,7 +14,8 @@ import pytest
 from tests.cli.helpers import refused
 from tests.cli.test_journal import read, wait_lines
 from tests.laws.helpers import write_module
-from tests.support import Backend, Program, exchange, proxy, run
+from tests.support import Backend, Program, dial, exchange, proxy, run, wait_for
+from vaurien import start_proxy
 from vaurien.options import Raw
 from vaurien.settings import resolve
 
@@ -244,3 +245,22 @@ def test_a_preset_is_replayed(tmp_path: Path, echo_backend: Backend) -> None:
     again = read(tmp_path / "again.jsonl")
     assert summary(again) == summary(read(file))
     assert all(entry["seconds"] >= 0.06 for entry in again)
+
+
+def test_a_replay_goes_on_when_its_behavior_comes_back_and_what_it_missed_is_told(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    file = journal(tmp_path, *(line(1, n, chance=100) for n in (1, 2, 3)))
+    with start_proxy(distant=echo_backend.address, replay=str(file)) as running:
+        api, client = running.client, dial(running.address)
+        assert exchange(client, b"UUUU") != b"UUUU"
+        api.set_behavior("100:dummy", ttl=1)
+        assert exchange(client, b"UUUU") == b"UUUU"
+        former = str(resolve({"replay": Raw(str(file), "")}, [], {}).plan.behavior)
+        wait_for(lambda: api.get_behavior()["behavior"] == former)
+        api.set_behavior(on_connect="100:slow_accept")  # which is none of its business
+        assert exchange(client, b"UUUU") != b"UUUU"
+        client.close()
+        running.stop()
+    (said,) = [text for text in running.log.splitlines() if "did not come to pass" in text]
+    assert re.search(r"\b1\b.*\b1\.2\b", said) and "1.3" not in said

@@ -7,6 +7,7 @@ an idle client, which ends by then.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import select
 import signal
@@ -116,6 +117,44 @@ def test_it_ends_with_0_before_it_listens_too(number: int, tmp_path: Path) -> No
         assert program.stop(number) == 0
         assert program.text == ""
         assert program.output == []
+    finally:
+        program.__exit__()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_what_ends_nothing_ends_nothing_before_it_listens_either(
+    number: int, echo_backend: Backend, tmp_path: Path
+) -> None:
+    # gevent.monkey is the first of the slow imports
+    module(
+        tmp_path,
+        "sitecustomize",
+        """
+        import os
+        import pathlib
+        import sys
+
+        class Finder:
+            def find_spec(self, name, *_):
+                if name == "gevent":
+                    pathlib.Path("importing").touch()
+                    with open("go"):
+                        pass
+
+        if "vaurien" in sys.orig_argv:
+            sys.meta_path.insert(0, Finder())
+        """,
+    )
+    os.mkfifo(tmp_path / "go")
+    program = proxy(echo_backend, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}).spawn()
+    try:
+        wait_for((tmp_path / "importing").exists, "the import of gevent")
+        program.send_signal(number)
+        with open(tmp_path / "go", "w"):
+            wait_for(lambda: program.output, "it listens")
+        if number == signal.SIGHUP:
+            program.wait_log("reload: 0 created; 0 changed")
+        assert program.stop() == 0
     finally:
         program.__exit__()
 

@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import gevent
@@ -20,14 +21,23 @@ from tests.control.farms import free_port
 from tests.support import ABORT, PATIENCE, Backend, echo
 from tests.test_settings import resolved
 from vaurien.behavior import parse
-from vaurien.control.farm import Farm
-from vaurien.errors import AlreadyThere, ListenError, NotFound, UsageError, VaurienError
+from vaurien.control.farm import Entry, Farm
+from vaurien.errors import (
+    AlreadyThere,
+    ListenError,
+    NotFound,
+    Stopping,
+    UsageError,
+    VaurienError,
+)
+from vaurien.flow import Data
+from vaurien.handlers import BaseHandler, FlowHandler
 from vaurien.net import dial as dial_
 from vaurien.net import listener
 from vaurien.observe.events import Changed
 from vaurien.observe.events import Event as Told
 from vaurien.options import Raw
-from vaurien.plan import Plan, Toxic
+from vaurien.plan import NOTHING, Plan, Specification, Toxic
 from vaurien.proxy import Proxy
 
 
@@ -70,7 +80,12 @@ def set_behavior(
         for handler, values in options.items()
     }
     handlers = farm.catalog.choose(behavior, options=given)
-    farm.set_behavior(name, behavior, None, handlers, ttl)
+    farm.set_behavior(name, {"behavior": behavior}, handlers, ttl)
+
+
+def populate(farm: Farm, wanted: Plan, *given: str, ttl: float | None = None) -> Proxy:
+    (proxy,) = farm.populate([Entry(wanted, given, ttl)])
+    return proxy
 
 
 def dial(proxy: Proxy | str) -> Any:
@@ -268,19 +283,19 @@ def test_a_change_to_the_same_keeps_connections(farm: Farm, backend: Backend) ->
 def test_populate_leaves_what_is_the_same_and_replaces_what_differs(
     farm: Farm, backend: Backend
 ) -> None:
-    proxy = farm.populate(plan(backend), ())
+    proxy = populate(farm, plan(backend))
     place = proxy.address
     with dial(proxy) as client:
         exchange(client)
-        assert farm.populate(plan(backend), ()) is proxy  # port 0 is the port that it got
-        assert farm.populate(plan(backend, local=str(place)), ()) is proxy
-        farm.populate(plan(backend, toxics=(toxic(farm, latency=1),)), ("toxics",))
+        assert populate(farm, plan(backend)) is proxy  # port 0 is the port that it got
+        assert populate(farm, plan(backend, local=str(place))) is proxy
+        populate(farm, plan(backend, toxics=(toxic(farm, latency=1),)), "toxics")
         assert exchange(client) == b"hello"
         assert [one.name for one in proxy.plan.toxics] == ["t"]
-        farm.populate(plan(backend), ())
+        populate(farm, plan(backend))
         assert [one.name for one in proxy.plan.toxics] == ["t"], "nobody spoke of toxics"
         with Backend(echo) as other:
-            farm.populate(plan(other), ())
+            populate(farm, plan(other))
             assert client.recv(1) == b""
             assert serves(farm.get("a"))
         assert farm.get("a").plan.toxics == ()
@@ -297,6 +312,85 @@ def test_reset_goes_on_if_one_cannot_listen(farm: Farm, backend: Backend) -> Non
         assert str(farm.get("last").plan.behavior) == "100:dummy"
     farm.reset()
     assert serves(place)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_no_proxy_is_its_own_backend(farm: Farm, backend: Backend, host: str) -> None:
+    proxy = farm.create(plan(backend))
+    own = parse_local(f"{host}:{proxy.address.port}")
+    with pytest.raises(UsageError, match="listens itself"):
+        farm.change("a", lambda p: replace(p, distant=own))
+    with pytest.raises(UsageError, match="listens itself"):
+        farm.change("a", lambda p: replace(p, local=parse_local(backend.address)))
+    assert serves(proxy)
+
+
+# In their order, on open connections too
+
+
+class Mark(FlowHandler):
+    """Puts a letter behind each piece of data."""
+
+    name = "mark"
+    options: Any = {"letter": ("Which", str, "?")}
+
+    def on(self, event: Any, now: float) -> Any:
+        if type(event) is not Data:
+            return ((0.0, event),)
+        return ((0.0, Data(event.data + self.options["letter"].encode())),)
+
+
+def mark(name: str) -> Specification:
+    return Specification(name, Mark, {"letter": name})
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [("ac", "abc"), ("abc", "cab"), ("abc", "cba"), ("abcd", "xdbay")]
+)
+def test_open_connections_pass_toxics_in_the_order_of_the_plan(
+    farm: Farm, backend: Backend, before: str, after: str
+) -> None:
+    proxy = farm.create(plan(backend, toxics=tuple(Toxic(mark(name)) for name in before)))
+    with dial(proxy) as client:
+        client.sendall(b"-")
+        assert client.recv(100) == b"-" + before.encode()
+        farm.change("a", lambda p: replace(p, toxics=tuple(Toxic(mark(name)) for name in after)))
+        client.sendall(b"-")
+        assert client.recv(100) == b"-" + after.encode()
+
+
+@pytest.mark.parametrize("after", ["100:b+a", "100:c+b+a", "100:a+c+b", "50:b+a,50:b+a+c"])
+def test_open_connections_pass_handlers_in_the_order_of_the_behavior(
+    farm: Farm, backend: Backend, after: str
+) -> None:
+    proxy = farm.create(plan(backend))
+    handlers = {name: mark(name) for name in "abc"}
+    farm.set_behavior("a", {"behavior": parse("100:a+b", "")}, handlers)
+    with dial(proxy) as client:
+        client.sendall(b"-")
+        assert client.recv(100) == b"-ab"
+        behavior = parse(after, "")
+        farm.set_behavior("a", {"behavior": behavior}, handlers)
+        allowed = {f"-{part.replace('+', '')}".encode() for _, part in behavior.parts}
+        seen = set()
+        for _ in range(40):
+            client.sendall(b"-")
+            seen.add(client.recv(100))
+        assert seen == allowed
+
+
+def test_a_handler_that_keeps_its_place_keeps_what_it_holds(farm: Farm, backend: Backend) -> None:
+    proxy = farm.create(plan(backend))
+    hour = {"latency": 3_600_000}
+    set_behavior(farm, "a", "50:noop,50:latency", latency=hour)
+    with dial(proxy) as client:
+        set_behavior(farm, "a", "100:latency", latency=hour)
+        client.sendall(b"hello")
+        wait_for(lambda: proxy.look() and proxy.look()[0].held)
+        # never together, so that which comes first says nothing
+        set_behavior(farm, "a", "20:latency,20:cut,20:noop,20:bandwidth+cut", latency=hour)
+        set_behavior(farm, "a", "20:bandwidth+noop,20:latency", latency=hour)
+        assert proxy.look()[0].held
 
 
 # Nothing waits for the data path
@@ -444,7 +538,250 @@ def test_a_name_that_does_not_resolve_changes_nothing(farm: Farm, backend: Backe
     assert serves(proxy)
 
 
+# While a handler is built, others go on
+
+
+@pytest.fixture
+def building() -> type[BaseHandler]:
+    """A handler that takes until `done` is set to be made, and counts how often it is."""
+
+    class Building(BaseHandler):
+        """Takes its time."""
+
+        name = "building"
+        options: Any = {}
+        done, made = Event(), 0
+
+        def __init__(self, settings: Any, proxy: Any) -> None:
+            super().__init__(settings, proxy)
+            type(self).made += 1
+            assert self.done.wait(PATIENCE)
+
+        def __call__(self, client_sock: Any, backend_sock: Any, to_backend: bool) -> None:
+            data = self._get_data(client_sock, backend_sock, to_backend)
+            (backend_sock if to_backend else client_sock).sendall(data.upper())
+
+    return Building
+
+
+def built(cls: type[BaseHandler]) -> dict[str, Any]:
+    """What a behavior ``100:building`` stands for."""
+    return {"building": Specification("building", cls)}
+
+
+def test_what_another_changes_while_a_handler_is_built_is_not_lost(
+    farm: Farm, backend: Backend, building: Any
+) -> None:
+    proxy = farm.create(plan(backend))
+    behaviors = {"behavior": parse("100:building", "")}
+    setting = gevent.spawn(farm.set_behavior, "a", behaviors, built(building))
+    gevent.sleep(0)
+    farm.add_toxic("a", toxic(farm, latency=1))
+    building.done.set()
+    setting.get(timeout=PATIENCE)
+    assert [one.name for one in proxy.plan.toxics] == ["t"]
+    with dial(proxy) as client:
+        assert exchange(client) == b"HELLO"
+    assert building.made == 1, "the one that is there is used"
+
+
+def test_a_proxy_deleted_while_its_handler_is_built_listens_no_more(
+    farm: Farm, backend: Backend, building: Any
+) -> None:
+    place = str(farm.create(plan(backend)).address)
+    behaviors = {"behavior": parse("100:building", "")}
+    setting = gevent.spawn(farm.set_behavior, "a", behaviors, built(building))
+    gevent.sleep(0)
+    farm.delete("a")
+    building.done.set()
+    with pytest.raises(NotFound):
+        setting.get(timeout=PATIENCE)
+    assert is_closed(place)
+
+
+def test_of_two_with_one_name_the_one_that_is_built_first_is_made(
+    farm: Farm, backend: Backend, building: Any
+) -> None:
+    behavior = parse("100:building", "")
+    slow = replace(plan(backend), behavior=behavior, handlers=built(building))
+    creating = gevent.spawn(farm.create, slow)
+    gevent.sleep(0)
+    quick = farm.create(plan(backend))
+    building.done.set()
+    with pytest.raises(AlreadyThere):
+        creating.get(timeout=PATIENCE)
+    assert [*farm] == [quick]
+
+
+def test_a_proxy_deleted_while_a_reload_builds_handlers(
+    farm: Farm, backend: Backend, building: Any
+) -> None:
+    place = str(farm.create(plan(backend, "mine")).address)
+    settings = resolved(http="yes")
+    behavior = parse("100:building", "")
+    settings.plans = tuple(
+        replace(plan(backend, name), behavior=behavior, handlers=built(building))
+        for name in ("a", "b")
+    )
+    reloading = gevent.spawn(farm.reload, settings)
+    gevent.sleep(0)
+    farm.delete("mine")
+    building.done.set()
+    assert reloading.get(timeout=PATIENCE)["created"] == ["a", "b"]
+    assert [proxy.name for proxy in farm] == ["a", "b"]
+    assert building.made == 2
+    assert is_closed(place)
+
+
+def test_populate_makes_nothing_if_a_handler_cannot_be_built(farm: Farm, backend: Backend) -> None:
+    class Fails(BaseHandler):
+        """Cannot be made."""
+
+        name = "fails"
+        options: Any = {}
+
+        def __init__(self, settings: Any, proxy: Any) -> None:
+            raise ValueError("no such thing")
+
+    wrong = replace(
+        plan(backend, "b"),
+        behavior=parse("100:fails", ""),
+        handlers={"fails": Specification("fails", Fails)},
+    )
+    with pytest.raises(UsageError, match="no such thing"):
+        list(farm.populate([Entry(plan(backend), ()), Entry(wrong, ("behavior",))]))
+    assert [*farm] == []
+
+
+def test_many_populate_the_same_and_all_get_the_one_proxy(
+    farm: Farm, backend: Backend, slow: Event
+) -> None:
+    wanted = plan(backend, local="localhost:0")
+    asking = [gevent.spawn(populate, farm, wanted) for _ in range(8)]
+    gevent.sleep(0)
+    slow.set()
+    assert {one.get(timeout=PATIENCE) for one in asking} == {farm.get("a")}
+
+
 # For a while, and who is told
+
+
+def test_a_behavior_that_comes_back_leaves_the_other_one_alone(
+    farm: Farm, backend: Backend
+) -> None:
+    def meet(seconds: int) -> None:
+        behavior = parse("100:slow_accept", "")
+        raws = {"slow_accept": {"delay": Raw(seconds, "")}}
+        handlers = farm.catalog.choose(NOTHING, behavior, options=raws)
+        farm.set_behavior("a", {"on_connect": behavior}, handlers)
+
+    proxy = farm.create(plan(backend))
+    meet(100)
+    set_behavior(farm, "a", "10:noop", ttl=0.05)
+    meet(5)
+    wait_for(lambda: str(proxy.plan.behavior) == "100:dummy")
+    (spec,) = proxy.plan.specifications("slow_accept")
+    assert spec.options["delay"] == 5
+    assert [*proxy.plan.handlers] == ["slow_accept"]
+
+
+def test_populate_ends_the_whiles_of_what_it_gives_only(farm: Farm, backend: Backend) -> None:
+    proxy = farm.create(plan(backend))
+    set_behavior(farm, "a", "10:noop", ttl=3600)
+    farm.add_toxic("a", toxic(farm), ttl=3600)
+    farm.add_toxic("a", toxic(farm, name="u"), ttl=3600)
+    populate(farm, plan(backend), "seed", "listen")
+    assert {*farm.ttls.left("a")} == {"behavior", "toxic t", "toxic u"}
+    populate(farm, plan(backend, behavior="20:noop"), "behavior")
+    assert {*farm.ttls.left("a")} == {"toxic t", "toxic u"}
+    assert [*proxy.plan.handlers] == ["noop"]
+    populate(farm, plan(backend, toxics=(toxic(farm),)), "toxics")
+    assert farm.ttls.left("a") == {}
+    populate(farm, plan(backend, behavior="100:dummy"), "behavior")
+    assert proxy.plan.handlers == {}
+
+
+def test_populate_tells_what_it_has_changed(
+    farm: Farm, backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "vaurien")
+    populate(farm, plan(backend))
+    for _ in range(2):
+        populate(farm, plan(backend, behavior="20:noop"), "behavior")
+    assert caplog.text.count("a: changed by populate") == 1
+
+
+def test_a_reload_that_cannot_listen_leaves_what_names_stand_for(
+    farm: Farm, backend: Backend
+) -> None:
+    before = farm.catalog, farm.common, farm.seed
+    settings = resolved(http="yes", seed="99")
+    settings.plans = (replace(plan(backend), local=parse_local(backend.address)),)
+    with pytest.raises(ListenError):
+        farm.reload(settings)
+    assert (farm.catalog, farm.common, farm.seed) == before
+
+
+def test_populate_renews_the_time_of_a_proxy_that_has_one(farm: Farm, backend: Backend) -> None:
+    farm.create(plan(backend), ttl=3600)
+    populate(farm, plan(backend), ttl=1000)
+    assert 999 < farm.ttls.left("a")["proxy"] <= 1000
+    populate(farm, plan(backend))
+    assert farm.ttls.left("a") == {}
+    populate(farm, plan(backend), ttl=0.01)  # it is there for good
+    populate(farm, plan(backend, "b"), ttl=0.01)
+    wait_for(lambda: "b" not in farm.proxies)
+    assert farm.ttls.left("a") == {} and serves(farm.get("a"))
+
+
+def test_what_the_file_names_is_there_for_good(farm: Farm, backend: Backend) -> None:
+    settings = resolved(http="yes")
+    settings.plans = (plan(backend),)
+    farm.create(plan(backend), ttl=3600)
+    set_behavior(farm, "a", "10:noop")
+    set_behavior(farm, "a", "100:dummy", ttl=3600)  # as the file says, but for a while
+    assert farm.reload(settings)["unchanged"] == ["a"]
+    assert farm.ttls.left("a") == {}
+
+
+def test_enabled_for_good_and_for_a_while_at_once_ends_enabled(
+    farm: Farm, backend: Backend, slow: Event
+) -> None:
+    proxy = farm.create(plan(backend, local="localhost:0", enabled=False))
+    both = [gevent.spawn(farm.enable, "a", 0.01), gevent.spawn(farm.enable, "a")]
+    gevent.sleep(0)
+    slow.set()
+    gevent.joinall(both, raise_error=True)
+    farm.create(plan(backend, "later"), ttl=0.05)
+    wait_for(lambda: "later" not in farm.proxies)
+    assert proxy.enabled
+
+
+def test_nothing_listens_any_more_once_it_stops_but_faults_can_be_lifted(
+    backend: Backend,
+) -> None:
+    farm = Farm(resolved(http="yes"))
+    proxy = farm.create(plan(backend, behavior="100:hang"))
+    place = str(proxy.address)
+    other = farm.create(plan(backend, "b"))
+    farm.disable("b", ttl=0.5)
+    with dial(proxy) as client:
+        client.sendall(b"hello")
+        wait_for(lambda: proxy.look() and proxy.look()[0].received[0])
+        stopping = gevent.spawn(farm.stop, PATIENCE)
+        wait_for(lambda: is_closed(place))
+        with pytest.raises(Stopping):
+            farm.enable("b")
+        with pytest.raises(Stopping):
+            farm.create(plan(backend, "c"))
+        with pytest.raises(Stopping):
+            farm.change("a", lambda p: replace(p, local=parse_local("127.0.0.2:0")))
+        wait_for(lambda: not farm.ttls.left("b"))
+        set_behavior(farm, "a", "100:dummy")
+        client.shutdown(socket.SHUT_WR)
+        assert client.recv(100) == b""  # a hanging exchange has nothing to say any more
+        assert stopping.get(timeout=PATIENCE) == {"a": 0, "b": 0}
+    assert is_closed(place) and not other.enabled
 
 
 def test_a_while_of_a_proxy_that_was_made_anew_ends_nothing(farm: Farm, backend: Backend) -> None:
@@ -532,6 +869,34 @@ def test_stop_drains_all_at_the_same_time(backend: Backend) -> None:
     for client in clients:
         assert client.recv(1) == b""
         client.close()
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_who_has_stopped_never_listens_again(kind: str, backend: Backend, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    local = f"unix:{path}" if kind == "unix" else "127.0.0.1:0"
+    proxy = Proxy(plan(backend, local=local, behavior="10:noop"))
+    proxy.start()
+    other = parse_local(f"127.0.0.1:{free_port()}")
+
+    def assert_closed() -> None:
+        assert not path.exists()
+        assert kind == "unix" or is_closed(str(proxy.address))
+        assert is_closed(str(other))
+
+    proxy.stop()
+    for changed in ({"backlog": 5}, {"behavior": parse("20:noop", "b")}, {"enabled": True}):
+        proxy.change(replace(proxy.plan, **changed))
+        assert_closed()
+    proxy.pause()
+    proxy.resume()
+    assert_closed()
+    with pytest.raises(Stopping):
+        proxy.change(replace(proxy.plan, local=other))
+    proxy.disable()
+    with pytest.raises(Stopping):
+        proxy.enable()
+    assert_closed()
 
 
 def test_a_client_that_resets_while_the_farm_changes(farm: Farm, backend: Backend) -> None:

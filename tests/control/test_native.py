@@ -576,6 +576,17 @@ def test_down_and_up_by_a_request(proxy: Remote) -> None:
         pass
 
 
+def test_who_is_down_keeps_his_address_from_other_proxies(proxy: Remote) -> None:
+    thief = {"name": "thief", "listen": proxy.address, "upstream": "127.0.0.1:1"}
+    for on_connect in ("100:down", None):
+        proxy.api.post(f"{proxy.path}/behavior", {"on_connect": on_connect})
+        said = proxy.api.refused("POST", "/proxies", thief, 500)
+        words = f"listen tcp {proxy.address}: bind: address already in use"
+        assert said == f"{words} (by proxy {proxy.name!r})"
+    with connected(proxy.address):
+        pass
+
+
 def test_disabled_is_closed_and_enabled_is_open_at_once(proxy: Remote) -> None:
     with connected(proxy.address) as client:
         found = proxy.api.post(f"{proxy.path}/disable")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import signal
 import socket
 import threading
@@ -15,7 +16,8 @@ import pytest
 
 from tests.control.farms import Farm, Http, connected, free_port, is_open, write
 from tests.control.test_native import Stream
-from tests.support import Backend, dial, echo, exchange, receive_all, wait_for
+from tests.laws.helpers import Names
+from tests.support import Backend, Program, dial, echo, exchange, receive_all, wait_for
 
 CALM = "100:dummy"
 
@@ -142,6 +144,18 @@ def test_a_reload_of_the_same_changes_nothing(farm: Reloaded) -> None:
         answer = farm.reload(text, bad, off)
         assert outcome(answer) == told(unchanged=["a", "b", "off"])
     assert farm.api.get("/state") == before
+
+
+def test_an_option_of_a_type_without_a_comparison_is_the_same_as_before(farm: Reloaded) -> None:
+    farm.extra = "[handler:relay]\ncallable = tests.control.broken.Relay\nthing = y\n"
+    text = farm.section("a", behavior="100:relay", toxics="noop")
+    farm.reload(text)
+    with connected(farm.address("a")) as client:  # whose call runs on
+        assert outcome(farm.reload(text)) == told(unchanged=["a"])
+        assert exchange(client, b"hello") == b"hello"
+        farm.extra = farm.extra.replace("thing = y", "thing = z")
+        assert outcome(farm.reload(text)) == told(changed=["a"])
+    assert farm.state("a")["handlers"]["relay"]["thing"] == "z"
 
 
 @pytest.mark.parametrize("way", ["request", "signal"])
@@ -510,12 +524,13 @@ def test_a_file_that_is_gone_changes_nothing(farm: Reloaded) -> None:
     farm.write()
 
 
-def test_a_handler_that_cannot_be_built_changes_nothing(farm: Reloaded) -> None:
+@pytest.mark.parametrize("cls", ["Broken", "Exits"])
+def test_a_handler_that_cannot_be_built_changes_nothing(farm: Reloaded, cls: str) -> None:
     farm.reload(farm.section("a"))
-    farm.extra = "[handler:broken]\ncallable = tests.control.broken.Broken\n"
+    farm.extra = f"[handler:{cls.lower()}]\ncallable = tests.control.broken.{cls}\n"
     before = farm.names()
-    sentence = farm.refused(farm.section("b"), farm.section("a", behavior="20:broken"))
-    assert "no luck" in sentence and "broken" in sentence
+    sentence = farm.refused(farm.section("b"), farm.section("a", behavior=f"20:{cls.lower()}"))
+    assert "no luck" in sentence and cls.lower() in sentence
     assert farm.names() == before
     with connected(farm.address("a")):
         pass
@@ -601,6 +616,43 @@ def test_who_is_down_stays_down_and_keeps_his_address(farm: Reloaded) -> None:
         assert exchange(client, b"hello") == b"hello", "who is connected stays so"
 
 
+def test_a_refused_reload_leaves_the_file_of_who_is_down(farm: Reloaded, tmp_path: Path) -> None:
+    path = tmp_path / "x.sock"
+    farm.reload(farm.section("a", local=f"unix:{path}", on_connect="100:down"))
+    up = farm.section("a", local=f"unix:{path}")
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        used = f"127.0.0.1:{taken.getsockname()[1]}"
+        number = path.stat().st_ino
+        farm.refused(up, farm.section("b", local=used), status=500)
+        assert path.stat().st_ino == number
+    assert not is_open(f"unix:{path}")
+    farm.reload(up)
+    with connected(f"unix:{path}"):
+        pass
+
+
+def test_who_cannot_come_up_tries_again_and_takes_no_half_of_a_change(
+    farm: Reloaded, tmp_path: Path
+) -> None:
+    path, behavior = tmp_path / "x.sock", "/proxies/a/behavior"
+    farm.extra = "[handler:down]\nuntil = 1.5\n"
+    farm.reload(farm.section("a", local=f"unix:{path}", on_connect="100:down"))
+    path.unlink()
+    path.write_text("precious")
+    before = farm.api.get(behavior)
+    wait_for(lambda: "a: tries again each 1 s" in farm.farm.text, "it is told")
+    for on_connect in ("100:down", "100:refuse", None):
+        body = {"on_connect": on_connect, "behavior": "20:noop"}
+        error = farm.api.refused("POST", behavior, body, 500)
+        assert error.endswith("bind: file exists")
+        assert farm.api.get(behavior) == before
+    assert path.read_text() == "precious"
+    path.unlink()
+    wait_for(lambda: f"a: up, at unix:{path}" in farm.farm.text, "it listens again")
+    with connected(f"unix:{path}"):
+        pass
+
+
 def test_the_same_address_in_another_word_keeps_connections(farm: Reloaded) -> None:
     port = free_port()
     farm.reload(farm.section("a", local=f"localhost:{port}"))
@@ -682,7 +734,7 @@ def test_a_hangup_without_an_api(backend: Backend, tmp_path: Path) -> None:
 
 def test_a_hangup_without_a_file_changes_nothing(backend: Backend) -> None:
     arguments = ("--distant", backend.address, "--local", "127.0.0.1:0")
-    with Farm(*arguments, "--behavior", "10:error", ready=1) as farm:
+    with Farm(*arguments, "--behavior", "10:noop", ready=1) as farm:
         farm.api.create("mine", backend)
         with connected(farm.proxies["default"]) as client:
             farm.send_signal(signal.SIGHUP)
@@ -691,6 +743,80 @@ def test_a_hangup_without_a_file_changes_nothing(backend: Backend) -> None:
             assert outcome(answer) == told(unchanged=["default", "mine"])
             client.sendall(b"hello")
             assert client.recv(1)
+
+
+def ini(backend: Backend, name: str, local: str = "127.0.0.1:0", behavior: str = CALM) -> str:
+    return f"[proxy:{name}]\nlocal = {local}\ndistant = {backend.address}\nbehavior = {behavior}\n"
+
+
+def test_a_hangup_while_it_starts_is_put_off(backend: Backend, tmp_path: Path) -> None:
+    names, port = Names(tmp_path), free_port()
+    with names.hanging("slow.test", "127.0.0.1") as wait_reached:
+        first = ini(backend, "slow", "slow.test:0") + ini(backend, "gone", f"127.0.0.1:{port}")
+        file = write(tmp_path / "farm.ini", first)
+        program = Program("--config", file, env=names.env).spawn()
+        try:
+            wait_reached()
+            write(tmp_path / "farm.ini", ini(backend, "new"))
+            program.send_signal(signal.SIGHUP)
+            program.wait_log("reload: put off")
+            assert not program.output
+            with os.fdopen(os.open(tmp_path / "pipe", os.O_WRONLY)):
+                program.wait_log("reload: 1 created; 0 changed; 2 deleted")
+            assert not is_open(f"127.0.0.1:{port}")
+            assert program.stop() == 0
+        finally:
+            program.__exit__()
+
+
+@pytest.mark.parametrize("error", ["SystemExit(3)", "KeyboardInterrupt"])
+def test_a_hangup_ends_nothing_whatever_goes_wrong(
+    error: str, backend: Backend, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from vaurien.handlers.delay import Delay\n"
+        "class Mine(Delay):\n"
+        f"    def __init__(self, settings, proxy): raise {error}\n"
+    )
+    file = write(tmp_path / "farm.ini", ini(backend, "a"))
+    with Program("--config", file, cwd=tmp_path) as program, connected(program.address) as client:
+        write(tmp_path / "farm.ini", ini(backend, "a", behavior="100:mine.Mine"))
+        program.send_signal(signal.SIGHUP)
+        program.wait_log("reload: nothing is changed: ")
+        assert exchange(client, b"hello") == b"hello"
+        write(tmp_path / "farm.ini", ini(backend, "a", behavior="10:error"))
+        program.send_signal(signal.SIGHUP)
+        program.wait_log("reload: 0 created; 1 changed")
+        assert program.stop() == 0
+
+
+@pytest.mark.parametrize("ips", [("127.0.0.1",), ()])
+def test_what_was_read_last_is_in_force(
+    ips: tuple[str, ...], backend: Backend, tmp_path: Path
+) -> None:
+    names, path = Names(tmp_path), tmp_path / "farm.ini"
+    write(path, ini(backend, "a"))
+    answers: list[Any] = []
+    with Farm("--config", path, ready=1, env=names.env) as farm:
+
+        def reload() -> None:
+            connection = Http(farm.apis["http"])
+            connection.request("POST", "/reload")
+            answers.append(json.load(connection.getresponse()))
+            connection.close()
+
+        with names.hanging("slow.test", *ips) as wait_reached:
+            slow = ini(backend, "slow", "slow.test:0")
+            write(path, ini(backend, "a", behavior="100:error") + slow)
+            first = threading.Thread(target=reload)
+            first.start()
+            wait_reached()
+            write(path, ini(backend, "a", behavior="10:error"))
+            assert outcome(farm.api.post("/reload")) == told(changed=["a"])
+        first.join()
+        assert outcome(answers[0]) == told(unchanged=["a"])
+        assert list(farm.api.get("/proxies")) == ["a"]
+        assert farm.api.get("/proxies/a/state")["behavior"] == "10:error"
 
 
 def test_reloads_in_a_row_while_clients_come_and_go(farm: Reloaded) -> None:
@@ -762,6 +888,36 @@ def test_no_reload_while_it_ends(backend: Backend, tmp_path: Path) -> None:
         assert farm.wait() == 0
 
 
+def test_nothing_listens_again_while_it_ends(backend: Backend, tmp_path: Path) -> None:
+    path, file = tmp_path / "x.sock", tmp_path / "farm.ini"
+    file.write_text(
+        "".join(
+            f"[proxy:{name}]\nlocal = {local}\ndistant = {backend.address}\nbehavior = 100:pause\n"
+            for name, local in (("a", "127.0.0.1:0"), ("b", f"unix:{path}"))
+        )
+    )
+    with Farm("--config", file, "--drain", 5, ready=2) as farm:
+        with dial(farm.proxies["a"]) as one, dial(farm.proxies["b"]) as other:
+            for client in (one, other):
+                client.sendall(b"hello")
+            wait_for(
+                lambda: all(
+                    found["received"]["upstream"]
+                    for found in farm.api.get("/connections")["connections"]
+                )
+            )
+            farm.send_signal(signal.SIGTERM)
+            wait_for(lambda: farm.api.call("GET", "/health").status == 503)
+            wait_for(lambda: not path.exists())
+            for name in "ab":
+                farm.api.call("POST", f"/proxies/{name}/behavior", {"behavior": "50:pause"})
+                farm.api.call("POST", f"/proxies/{name}/handler", {"name": "dummy"})
+            assert not is_open(farm.proxies["a"])
+            assert not path.exists()
+        assert farm.wait() == 0
+    assert not path.exists()
+
+
 # Seeds and what needs a restart
 
 
@@ -809,6 +965,37 @@ def test_what_needs_a_restart_is_told(line: str, name: str, farm: Reloaded, tmp_
     assert "restart" in farm.farm.text[start:]
     with connected(farm.address("a")):
         pass
+
+
+def recorded(path: Path, proxy: str, seed: int) -> Path:
+    """A journal in which each of the first exchanges of `proxy` was corrupted."""
+    lines = [
+        {
+            "v": 1, "seed": seed, "proxy": proxy, "connection": connection, "exchange": 1,
+            "handler": "corrupt", "options": {"corrupt": {"chance": 100}},
+        }
+        for connection in range(1, 99)
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_what_is_replayed_changes_after_a_restart_only(farm: Reloaded, tmp_path: Path) -> None:
+    journals = [recorded(tmp_path / f"{seed}.jsonl", "a", seed) for seed in (7, 8)]
+    file = tmp_path / "farm.ini"
+    for first, then in ((None, journals[0]), (journals[0], journals[1]), (journals[0], None)):
+        lines = [f"[vaurien]\nreplay = {path}\n" if path else "" for path in (first, then)]
+        write(file, lines[0] + farm.section("a", seed=5))
+        with Farm("--config", file, ready=1) as other, dial(other.proxies["a"]) as client:
+            before = other.api.get("/proxies/a/state")
+            assert before["seed"] == (7 if first else 5)
+            write(file, lines[1] + farm.section("a", seed=5))
+            for _ in range(2):  # it stays to be told
+                answer = other.api.post("/reload")
+                assert answer["after_restart"] == ["replay"]
+                assert outcome(answer) == told(unchanged=["a"])
+            assert other.api.get("/proxies/a/state")["seed"] == before["seed"]
+            assert (exchange(client, b"UUUU") == b"UUUU") == (first is None)
 
 
 def test_the_log_level_changes_at_once(farm: Reloaded) -> None:

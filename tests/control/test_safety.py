@@ -198,7 +198,9 @@ def test_no_address_elsewhere_does_without_a_token(host: str) -> None:
 def test_a_host_that_does_not_resolve_is_told_of_its_setting() -> None:
     given = ("--http", "--http-host", "no.such.host.invalid", "--http-token", TOKEN)
     sentence = refused(*given, code=1)
-    assert sentence.startswith("vaurien: --http-host: 'no.such.host.invalid' does not resolve (")
+    assert sentence.startswith(
+        "vaurien: --http-host: 'no.such.host.invalid:8080' does not resolve ("
+    )
     assert "--local" not in sentence
 
 

@@ -32,7 +32,7 @@ def test_a_pause_without_a_time_holds_until_it_is_removed() -> None:
     assert flow.left == []
     assert flow.chain.held == 2 + 2 * PIECE
     flow.remove(stage)
-    assert flow.left == [(1e6, Data(b"a")), (1e6, Data(b"b")), (1e6, EOF)]
+    assert flow.left == [(1e6, Data(b"ab")), (1e6, EOF)]
 
 
 def test_a_pause_begins_with_each_exchange_that_it_is_picked_for() -> None:

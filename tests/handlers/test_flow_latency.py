@@ -215,4 +215,4 @@ def test_a_removal_lets_all_go_at_once() -> None:
     flow.push(b"a", b"b", EOF)
     flow.run(0.25)
     flow.remove(stage)
-    assert flow.left == near([(0.25, b"a"), (0.25, b"b"), (0.25, EOF)])
+    assert flow.left == near([(0.25, b"ab"), (0.25, EOF)])

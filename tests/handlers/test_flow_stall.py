@@ -134,7 +134,7 @@ def test_when_everything_is_lost_nothing_comes_until_it_is_removed() -> None:
     flow.run(1e8)
     assert flow.left == []
     flow.remove(stage)
-    assert flow.left == [(1e8, Data(b"abc")), (1e8, Data(b"def")), (1e8, EOF)]
+    assert flow.left == [(1e8, Data(b"abcdef")), (1e8, EOF)]
 
 
 def test_when_everything_was_lost_an_update_heals_the_line() -> None:

@@ -14,7 +14,7 @@ import select
 import socket
 import textwrap
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ def say(*words):
 """
 
 #: A resolver for gevent (its setting GEVENT_RESOLVER) that looks names under .test up in a file:
-#: `NAME IP ...`, or `NAME hang PIPE`, which blocks the resolving thread until
-#: somebody opens the pipe.
+#: `NAME IP ...`, or `NAME hang PIPE IP ...`, which blocks the resolving thread until
+#: somebody opens the pipe; without an IP it fails then.
 RESOLVER = """
 import _socket
 import os
@@ -64,9 +64,13 @@ def answer(host, port, *rest, **more):
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     if found[0] == "hang":
-        with open(found[1] + ".hanging", "w"), open(found[1]):
+        with open(found[1] + ".hanging", "a") as hanging:
+            print(host, file=hanging)
+        with open(found[1]):
             pass
-        raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+        found = found[2:]
+        if not found:
+            raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
     return [
         (
             socket.AF_INET6 if ":" in ip else socket.AF_INET,
@@ -114,20 +118,32 @@ class Names:
         }
 
     def set(self, name: str, *ips: str) -> None:
-        """From now on `name` stands for `ips`."""
+        """From now on `name` stands for `ips`, and no other for anything."""
+        self._write(f"{name} {' '.join(ips)}\n")
+
+    def _write(self, text: str) -> None:
         new = self._directory / "names.new"
-        new.write_text(f"{name} {' '.join(ips)}\n")
+        new.write_text(text)
         new.replace(self._file)
 
     @contextlib.contextmanager
-    def hanging(self, name: str) -> Iterator[Callable[[], object]]:
-        """Resolving `name` hangs; what is given waits until somebody does."""
+    def hanging(
+        self, name: str, *ips: str, others: Sequence[str] = ()
+    ) -> Iterator[Callable[[], object]]:
+        """Resolving `name`, and `others`, hangs until the end, when they stand for `ips`.
+
+        What is given waits until somebody does so with each.
+        """
         pipe = self._directory / "pipe"
         os.mkfifo(pipe)
-        self.set(name, "hang", str(pipe))
+        names = [name, *others]
+        self._write("".join(f"{one} hang {pipe} {' '.join(ips)}\n" for one in names))
         hanging = Path(f"{pipe}.hanging")
+        hanging.touch()
         try:
-            yield lambda: wait_for(hanging.exists, f"somebody resolves {name}")
+            yield lambda: wait_for(
+                lambda: {*names} <= {*hanging.read_text().split()}, f"somebody resolves {names}"
+            )
         finally:
             with contextlib.suppress(OSError):  # ENXIO: nobody hangs
                 os.close(os.open(pipe, os.O_WRONLY | os.O_NONBLOCK))

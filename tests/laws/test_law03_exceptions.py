@@ -19,6 +19,7 @@ from tests.support import (
     Program,
     dial,
     exchange,
+    proxy,
     receive,
     receive_all,
     reset,
@@ -90,13 +91,14 @@ def test_a_handler_that_raises_ends_its_connection_only(
         assert tracebacks(vaurien) == len(KINDS)
 
 
+@pytest.mark.parametrize("kind", ["value", "exit"])
 def test_what_a_greenlet_of_a_handler_raised_counts_once_when_the_handler_gets_it(
-    tmp_path: Path, echo_backend: Backend
+    tmp_path: Path, echo_backend: Backend, kind: str
 ) -> None:
     write_module(tmp_path, FRAGILE)
     with own(echo_backend, tmp_path, "Fragile") as vaurien:
         with vaurien.dial() as client:
-            client.sendall(b"spawned:value")
+            client.sendall(f"spawned:{kind}".encode())
             assert_fin(client)
         with vaurien.dial() as new:
             assert exchange(new, b"count", 1) == b"1"
@@ -111,6 +113,9 @@ def test_what_a_greenlet_of_a_handler_raised_is_logged_though_nobody_gets_it(
     with own(echo_backend, tmp_path, "Fragile") as vaurien, vaurien.dial() as client:
         assert exchange(client, b"lost:value") == b"lost:value"
         vaurien.wait_log(r"Traceback(?s:.*)ValueError: fragile handler")
+        assert exchange(client, b"lost:exit") == b"lost:exit"
+        vaurien.wait_log(r"Traceback(?s:.*)SystemExit: fragile handler")
+        assert exchange(client, b"after") == b"after"
 
 
 def test_both_sides_see_the_end_of_a_connection_whose_handler_raised(tmp_path: Path) -> None:
@@ -161,6 +166,7 @@ class Talker(BaseHandler):
 
 
 CALLBACK = """
+import builtins
 import logging
 import sys
 
@@ -175,7 +181,7 @@ logging.basicConfig()
 
 def observer(event):
     if event.connection == 2 and type(event).__name__ == sys.argv[2]:
-        raise RuntimeError("observer fell over")
+        raise getattr(builtins, sys.argv[3])("observer fell over")
 
 
 plan = Plan(
@@ -192,15 +198,59 @@ Event().wait()
 """
 
 
+EXITS = """
+from vaurien.flow import Data, OPEN
+from vaurien.handlers import FlowHandler
+
+
+class Exits(FlowHandler):
+    name = "exits"
+    options = {"when": ("When it exits", str, "data")}
+
+    def __init__(self, *args):
+        if self.options("when") == "made":
+            raise SystemExit("fragile handler")
+
+    def on(self, event, now):
+        if isinstance(event, Data) and event.data == b"exit":
+            raise SystemExit("fragile handler")
+        yield 0, event
+"""
+
+
+@pytest.mark.parametrize("when", ["made", "data"])
+def test_a_flow_handler_that_exits_ends_its_connection_only(
+    tmp_path: Path, echo_backend: Backend, when: str
+) -> None:
+    write_module(tmp_path, EXITS)
+    option = f"--handlers.own.Exits.when={when}"
+    with (
+        proxy(
+            echo_backend, "--behavior", "100:own.Exits", "--handlers.own.Exits.after", 1,
+            option, cwd=tmp_path,
+        ) as vaurien,
+        vaurien.dial() as client,
+        vaurien.dial() as other,
+    ):  # fmt: skip
+        assert exchange(client, b"first") == b"first"
+        client.sendall(b"exit")
+        assert_fin(client)
+        vaurien.wait_log(r"connection 1, exchange 2: handler 'exits' raised SystemExit")
+        assert exchange(other, b"other") == b"other"
+        assert vaurien.stop() == 0
+        assert tracebacks(vaurien) == 1
+
+
+@pytest.mark.parametrize("error", ["RuntimeError", "SystemExit"])
 @pytest.mark.parametrize("when", ["Began", "Ended"])
 def test_a_callback_that_raises_ends_its_connection_only(
-    tmp_path: Path, echo_backend: Backend, when: str
+    tmp_path: Path, echo_backend: Backend, when: str, error: str
 ) -> None:
     # An observer is called within the loop's callback, as an exchange begins and as it ends.
     script = tmp_path / "embedding.py"
     script.write_text(CALLBACK)
     with subprocess.Popen(
-        [sys.executable, str(script), echo_backend.address, when],
+        [sys.executable, str(script), echo_backend.address, when, error],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -220,5 +270,6 @@ def test_a_callback_that_raises_ends_its_connection_only(
         finally:
             process.kill()
             _, log = process.communicate(timeout=PATIENCE)
-    assert log.count("Traceback (most recent call last)") == 1
-    assert log.count("RuntimeError: observer fell over") == 1
+    chained = error == "SystemExit"
+    assert log.count("Traceback (most recent call last)") == 1 + chained
+    assert log.count(f"{error}: observer fell over") == 1

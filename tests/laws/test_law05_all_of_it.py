@@ -331,7 +331,7 @@ def test_a_crowd_that_comes_and_goes_leaves_every_echo_right(
         ) as vaurien,
         threads() as pool,
     ):
-        before = vaurien.descriptors() + 1  # the one that wakes flows, made when first needed
+        before = vaurien.descriptors()
         visits = [pool.submit(visit, salt) for salt in range(300)]
         assert sum(future.result(2 * PATIENCE) for future in visits) > 300
         wait_for(lambda: vaurien.descriptors() <= before, "all descriptors are given back")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.control.farms import Farm, write
 from tests.laws.helpers import (
     Acceptor,
     Names,
@@ -29,6 +30,7 @@ from tests.support import (
     proxy,
     receive,
     receive_all,
+    run,
     wait_for,
 )
 
@@ -167,6 +169,49 @@ def test_a_name_that_did_not_resolve_is_tried_again(tmp_path: Path) -> None:
         names.set("backend.test", "127.0.0.1")
         with vaurien.dial() as client:
             assert exchange(client, b"hello") == b"hello"
+
+
+def test_names_that_hang_hold_up_those_only_who_wait_for_them(tmp_path: Path) -> None:
+    # more of them than gevent's pool has threads
+    names = Names(tmp_path)
+    slow = [f"slow{n}.test" for n in range(12)]
+    with Backend(echo) as backend, names.hanging(slow[0], others=slow[1:]) as all_hang:
+        proxies = {f"p{n}": f"{name}:80" for n, name in enumerate(slow)}
+        proxies["good"] = f"localhost:{backend.port}"
+        text = "".join(
+            f"[proxy:{name}]\nlocal = localhost:0\ndistant = {distant}\n"
+            for name, distant in proxies.items()
+        )
+        config = write(tmp_path / "farm.ini", text)
+        with Farm("--config", config, env=names.env, ready=len(proxies)) as farm:
+            all_hang()
+            new = {"name": "new", "listen": "localhost:0", "upstream": f"localhost:{backend.port}"}
+            farm.api.ask("POST", "/proxies", new, 201)
+            for name in ("good", "new"):
+                with dial(farm.api.get(f"/proxies/{name}")["listen"]) as client:
+                    assert exchange(client, b"hello") == b"hello"
+            assert farm.stop() == 0  # though they still hang
+
+
+@pytest.mark.parametrize(
+    ("local", "told"),
+    [
+        ("nowhere.test:1", "'nowhere.test:1' does not resolve (Name or service not known)"),
+        ("203.0.113.1:1", "cannot listen on 203.0.113.1:1: this machine has no such address"),
+    ],
+)
+def test_a_local_address_that_cannot_be_had_is_told_by_its_setting(
+    tmp_path: Path, local: str, told: str
+) -> None:
+    names = Names(tmp_path)
+    text = f"[proxy:p]\nlocal = {local}\ndistant = 127.0.0.1:1\n"
+    for arguments, setting in (
+        (("--local", local, "--distant", "127.0.0.1:1"), "--local"),
+        (("--config", write(tmp_path / "farm.ini", text)), "proxy 'p': local"),
+    ):
+        result = run(*arguments, env=names.env)
+        assert result.returncode == 1
+        assert f"vaurien: {setting}: {told}" in result.stderr
 
 
 COUNTING = """

@@ -1010,6 +1010,33 @@ if data:
         assert wait_said(vaurien, "late") == ["OSError"]
 
 
+def test_a_greenlet_that_still_reads_from_a_chain_when_its_call_returns_is_told(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    handler(
+        tmp_path,
+        """
+def late():
+    try:
+        say("late", "got", b.recv(100))
+    except OSError as error:
+        say("late", "OSError")
+
+data = self._get_data(c, b, up)
+if up and data:
+    gevent.spawn(late)
+    gevent.sleep(0)  # it waits now
+    c.sendall(data)
+        """,
+    )
+    with (
+        own(echo_backend, tmp_path, "Mine", "--toxics", "latency latency=0 stream=both") as vaurien,
+        vaurien.dial() as client,
+    ):
+        assert exchange(client, b"first") == b"first"
+        assert wait_said(vaurien, "late") == ["OSError"]
+
+
 def test_a_greenlet_that_still_waits_for_a_claim_when_its_call_returns_is_told(
     tmp_path: Path,
 ) -> None:
@@ -1144,8 +1171,11 @@ finally:
         assert "Traceback" not in vaurien.text
 
 
+@pytest.mark.parametrize("toxics", [(), ("--toxics", "latency latency=0 stream=both")])
 @pytest.mark.parametrize("doing", ["c.recv(1)", "b.recv(1)", 'c.sendall(b"x" * 50_000_000)'])
-def test_a_greenlet_of_a_call_ends_with_its_connection(tmp_path: Path, doing: str) -> None:
+def test_a_greenlet_of_a_call_ends_with_its_connection(
+    tmp_path: Path, doing: str, toxics: tuple[str, ...]
+) -> None:
     handler(
         tmp_path,
         f"""
@@ -1164,7 +1194,7 @@ if up:
     )
     with (
         Acceptor() as backend,
-        own(backend, tmp_path, "Mine", "--timeout", 0.3) as vaurien,
+        own(backend, tmp_path, "Mine", "--timeout", 0.3, *toxics) as vaurien,
         vaurien.dial() as client,
     ):
         client.sendall(b"x")

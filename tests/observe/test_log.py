@@ -320,3 +320,18 @@ def test_a_log_as_json_tells_of_exceptions_in_a_field(
 
 def test_another_format_is_refused() -> None:
     assert "--log-format" in refused("--log-format", "yaml")
+
+
+def test_what_toxics_did_to_an_exchange_is_a_line_when_it_is_over(echo_backend: Backend) -> None:
+    toxics = "first: corrupt chance=100, second: latency latency=1, third: noop"
+    with proxy(echo_backend, "--toxics", toxics, "--log-format", "json") as program:
+        with program.dial() as client:
+            exchange(client, b"hello")
+            exchange(client, b"again")
+        wait_for(lambda: program.text.count('"handler"') == 2)
+        assert program.stop() == 0
+    lines = [json.loads(line) for line in program.log if '"handler"' in line]
+    assert [(line["connection"], line["exchange"]) for line in lines] == [(1, 1), (1, 2)]
+    assert [{*line["handler"].split("+")} for line in lines] == [{"first", "second"}] * 2
+    place = "default: connection 1, exchange 1: toxic "
+    assert lines[0]["message"] == place + lines[0]["handler"]

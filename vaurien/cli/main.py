@@ -1,10 +1,17 @@
-"""``vaurien``: reads the command line, runs one proxy, ends it on a signal.
+"""``vaurien``: reads the command line, runs the proxies, ends them on a signal.
 
 Law: the one border where an error becomes a sentence and an exit code, and the only place that
 monkey-patches: here, and before anything else, so that a handler's ``time.sleep`` holds up nobody.
 """
 
 from __future__ import annotations
+
+import signal
+
+#: Which of these have come before there was anything that they could be for.
+_EARLY: set[int] = set()
+for _number in (signal.SIGHUP, signal.SIGUSR1):  # which end a process that does not take them
+    signal.signal(_number, lambda number, _: _EARLY.add(number))
 
 from gevent import monkey
 
@@ -18,11 +25,11 @@ import json
 import logging
 import os
 import resource
-import signal
 import socket
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 import gevent
@@ -171,8 +178,10 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
     return rest, handlers
 
 
-def read(arguments: Sequence[str], drawn: int | None = None) -> tuple[argparse.Namespace, Settings]:
-    """The command line's flags, and the settings in force; `drawn` is the seed if none is given."""
+def read(
+    arguments: Sequence[str], running: Settings | None = None
+) -> tuple[argparse.Namespace, Settings]:
+    """The command line's flags, and the settings; see `resolve` for those that are `running`."""
     rest, handlers = split(arguments)
     made = parser()
     flags, unknown = made.parse_known_args(rest)
@@ -190,7 +199,7 @@ def read(arguments: Sequence[str], drawn: int | None = None) -> tuple[argparse.N
         for name in ("config", *(option.key for option in SETTINGS))
         if (value := getattr(flags, name.replace("-", "_"))) is not None
     }
-    settings = resolve(given, handlers, drawn=drawn)
+    settings = resolve(given, handlers, running=running)
     if flags.demo and settings.has_api:
         raise UsageError("--demo has no control API; leave --http and --toxiproxy away")
     return flags, settings
@@ -242,8 +251,10 @@ def say(line: str) -> None:
 class Run:
     """One run of the proxies: from the settings to the last line of the log."""
 
-    def __init__(self, settings: Settings, writer: QueueWriter, again: Callable[[int], Settings]):
-        """Build all and bind the API's addresses; `again` reads the settings anew, with a seed."""
+    def __init__(
+        self, settings: Settings, writer: QueueWriter, again: Callable[[Settings], Settings]
+    ):
+        """Build all and bind the API's addresses; `again` reads the settings anew, given these."""
         self.settings, self._writer, self._again = settings, writer, again
         observers: list[Callable[[Event], None]] = []
         if log.isEnabledFor(logging.INFO):
@@ -255,6 +266,9 @@ class Run:
         self.farm = Farm(settings, observers, everything=settings["journal-all"])
         self._watchdog = Watchdog()
         self._stop = Event_()
+        self._started = False
+        self._readings = 0  # how often the files were read again
+        self._in_force = 0  # which of these is in force
         self._statsd: Statsd | None = None
         self._api: Service | None = None
         if settings.statsd is not None or settings.access is not None:
@@ -301,6 +315,9 @@ class Run:
             say("\n".join(self._places()))
         if parent is not None:
             gevent.spawn(self._watch_parent, parent)
+        self._started = True
+        if signal.SIGHUP in _EARLY:
+            gevent.spawn(self._hangup)
         self._stop.wait()
         if self._api is not None:
             self._api.stopping()
@@ -355,15 +372,34 @@ class Run:
         self._stop.set()
 
     def _hangup(self) -> None:
+        if not self._started:  # the name of an address may take its time
+            _EARLY.add(signal.SIGHUP)
+            log.info("reload: put off until all listen")
+            return
         try:
             self.reload()
         except VaurienError as error:
             log.error("reload: nothing is changed: %s", error)
+        except BaseException as error:  # of which gevent would make the end of the process
+            log.exception("reload: nothing is changed: %r", error)
 
     def reload(self) -> dict[str, list[str]]:
-        """Read the files again, and be as they say; UsageError if that cannot be."""
-        settings = self._again(self.farm.seed)
-        changed = self.farm.reload(settings)
+        """Read the files again, and be as they say; UsageError if that cannot be.
+
+        Others may come between while a name is resolved: if what was read later is in force by
+        then, the files are read once more.
+        """
+        while True:
+            self._readings += 1
+            number = self._readings
+            settings = self._again(self.settings)
+            try:
+                changed = self.farm.reload(settings, partial(self._refuse_stale, number))
+                break
+            except VaurienError:
+                if number > self._in_force:
+                    raise
+        self._in_force = number
         before = self.settings
         names = [name for name in settings.values if settings[name] != before[name]]
         live = {*settings.common, *_LIVE}
@@ -376,6 +412,10 @@ class Run:
         before.values.update({name: settings[name] for name in names if name not in late})
         log.info("reload: %s", "; ".join(f"{len(v)} {k}" for k, v in changed.items()))
         return {**changed, "after_restart": late}
+
+    def _refuse_stale(self, number: int) -> None:
+        if number < self._in_force:
+            raise UsageError("the files were read again meanwhile")
 
     def _tell(self) -> None:
         """Write the table of what handlers did."""
@@ -438,8 +478,8 @@ def _run(arguments: Sequence[str]) -> int:
             return demo.run(settings)
         parent = flags.parent_fd
 
-        def again(seed: int) -> Settings:
-            return read(arguments, seed)[1]
+        def again(running: Settings) -> Settings:
+            return read(arguments, running)[1]
 
         return Run(settings, writer, again).until_signalled(parent)
     finally:

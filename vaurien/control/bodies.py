@@ -178,7 +178,7 @@ def read_proxy(
     distant = address.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
     if by_request:
         refuse_paths(local, distant)
-    if local == distant:
+    if distant.leads_to(local):
         raise UsageError(f"{before}upstream: {given['upstream']!r} is where it listens itself")
     weighted = behavior.parse(given.get("behavior", "100:dummy"), f"{before}behavior")
     meeting = NOTHING
@@ -192,7 +192,7 @@ def read_proxy(
     for one in given.get("toxics", []):
         fields(one, _NESTED)
         try:
-            toxic = read_toxic(one, catalog, toxics)
+            toxic = read_toxic(one, catalog, toxics, by_request)
         except AlreadyThere as error:
             raise UsageError(f"{error}: {error.name!r}") from None
         toxics[toxic.name] = toxic
@@ -218,6 +218,16 @@ def refuse_paths(*places: Address | None) -> None:
                 f"{place}: unix sockets are for the configuration only, since a request may not"
                 " name a file; put it there, in a [proxy:NAME] section"
             )
+
+
+def behaviors(body: object, place: str) -> list[Raw]:
+    """What a proxy in a file picks from, as far as it can be told before all is checked."""
+    given = body if isinstance(body, dict) else {}
+    return [
+        Raw(given[name], f"{place}: {name}")
+        for name in ("behavior", "on_connect")
+        if isinstance(given.get(name), str)
+    ]
 
 
 def read_written(
@@ -324,7 +334,9 @@ def _too_many_toxics(n: int) -> str:
     return f"{n:,} toxics are more than a proxy can have; give {TOXICS:,} at most"
 
 
-def read_toxic(body: object, catalog: Catalog, others: Collection[str]) -> Toxic:
+def read_toxic(
+    body: object, catalog: Catalog, others: Collection[str], by_request: bool = True
+) -> Toxic:
     """The toxic that a body describes; AlreadyThere if `others`, which are names, has its own."""
     given = fields(body, TOXIC)
     stream = given.get("stream", "downstream")
@@ -348,7 +360,7 @@ def read_toxic(body: object, catalog: Catalog, others: Collection[str]) -> Toxic
     for attribute in _standard(kind, cls) or ():
         options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
     with _as_bad():
-        catalog.check_request(kind, options)
+        catalog.check_values(kind, options, by_request)
         toxicity = _toxicity(given.get("toxicity", 1))
         return catalog.toxic(kind, name, stream, toxicity, options, "type")
 
@@ -358,7 +370,7 @@ def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     given = fields(body, TOXIC)
     options = _options(given.get("attributes", {}))
     with _as_bad():
-        catalog.check_request(toxic.type, options)
+        catalog.check_values(toxic.type, options)
         toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
         return catalog.toxic(
             toxic.type, toxic.name, toxic.stream, toxicity, options, "type", toxic.specification

@@ -1,8 +1,9 @@
 """The proxies of one process, and the operations: the only way to change anything while they run.
 
-Laws: an operation is done when its call returns, and waits for nothing but the resolution of a
-local name, before it has changed anything; so each is seen as a whole by all others. What cannot be
-done changes nothing.
+Laws: an operation is done when its call returns. It waits for nothing but the resolution of a local
+name and what users' classes do when they are made, both before it has changed anything; if others
+have come between, it looks again. So each is seen as a whole by all others. What cannot be done
+changes nothing.
 """
 
 from __future__ import annotations
@@ -10,29 +11,42 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from time import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import gevent
 
+from vaurien.address import Address
 from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.catalog import Catalog
 from vaurien.control.ttl import Ttls
-from vaurien.errors import AlreadyThere, NotFound, Stopping, VaurienError
+from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
+from vaurien.net.picks import Builder
 from vaurien.observe.events import Changed, Event
-from vaurien.plan import NOTHING, Handlers, Plan, Toxic
-from vaurien.proxy import Change, Proxy
+from vaurien.options import show
+from vaurien.plan import NOTHING, Decisions, Handlers, Plan, Toxic
+from vaurien.proxy import Proxy
 
 if TYPE_CHECKING:
     from vaurien.settings import Settings
 
 log = logging.getLogger("vaurien")
 
-_POPULATED = ("toxics", "behavior", "on_connect", "seed")
+#: Where the decisions of a replay stand, that go with a behavior.
+_DECISIONS = {"behavior": "decisions", "on_connect": "connect_decisions"}
 
 HARMLESS = parse(f"100:{DUMMY}", "behavior")
+
+
+class Entry(NamedTuple):
+    """A proxy that is to be there; `given` are the fields that its JSON has."""
+
+    plan: Plan
+    given: Collection[str]
+    ttl: float | None = None
 
 
 class Farm:
@@ -136,12 +150,15 @@ class Farm:
         gevent.joinall(list(stopping.values()))
         return {name: greenlet.value or 0 for name, greenlet in stopping.items()}
 
-    def create(self, plan: Plan, ttl: float | None = None) -> Proxy:
-        """Make a proxy and have it listen; AlreadyThere, ListenError or UsageError if it can't."""
+    def create(self, plan: Plan, ttl: float | None = None, made: Proxy | None = None) -> Proxy:
+        """Make a proxy and have it listen; AlreadyThere, ListenError or UsageError if it can't be.
+
+        `made` is one that has been built for that plan, and is not used yet.
+        """
         self._refuse_doubled(plan.name)
-        target = locate(plan.local) if plan.enabled else None
+        target = locate(plan.local, plan.where) if plan.enabled else None
+        proxy = made or self._build(plan)
         self._refuse_doubled(plan.name)  # another may have been quicker
-        proxy = self._build(plan)
         proxy.start(target)
         self.proxies[plan.name] = proxy
         self.ttls.changed((plan.name, "proxy"), ttl, lambda: self._delete_if(proxy))
@@ -157,34 +174,75 @@ class Farm:
         if name in self.proxies:
             raise AlreadyThere("proxy already exists")
 
-    def populate(self, plan: Plan, given: Collection[str], ttl: float | None = None) -> Proxy:
-        """Make a proxy, unless there is one that listens there for that backend.
+    def populate(self, entries: Sequence[Entry]) -> Iterator[Proxy]:
+        """Make proxies, one after the other, but those that listen there for that backend already.
 
-        Such a one is left as it is, but for what `given` names of `_POPULATED`. One of that name
-        that differs is replaced; it stays if that cannot be.
+        Such a one is left as it is, but for what the entry gives of its behaviors, toxics and seed;
+        one with a time to live has that of the entry from now on. One of that name that differs is
+        replaced; it stays if that cannot be. UsageError before anything is made if a handler cannot
+        be built.
         """
-        proxy = self.proxies.get(plan.name)
-        if proxy is None:
-            return self.create(plan, ttl)
-        target = None
-        if not _is_there(proxy, plan):
-            local = replace(plan.local, port=plan.local.port or proxy.address.port)
-            target = locate(local)
-            self._still_there(proxy)
-        same = target is None or proxy.is_at(target)
-        if same and plan.distant == proxy.plan.distant:
-            parts = [part for part in _POPULATED if part in given]
-            if parts:
-                kept = {part: getattr(plan, part) for part in parts}
-                handlers = {**proxy.plan.handlers, **plan.handlers}
-                proxy.change(replace(proxy.plan, **kept, handlers=handlers))
-                self.ttls.forget(plan.name, but="proxy")
+        ready = []
+        for entry in entries:
+            ready.append(self._ready(entry.plan))
+            gevent.sleep(0)  # others go on while a long list is made ready
+        for entry, made in zip(entries, ready, strict=True):
+            yield self._populate(entry, *made)
+
+    def _ready(self, plan: Plan) -> tuple[Proxy | None, Builder | None]:
+        """A proxy for `plan`, or what builds those handlers that a proxy of that name has not."""
+        there = self.proxies.get(plan.name)
+        if there is None:
+            return self._build(plan), None
+        build, has = Builder(there), there.plan.specifications("+".join(there.plan.handlers))
+        for spec in plan.specifications("+".join(plan.handlers)):
+            if spec not in has:
+                build(spec)
+        return there, build
+
+    def _populate(self, entry: Entry, made: Proxy | None, build: Builder | None) -> Proxy:
+        name = entry.plan.name
+        while True:
+            proxy = self.proxies.get(name)
+            try:
+                if proxy is None:
+                    return self.create(entry.plan, entry.ttl, made if build is None else None)
+                known = build if proxy is made and build is not None else Builder(proxy)
+                return self._populate_there(proxy, entry, known)
+            except (AlreadyThere, NotFound):
+                pass  # others were quicker: look again
+
+    def _populate_there(self, proxy: Proxy, entry: Entry, build: Builder) -> Proxy:
+        wanted, target = entry.plan, None
+        if not _is_there(proxy, wanted):
+            target = locate(
+                replace(wanted.local, port=wanted.local.port or proxy.address.port), wanted.where
+            )
+
+        def changed(plan: Plan) -> Plan:
+            same = _is_there(proxy, wanted) if target is None else proxy.is_at(target)
+            if not same or wanted.distant != plan.distant:
+                return wanted
+            given = {what: getattr(wanted, what) for what in _DECISIONS if what in entry.given}
+            kept = {
+                what: getattr(wanted, what) for what in ("toxics", "seed") if what in entry.given
+            }
+            return replace(_with(plan, given, wanted.handlers) if given else plan, **kept)
+
+        before = self._settle(proxy, changed, build)
+        after = proxy.plan
+        if after is wanted:
+            self.ttls.forget(proxy.name, but="proxy")
+            self._tell(proxy.name, "replaced", f"at {proxy.address}, backend {after.distant}")
         else:
-            self._settle(proxy, lambda _: plan)
-            self.ttls.forget(plan.name, but="proxy")
-            self._tell(plan.name, "replaced", f"at {proxy.address}, backend {plan.distant}")
-        if ttl is not None:
-            self.ttls.changed((plan.name, "proxy"), ttl, lambda: self._delete_if(proxy))
+            stay = [what for what in _DECISIONS if what in entry.given]
+            if "toxics" in entry.given:
+                stay += [f"toxic {toxic.name}" for toxic in (*before.toxics, *after.toxics)]
+            for what in stay:
+                self.ttls.changed((proxy.name, what), None)
+            if after != before:
+                self._tell(proxy.name, "changed", "by populate")
+        self.ttls.renew((proxy.name, "proxy"), entry.ttl)
         return proxy
 
     def delete(self, name: str) -> None:
@@ -210,28 +268,38 @@ class Farm:
         Another local address, backend or seed ends its connections.
         """
         proxy = self.get(name)
-        before = proxy.plan
-        plan = self._settle(proxy, changed)
-        if switches or plan.enabled != before.enabled:
-            self.ttls.changed((name, "enabled"), None, lambda: None)
+        before = self._settle(proxy, changed)
+        if switches or proxy.plan.enabled != before.enabled:
+            self.ttls.changed((name, "enabled"), None)
         self._tell(name, "changed", f"at {proxy.address}, backend {proxy.plan.distant}")
         return proxy
 
-    def _settle(self, proxy: Proxy, changed: Callable[[Plan], Plan]) -> Plan:
-        """Give `proxy` the plan that `changed` makes of the one that it has then.
+    def _settle(
+        self, proxy: Proxy, changed: Callable[[Plan], Plan], build: Builder | None = None
+    ) -> Plan:
+        """Give `proxy` the plan that `changed` makes of the one that it has then; that one.
 
-        If a name has to be resolved first, others may come between: then it is made anew. NotFound
-        if the proxy is gone.
+        If a name has to be resolved or a handler built first, others may come between: then it is
+        made anew. NotFound if the proxy is gone.
         """
-        target = None
-        while proxy.must_locate(plan := changed(proxy.plan)) and target is None:
-            found = locate(plan.local)
+        build = build or Builder(proxy)
+        found: tuple[Address, Target] | None = None
+        while True:
+            before = proxy.plan
+            plan = changed(before)
+            if plan.enabled and (plan.local != before.local or not before.enabled):
+                self._refuse_if_stopping()
+            if proxy.must_locate(plan) and (found is None or found[0] != plan.local):
+                found = plan.local, locate(plan.local, plan.where)
+            if plan.distant.leads_to(plan.local if plan.local != before.local else proxy.address):
+                raise UsageError(f"upstream: {plan.distant} is where {proxy.name!r} listens itself")
+            change = proxy.prepare(plan, build)
             self._still_there(proxy)
-            target = found if changed(proxy.plan).local == plan.local else None
-        self._still_there(proxy)
-        self._refuse_if_stopping()
-        proxy.change(plan, target)
-        return plan
+            if proxy.plan is before:
+                break
+        change.bind(found[1] if found is not None and found[0] == plan.local else None)
+        change.apply()
+        return before
 
     def _still_there(self, proxy: Proxy) -> None:
         if self.proxies.get(proxy.name) is not proxy:
@@ -247,20 +315,35 @@ class Farm:
 
     def _set_enabled(self, name: str, enabled: bool, ttl: float | None) -> Proxy:
         proxy = self.get(name)
-        before = proxy.plan.enabled
-        self._settle(proxy, lambda plan: replace(plan, enabled=enabled))
-
-        def back() -> None:
-            self._restore(
-                proxy,
-                lambda: self._settle(proxy, lambda plan: replace(plan, enabled=before)),
-                "enabled" if before else "disabled",
-                "again",
-            )
-
+        before = self._settle(proxy, lambda plan: replace(plan, enabled=enabled)).enabled
+        back = self._back(
+            proxy,
+            lambda plan: replace(plan, enabled=before),
+            "enabled" if before else "disabled",
+            "again",
+        )
         self.ttls.changed((name, "enabled"), ttl, back)
         self._tell(name, "enabled" if enabled else "disabled", _for(ttl))
         return proxy
+
+    def _back(
+        self, proxy: Proxy, changed: Callable[[Plan], Plan], change: str, detail: str
+    ) -> Callable[[], None]:
+        """What brings back, by ourselves, what was there before; what goes wrong is logged."""
+
+        def back() -> None:
+            if self.proxies.get(proxy.name) is not proxy:
+                return
+            try:
+                self._settle(proxy, changed)
+            except (NotFound, Stopping):
+                pass  # gone meanwhile
+            except VaurienError as error:
+                log.error("%s: what was there before cannot come back: %s", proxy.name, error)
+            else:
+                self._tell(proxy.name, change, detail)
+
+        return back
 
     def drop(self, name: str, number: int | None = None, how: str = "fin") -> int:
         """End the connections of a proxy, or one; how many. NotFound if that is not there."""
@@ -274,55 +357,25 @@ class Farm:
     def set_behavior(
         self,
         name: str,
-        behavior: Behavior | None,
-        on_connect: Behavior | None,
+        behaviors: Mapping[str, Behavior],
         handlers: Handlers,
         ttl: float | None = None,
     ) -> Proxy:
-        """Have other handlers deal with a proxy's exchanges, or meet its clients; None for as now.
+        """Have others deal with a proxy's exchanges (``behavior``), or meet it (``on_connect``).
 
         `handlers` has what their names stand for. Those that go, go at once: what flow handlers
         hold is passed on, calls of socket handlers end, with the connection if they have read.
         """
         proxy = self.get(name)
-        before = proxy.plan
-        plan = _with_behavior(before, behavior, on_connect, handlers)
-        proxy.change(plan)
-        for what, changed in (("behavior", behavior), ("on_connect", on_connect)):
-            if changed is not None:
-                old = before.behavior if what == "behavior" else before.on_connect
-                self.ttls.changed((name, what), ttl, self._back(proxy, what, old, before.handlers))
-                self._tell(name, what, f"{_shown(changed)}{_for(ttl, ' ')}")
-        return proxy
-
-    def _back(
-        self, proxy: Proxy, what: str, old: Behavior, handlers: Handlers
-    ) -> Callable[[], None]:
-        """What brings a former behavior back."""
-
-        def back() -> None:
-            ours = what == "behavior"
-            plan = _with_behavior(
-                proxy.plan, old if ours else None, None if ours else old, handlers
+        before = self._settle(proxy, lambda plan: _with(plan, behaviors, handlers))
+        for what, behavior in behaviors.items():
+            old = getattr(before, what)
+            back = self._back(
+                proxy, partial(_with_former, what, before), what, f"{_shown(old)} again"
             )
-            self._restore(proxy, lambda: proxy.change(plan), what, f"{_shown(old)} again")
-
-        return back
-
-    def _restore(
-        self, proxy: Proxy, action: Callable[[], object], change: str, detail: str
-    ) -> None:
-        """Bring back what was there before, by ourselves; what goes wrong is logged."""
-        if self.proxies.get(proxy.name) is not proxy:
-            return
-        try:
-            action()
-        except NotFound:
-            return  # gone meanwhile
-        except VaurienError as error:
-            log.error("%s: what was there before cannot come back: %s", proxy.name, error)
-        else:
-            self._tell(proxy.name, change, detail)
+            self.ttls.changed((name, what), ttl, back)
+            self._tell(name, what, f"{_shown(behavior)}{_for(ttl, ' ')}")
+        return proxy
 
     # Toxics
 
@@ -331,37 +384,29 @@ class Farm:
         proxy = self.get(name)
         if any(other.name == toxic.name for other in proxy.plan.toxics):
             raise AlreadyThere("toxic already exists")
-        proxy.add_toxic(toxic)
-        self._toxic_changed(proxy, toxic.name, None, ttl)
+        self._settle(proxy, partial(_with_toxic, toxic.name, toxic))
+        back = self._back(
+            proxy, partial(_with_toxic, toxic.name, None), "toxic removed", toxic.name
+        )
+        self.ttls.changed((name, f"toxic {toxic.name}"), ttl, back)
         self._tell(name, "toxic added", f"{toxic.name}: {_told(toxic)}{_for(ttl, ' ')}")
 
     def update_toxic(self, name: str, toxic: Toxic, ttl: float | None = None) -> None:
         """Put a toxic in the place of the one of its name."""
         before = self.toxic(name, toxic.name)
         proxy = self.get(name)
-        proxy.update_toxic(toxic)
-        self._toxic_changed(proxy, toxic.name, before, ttl)
+        self._settle(proxy, partial(_with_toxic, toxic.name, toxic))
+        again = f"{toxic.name}: {_told(before)} again"
+        back = self._back(proxy, partial(_with_toxic, toxic.name, before), "toxic changed", again)
+        self.ttls.changed((name, f"toxic {toxic.name}"), ttl, back)
         self._tell(name, "toxic changed", f"{toxic.name}: {_told(toxic)}{_for(ttl, ' ')}")
 
     def remove_toxic(self, name: str, toxic: str) -> None:
         """Take a toxic away; what it holds is passed on."""
         self.toxic(name, toxic)
-        proxy = self.get(name)
-        proxy.remove_toxic(toxic)
-        self._toxic_changed(proxy, toxic, None, None)
+        self._settle(self.get(name), partial(_with_toxic, toxic, None))
+        self.ttls.changed((name, f"toxic {toxic}"), None)
         self._tell(name, "toxic removed", toxic)
-
-    def _toxic_changed(
-        self, proxy: Proxy, name: str, before: Toxic | None, ttl: float | None
-    ) -> None:
-        def back() -> None:
-            if before is None:
-                self._restore(proxy, lambda: proxy.remove_toxic(name), "toxic removed", name)
-            else:
-                told = f"{name}: {_told(before)} again"
-                self._restore(proxy, lambda: proxy.update_toxic(before), "toxic changed", told)
-
-        self.ttls.changed((proxy.name, f"toxic {name}"), ttl, back)
 
     # All
 
@@ -389,42 +434,60 @@ class Farm:
         wanted = plan.enabled if proxy is None else proxy.must_locate(plan)
         return wanted and plan.name not in targets
 
-    def reload(self, settings: Settings) -> dict[str, list[str]]:
+    def reload(
+        self, settings: Settings, check: Callable[[], None] = lambda: None
+    ) -> dict[str, list[str]]:
         """Be as `settings` say; proxies that requests have made stay. All of it, or nothing.
 
-        What does not differ is not touched. Answers with the names that were ``created``,
-        ``changed``, ``deleted`` and ``unchanged``.
+        What does not differ is not touched. `check` raises if it is not to be any more, once all
+        that may take time is done. Answers with the names that were ``created``, ``changed``,
+        ``deleted`` and ``unchanged``.
         """
-        wanted = {plan.name: plan for plan in settings.plans}
+        configured = {plan.name for plan in settings.plans}
         targets: dict[str, Target] = {}
-        while away := [plan for plan in settings.plans if self._is_away(plan, targets)]:
-            for plan in away:  # which may take time, and others may come between
-                targets[plan.name] = locate(plan.local)
+        built: dict[str, Proxy] = {}
+        builders: dict[Proxy, Builder] = {}
+        while True:  # until nobody has come between
+            self._refuse_if_stopping()
+            before = [(proxy, proxy.plan) for proxy in self]
+            wanted = {plan.name: plan for plan in settings.plans}
+            for plan in settings.plans:
+                if self._is_away(plan, targets):
+                    targets[plan.name] = locate(plan.local, plan.where)
+                if plan.name not in self.proxies and plan.name not in built:
+                    built[plan.name] = self._build(plan)
+            others = [proxy for proxy, _ in before if proxy.name not in wanted]
+            deleted = [proxy for proxy in others if proxy.name in self._configured]
+            for proxy in others:
+                if proxy not in deleted:
+                    wanted[proxy.name] = replace(proxy.plan, **settings.common)
+            changes = {
+                proxy.name: proxy.prepare(
+                    wanted[proxy.name], builders.setdefault(proxy, Builder(proxy))
+                )
+                for proxy, plan in before
+                if wanted.get(proxy.name, plan) != plan
+            }
+            now = [(proxy, proxy.plan) for proxy in self]
+            if [*map(_identity, now)] == [*map(_identity, before)]:
+                break
         self._refuse_if_stopping()
-        configured = set(wanted)
-        others = [name for name in self.proxies if name not in wanted]
-        deleted = [name for name in others if name in self._configured]
-        for name in others:
-            if name not in deleted:
-                wanted[name] = replace(self.proxies[name].plan, **settings.common)
-        changes: dict[str, Change] = {}
-        created: dict[str, Proxy] = {}
-        given_up = [self.proxies[name] for name in deleted]
+        check()
+        created = {name: built[name] for name in wanted if name not in self.proxies}
+        given_up = [*deleted]
         for proxy in self:
-            plan_ = wanted.get(proxy.name, proxy.plan)
-            moves = proxy.must_locate(plan_) and not proxy.is_at(targets[proxy.name])
-            if moves or not plan_.enabled:
+            plan = wanted.get(proxy.name, proxy.plan)
+            target = targets.get(proxy.name)
+            moves = proxy.must_locate(plan) and not (target and proxy.is_at(target))
+            if moves or not plan.enabled:
                 given_up.append(proxy)
         try:
             for proxy in given_up:
                 proxy.pause()
-            for name, plan in wanted.items():
-                proxy_ = self.proxies.get(name)
-                if proxy_ is None:
-                    created[name] = self._build(plan)
-                    created[name].start(targets.get(name))
-                elif proxy_.plan != plan:
-                    changes[name] = proxy_.prepare(plan, targets.get(name))
+            for name, proxy in created.items():
+                proxy.start(targets.get(name))
+            for name, change in changes.items():
+                change.bind(targets.get(name))
         except BaseException:
             for change in changes.values():
                 change.cancel()
@@ -434,13 +497,13 @@ class Farm:
                 proxy.resume()
             raise
         self._take(settings)
-        for name in deleted:
-            self.delete(name)
+        for proxy in deleted:
+            self.delete(proxy.name)
         for name, change in changes.items():
             change.apply()
-            if name in configured:
-                self.ttls.forget(name, but="proxy")
             self._tell(name, "changed", "by reload")
+        for name in configured:
+            self.ttls.forget(name)
         for name in created:
             self._tell(name, "created", "by reload")
         both = {**self.proxies, **created}
@@ -449,27 +512,46 @@ class Farm:
         return {
             "created": [*created],
             "changed": [*changes],
-            "deleted": deleted,
+            "deleted": [proxy.name for proxy in deleted],
             "unchanged": [name for name in wanted if name not in {**created, **changes}],
         }
 
 
-def _with_behavior(
-    plan: Plan, behavior: Behavior | None, on_connect: Behavior | None, handlers: Handlers
+def _identity(pair: tuple[Proxy, Plan]) -> tuple[int, int]:
+    return id(pair[0]), id(pair[1])
+
+
+def _with(
+    plan: Plan,
+    behaviors: Mapping[str, Behavior],
+    handlers: Handlers,
+    decisions: Decisions | None = None,
 ) -> Plan:
     """`plan` with other behaviors, and of its handlers those that are still named."""
-    behavior = plan.behavior if behavior is None else behavior
-    on_connect = plan.on_connect if on_connect is None else on_connect
-    names = {*behavior.names, *on_connect.names}
-    together = {**plan.handlers, **handlers}
-    return replace(
-        plan,
-        behavior=behavior,
-        on_connect=on_connect,
-        handlers={name: found for name, found in together.items() if name in names},
-        decisions=None,
-        connect_decisions=None,
-    )
+    fields: dict[str, Any] = {_DECISIONS[what]: decisions for what in behaviors}
+    fields |= behaviors
+    made = {**plan.handlers, **handlers}
+    both = {what: fields.get(what, getattr(plan, what)) for what in _DECISIONS}
+    names = {name for behavior in both.values() for name in behavior.names}
+    fields["handlers"] = {name: found for name, found in made.items() if name in names}
+    return replace(plan, **fields)
+
+
+def _with_former(what: str, former: Plan, plan: Plan) -> Plan:
+    """`plan` with the behavior `what` of a `former` plan, and all that belongs to that."""
+    behavior: Behavior = getattr(former, what)
+    handlers = {name: found for name, found in former.handlers.items() if name in behavior.names}
+    return _with(plan, {what: behavior}, handlers, getattr(former, _DECISIONS[what]))
+
+
+def _with_toxic(name: str, toxic: Toxic | None, plan: Plan) -> Plan:
+    """`plan` with `toxic` in the place of the one of that name, or last; without it, if None."""
+    toxics = {other.name: other for other in plan.toxics}
+    if toxic is not None:
+        toxics[name] = toxic
+    else:
+        toxics.pop(name, None)
+    return replace(plan, toxics=tuple(toxics.values()))
 
 
 def _harmless(plan: Plan) -> Plan:
@@ -499,7 +581,8 @@ def _shown(behavior: Behavior) -> str:
 
 
 def _told(toxic: Toxic) -> str:
-    return f"{toxic.type} {toxic.stream}, toxicity {toxic.toxicity:g}"
+    options = "".join(f", {name} {show(v)}" for name, v in toxic.specification.options.items())
+    return f"{toxic.type} {toxic.stream}, toxicity {toxic.toxicity:g}{options}"
 
 
 def _for(ttl: float | None, before: str = "") -> str:

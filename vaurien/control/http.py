@@ -20,7 +20,6 @@ from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from vaurien.address import Address
-from vaurien.errors import ListenError
 from vaurien.net.listener import Bound, locate
 
 log = logging.getLogger("vaurien")
@@ -224,17 +223,7 @@ class HttpServer:
 
     def __init__(self, local: Address, what: str) -> None:
         """Bind; ListenError, naming the setting `what`, if the address cannot be had."""
-        try:
-            target = locate(local)
-        except ListenError as error:
-            reason = error.reason.removeprefix(f"lookup {local.host}: ")
-            raise ListenError(
-                f"--http-host: {local.host!r} does not resolve ({reason}); give an address of this"
-                " machine",
-                local,
-                error.reason,
-            ) from None
-        self._bound = Bound(local, target, what)
+        self._bound = Bound(local, locate(local, "--http-host"), what)
         self._server: Any = None
 
     @property

@@ -182,7 +182,7 @@ class Handler(_Resource):
         behavior = behavior_.parse(f"100:{handler}", "name")
         given = {handler: bodies.options(body, "")} if body else {}
         handlers = self.farm.catalog.choose(behavior, NOTHING, "name", options=given)
-        self.farm.set_behavior(own, behavior, None, handlers, ttl)
+        self.farm.set_behavior(own, {"behavior": behavior}, handlers, ttl)
         self.on_get(req, resp, own)
 
 
@@ -200,21 +200,24 @@ class Behavior(_Resource):
         ttl = ttl_of(given)
         if "behavior" not in given and "on_connect" not in body:
             raise UsageError("missing required field: behavior (or on_connect)")
-        behavior = on_connect = None
-        if "behavior" in given:
-            behavior = behavior_.parse(given["behavior"], "behavior")
-        if "on_connect" in body:
-            text = given.get("on_connect")
-            on_connect = NOTHING if text is None else behavior_.parse(text, "on_connect")
+        behaviors = {
+            what: behavior_.parse(text, what)
+            for what, text in given.items()
+            if what in ("behavior", "on_connect")
+        }
+        if "on_connect" in body and "on_connect" not in given:
+            behaviors["on_connect"] = NOTHING
         options: dict[str, dict[str, Raw]] = {}
         for handler, values in given.get("handlers", {}).items():
             if not isinstance(values, dict):
                 raise bad(f"handlers.{handler} is not an object")
             options[handler] = bodies.options(values, f"handlers.{handler}.")
         handlers = self.farm.catalog.choose(
-            behavior or NOTHING, on_connect or NOTHING, options=options
+            behaviors.get("behavior", NOTHING),
+            behaviors.get("on_connect", NOTHING),
+            options=options,
         )
-        self.farm.set_behavior(own, behavior, on_connect, handlers, ttl)
+        self.farm.set_behavior(own, behaviors, handlers, ttl)
         self.on_get(req, resp, own)
 
 

@@ -105,6 +105,7 @@ _SCHEMAS: Schema = {
             "listen": _told({**_or_null(_TEXT), "minLength": 1}, _LOCAL),
             "upstream": _told({**_or_null(_TEXT), "minLength": 1}, "The backend"),
             "enabled": _told(_or_null(_FLAG), "Whether it listens"),
+            "toxics": _told(_or_null(_array({})), "Those that a client knows of; not looked at"),
         },
         False,
     ),

@@ -13,6 +13,7 @@ import vaurien
 from vaurien import address
 from vaurien.control import bodies
 from vaurien.control.bodies import bad, fields, load
+from vaurien.control.farm import Entry
 from vaurien.control.native import Context, answer, ttl_of
 from vaurien.errors import UsageError, VaurienError
 from vaurien.plan import Plan
@@ -104,7 +105,7 @@ class Populate(_Resource):
             raise bad("it is not a list of proxies")
         if len(found) > bodies.PROXIES:
             raise bad(f"it has {len(found):,} proxies; give {bodies.PROXIES:,} at a time at most")
-        wanted: list[tuple[Plan, list[str], float | None]] = []
+        wanted: list[Entry] = []
         names: set[str] = set()
         for number, body in enumerate(found, 1):
             gevent.sleep(0)  # others go on while a long list is read
@@ -116,13 +117,11 @@ class Populate(_Resource):
             if plan.name in names:
                 raise bad(f"proxy {number} has the name of another, {plan.name!r}")
             names.add(plan.name)
-            wanted.append(
-                (plan, [key for key, value in body.items() if value is not None], ttl_of(body))
-            )
+            wanted.append(Entry(plan, [*fields(body, bodies.PROXY)], ttl_of(body)))
         made: list[Proxy] = []
         try:
-            for plan, given, ttl in wanted:
-                made.append(self.farm.populate(plan, given, ttl))
+            for proxy in self.farm.populate(wanted):
+                made.append(proxy)
                 gevent.sleep(0)  # each is an operation of its own
         except VaurienError as error:
             if isinstance(error, UsageError):

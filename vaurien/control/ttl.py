@@ -15,6 +15,9 @@ import gevent
 Key = tuple[str, str]
 
 
+def _nothing() -> None: ...
+
+
 class _Layer:
     """One change for a while; `back` brings what stands below it."""
 
@@ -35,7 +38,7 @@ class Ttls:
     def __init__(self) -> None:
         self._tops: dict[Key, _Layer] = {}
 
-    def changed(self, key: Key, ttl: float | None, back: Callable[[], None]) -> None:
+    def changed(self, key: Key, ttl: float | None, back: Callable[[], None] = _nothing) -> None:
         """`key` was changed, for `ttl` seconds or for good; `back` is called if that ends."""
         if ttl is None:
             self._drop(key)
@@ -56,6 +59,19 @@ class Ttls:
         else:
             self._tops[key] = layer.below
         layer.back()
+
+    def renew(self, key: Key, ttl: float | None) -> None:
+        """If `key` was changed for a while, that ends in `ttl` seconds from now, or never."""
+        layer = self._tops.get(key)
+        if layer is None or ttl is None:
+            self._drop(key)
+            return
+        layer.stop()
+        if layer.below is None:
+            del self._tops[key]
+        else:
+            self._tops[key] = layer.below
+        self.changed(key, ttl, layer.back)
 
     def forget(self, proxy: str, but: str = "") -> None:
         """All that was changed of `proxy` stays as it is; `but` one thing."""

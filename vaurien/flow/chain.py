@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections import deque
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count, groupby
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from vaurien.errors import HandlerRaised
+from vaurien.errors import RAISED, HandlerRaised
 from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
+from vaurien.handlers.flow import CHUNK
 
 if TYPE_CHECKING:
     from vaurien.behavior import Exchange
@@ -133,7 +134,7 @@ class Chain:
         self._renumber()
         try:
             last = [event for _, event in slot.stage.removed(now)]
-        except Exception as error:
+        except RAISED as error:
             raise HandlerRaised(slot.key) from error
         for event in last:
             self.held += len(event.data) + PIECE if type(event) is Data else 0
@@ -145,13 +146,29 @@ class Chain:
         self._run(slot, OPEN, slot.route or self.route, now)
 
     def _release(self, slot: Slot, now: float) -> None:
-        """Pass on what `slot` holds, in order, and forget its alarms."""
+        """Pass on what `slot` holds, in order, and forget its alarms.
+
+        Data of an exchange that lies side by side goes on as one, as much as the next want at a
+        time: a slot may hold thousands of pieces, and each would cost the loop a turn and a send.
+        """
         self.advance(now)
         mine = sorted(entry for entry in self._heap if entry[2] is slot)
         self._heap[:] = [entry for entry in self._heap if entry[2] is not slot]
         heapify(self._heap)
         slot.pending = 0
-        for _, _, _, event, route in mine:
+        later = self.slots[slot.position + 1 :]
+        size = min((other.stage.chunk for other in later), default=CHUNK)
+        left: list[tuple[Event, Exchange]] = []
+        for of, run in groupby(mine, lambda entry: type(entry[3]) is Data and entry[4]):
+            if not of:
+                left += [entry[3:] for entry in run]
+                continue
+            pieces = [entry[3].data for entry in run]  # type: ignore[union-attr]
+            data = b"".join(pieces)
+            whole = [(Data(data[i : i + size]), of) for i in range(0, len(data), size)]
+            self.held += PIECE * (len(whole) - len(pieces))
+            left += whole
+        for event, route in left:
             if event is not WAKE and type(event) is not Reset:
                 self._give(slot.position + 1, event, route, now)
 
@@ -215,7 +232,7 @@ class Chain:
                     break
         except HandlerRaised:
             raise
-        except Exception as error:
+        except RAISED as error:
             raise HandlerRaised(slot.key) from error
         if type(event) is Data and not kept:
             self.held -= len(event.data) + PIECE

@@ -21,7 +21,7 @@ from gevent import event
 from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
-from vaurien.errors import HandlerRaised
+from vaurien.errors import RAISED, HandlerRaised
 from vaurien.flow import EOF, Begin, Close, Data, Reset
 from vaurien.flow.chain import Chain, Slot
 from vaurien.net.alarms import Alarm
@@ -217,7 +217,7 @@ class Flow:
                 self.held = rest
             else:
                 self.emptied()
-        except Exception:
+        except RAISED:
             self.connection.crashed()
 
     # What happens more rarely.
@@ -339,7 +339,10 @@ class Flow:
     def insert(self, position: int, one: Picked, now: float, pinned: bool = False) -> None:
         """Put a stage of `one` into the chain."""
         connection = self.connection
-        stage = one.stage(self.to_backend, connection.server.dice, connection.number, pinned)
+        try:
+            stage = one.stage(self.to_backend, connection.server.dice, connection.number, pinned)
+        except RAISED as error:
+            raise HandlerRaised(one) from error
         self.chain.insert(position, Slot(stage, one, pinned), now)  # type: ignore[union-attr]
 
     def pin(self, one: Picked) -> None:
@@ -478,7 +481,7 @@ class Flow:
         try:
             self.chain.advance(now)  # type: ignore[union-attr]
             self.deliver()
-        except Exception:
+        except RAISED:
             self.connection.crashed()
 
     def busy_for(self, call: Call) -> bool:
@@ -544,7 +547,7 @@ class Flow:
             connection.reset_later()
 
     def drop(self) -> None:
-        """Forget what is held, and wake those who wait for it to go."""
+        """Forget what is held, and wake those who wait for it to go, or for more to come."""
         if self.held is not None:
             self.astray -= len(self.held)
             self.held = None
@@ -555,8 +558,9 @@ class Flow:
             self.alarm = None
         if self.writer is not None:
             self.writer.stop()
-        if self.empty is not None:
-            self.empty.set()
+        for waited in (self.empty, self.arrived):
+            if waited is not None:
+                waited.set()
 
     def rebind(self, source: _socket.socket, sink: _socket.socket) -> None:
         """The sockets' descriptors have moved to other objects."""
@@ -679,7 +683,7 @@ class Connection:
                     return None
             up.resume()
             down.resume()
-        except Exception:
+        except RAISED:
             self.crashed()
         return None
 
@@ -751,7 +755,7 @@ class Connection:
             up = self.up
             try:
                 self.server.begin(self, n)
-            except Exception:
+            except RAISED:
                 up.lost(n)  # type: ignore[union-attr]
                 raise
 
@@ -882,7 +886,7 @@ class Connection:
                     flow.owner.count()
             try:
                 self.server.over(self, self.exchange, why)
-            except Exception:
+            except RAISED:
                 self.server.crashed(self)
         up, down = self.up, self.down
         self.server.counters.add(self)

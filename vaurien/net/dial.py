@@ -1,7 +1,8 @@
 """Connecting to the backend.
 
 Law: nothing here blocks the loop. A connect is non-blocking with a watcher; only resolving a name
-needs a thread, and it happens off the loop, once for all who wait for it.
+needs a thread, and it happens off the loop, once for all who wait for it. A name whose lookup hangs
+holds up those who wait for it, and no others.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
-from gevent import socket as gsocket
 from gevent.hub import get_hub
+from gevent.threadpool import ThreadPool
 
 from vaurien.address import Address
 from vaurien.net.guard import guarded
@@ -25,6 +26,10 @@ log = logging.getLogger("vaurien")
 #: What the system says when it has no descriptor or memory left for another socket.
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 RETRY = 0.05  # seconds until a dial tries again that found no descriptor, or a full unix backlog
+#: Lookups at a time of each kind, local names and backends: a thread each, made when needed. In
+#: gevent's own pool, ten that hang would hold up all others.
+LOOKUPS = 1000
+_RESOLVERS = "vaurien_resolvers"
 _WAITING = frozenset((errno.EINPROGRESS, errno.EALREADY))
 
 #: (family, sockaddr)
@@ -45,7 +50,7 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
         return [(_socket.AF_UNIX, address.path)]
     flags = _socket.AI_PASSIVE if passive else 0
     try:
-        found = gsocket.getaddrinfo(
+        found = _resolver(passive).getaddrinfo(
             address.host or None, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
         )
     except UnicodeError as error:
@@ -55,6 +60,19 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
         first = _socket.AF_INET if address.host else _socket.AF_INET6
         targets.sort(key=lambda target: target[0] != first)
     return targets
+
+
+def _resolver(local: bool) -> Any:
+    """The loop's resolver for local names or for backends: gevent's, with threads of its own."""
+    hub = get_hub()
+    mine = vars(hub).setdefault(_RESOLVERS, {})
+    if local not in mine:
+        found: Any = hub.resolver
+        if hasattr(found, "pool"):  # else it needs no threads
+            found = type(found)(hub)
+            found.pool = ThreadPool(LOOKUPS, hub)
+        mine[local] = found
+    return mine[local]
 
 
 def literal(address: Address) -> list[Target] | None:

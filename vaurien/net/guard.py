@@ -9,6 +9,8 @@ import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from vaurien.errors import RAISED
+
 T = TypeVar("T")
 
 
@@ -19,7 +21,7 @@ def guarded(callback: Callable[[T], None]) -> Callable[[T], None]:
     def run(self: Any) -> None:
         try:
             callback(self)
-        except Exception:
+        except RAISED:
             self.crashed()
 
     return run

@@ -23,7 +23,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
-from vaurien.errors import HandlerDeadlock
+from vaurien.errors import RAISED, HandlerDeadlock
 from vaurien.net.linger import ABORT, close, reset
 
 log = logging.getLogger("vaurien")
@@ -66,9 +66,13 @@ def _lend(connection: Connection) -> None:
 def report_exceptions() -> None:
     """Log what greenlets raise that nobody waits for, such as those that a handler spawns.
 
-    The hub's own way is to print it to standard error, which may block.
+    The hub's own way is to print it to standard error, which may block, and to let a SystemExit end
+    the process.
     """
-    get_hub().print_exception = _report  # type: ignore[assignment, method-assign]
+    hub = get_hub()
+    hub.print_exception = _report  # type: ignore[assignment, method-assign]
+    hub.NOT_ERROR = tuple(kind for kind in hub.NOT_ERROR if kind is not SystemExit)
+    hub.SYSTEM_ERROR = (KeyboardInterrupt,)
 
 
 def _report(
@@ -146,7 +150,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.begun = True
         result: object = False
         try:
-            result = self.handler.call(  # type: ignore[union-attr, misc]
+            result = self.handler.call(  # type: ignore[union-attr]
                 connection.client_sock, connection.backend_sock, self.flow.to_backend
             )
         except BaseException as error:  # an exception of any kind ends this connection only
@@ -165,7 +169,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
             return
         try:
             self._returned(result)
-        except Exception:
+        except RAISED:
             connection.crashed()
 
     def _returned(self, result: object) -> None:
@@ -325,7 +329,10 @@ class HandlerSocket(gsocket.socket):
         return data
 
     def _wait_for_chain(self, flow: Flow) -> None:
-        """Wait until the chain lets something out: for the call, or the end."""
+        """Wait until the chain lets something out: for the call, or the end.
+
+        What it held may be dropped meanwhile: that is an end too.
+        """
         chain = flow.chain
         assert chain is not None
         while not chain.out:
@@ -337,6 +344,8 @@ class HandlerSocket(gsocket.socket):
             if not flow.arrived.wait(self.gettimeout()):
                 raise TimeoutError("timed out")
             self._call()
+            if flow.ended:
+                return
         data, _ = chain.take()
         if data is None:
             flow.ended = True

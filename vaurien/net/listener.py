@@ -1,14 +1,17 @@
 """The socket that a proxy listens at: bound first, listening later, its file removed at the end.
 
-Law: what cannot be had is a `ListenError` that says why and the way out.
+Laws: an address that is bound is ours alone, whether we listen there or not. What cannot be had is
+a `ListenError` that says why and the way out.
 """
 
 from __future__ import annotations
 
 import _socket
+import contextlib
 import errno
 import os
 import stat
+from typing import Any, ClassVar
 
 import gevent
 from gevent import socket as gsocket
@@ -20,8 +23,8 @@ from vaurien.net.dial import Target, literal, resolve
 RESOLVE = 5.0  # seconds that the resolution of a local name may take
 
 
-def locate(local: Address) -> Target:
-    """The socket address of `local`, its name resolved; ListenError if it has none.
+def locate(local: Address, what: str) -> Target:
+    """The socket address of `local`, its name resolved; ListenError, naming `what`, if it has none.
 
     Blocks the calling greenlet, not the loop, for `RESOLVE` seconds at most.
     """
@@ -34,7 +37,7 @@ def locate(local: Address) -> Target:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ListenError(
-            f"--local: {str(local)!r} does not resolve ({reason}); give an address of this machine",
+            f"{what}: {str(local)!r} does not resolve ({reason}); give an address of this machine",
             local,
             f"lookup {local.host}: {reason}",
         ) from None
@@ -43,88 +46,125 @@ def locate(local: Address) -> Target:
 class Bound:
     """A socket that is bound, and listens if told to; for a unix socket, its file too.
 
-    `what` begins the message of a ListenError: the setting, or whose address it is.
+    Nobody else can bind its address, though it may not listen yet. `what` begins the message of a
+    ListenError: the setting that says where.
     """
 
-    def again(self) -> Bound:
-        """Another one for the same address, when this is closed."""
-        return Bound(self.address, self.target, self._what)
+    #: The files of all that are open: one that does not listen looks as if it were stale.
+    _files: ClassVar[set[tuple[int, int]]] = set()
 
-    def __init__(self, local: Address, target: Target, what: str = "--local") -> None:
-        self._what = what
+    def __init__(self, local: Address, target: Target, what: str) -> None:
+        self._what, self._path = what, local.path
         self._file: tuple[int, int] | None = None
-        self._path = local.path
         family, sockaddr = target
-        if local.path:
-            _remove_stale(local, what)
+        call = "socket"
         try:
+            if local.path:
+                self._remove_stale(local)
             self.sock = gsocket.socket(family, _socket.SOCK_STREAM)
-        except OSError as error:  # no descriptor left, or no such family
-            raise _refused(error, local, what, "socket") from None
-        try:
-            if not local.path:
-                self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
-                # on Linux accepted sockets inherit it: one call for all of them
-                self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
-            self.sock.bind(sockaddr)
+            call = "bind"
+            self._bind(sockaddr)
         except OSError as error:
-            self.sock.close()
-            raise _refused(error, local, what, "bind") from None
+            if call == "bind":
+                self.sock.close()
+            raise refused(error, local, what, call) from None
         if local.path:
-            status = os.stat(local.path)
-            self._file = (status.st_dev, status.st_ino)
             self.address = local
         else:
             host, port = self.sock.getsockname()[:2]
             self.address = Address(host, port)
         self.target: Target = (family, self.sock.getsockname())
 
-    def listen(self, backlog: int) -> None:
-        """Let clients connect; ListenError if another program does so at this address."""
+    def again(self) -> Bound:
+        """Another one for the same address, in the place of this, which is closed."""
+        self.close()
+        return Bound(self.address, self.target, self._what)
+
+    def _bind(self, sockaddr: Any) -> None:
+        if self._path:
+            self.sock.bind(sockaddr)
+            self._file = self._at_path()
+            if self._file is not None:
+                self._files.add(self._file)
+            return
+        # on Linux accepted sockets inherit it: one call for all of them
+        self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
         try:
+            self.sock.bind(sockaddr)
+        except OSError as error:
+            # Connections of a listener that is gone are in the way, unless both have SO_REUSEADDR.
+            # But two that have it, and do not listen, share an address: so only for the bind.
+            if error.errno != errno.EADDRINUSE:
+                raise
+            self._reuse(True)
+            self.sock.bind(sockaddr)
+            self._reuse(False)
+
+    def _reuse(self, on: bool) -> None:
+        self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, on)
+
+    def listen(self, backlog: int) -> None:
+        """Let clients connect; ListenError if that cannot be, and it is closed."""
+        try:
+            if not self._path:
+                self._reuse(True)  # which those that it accepts inherit
             self.sock.listen(backlog)
         except OSError as error:
             self.close()
-            raise _refused(error, self.address, self._what, "listen") from None
+            raise refused(error, self.address, self._what, "listen") from None
+
+    @property
+    def held(self) -> bool:
+        """Whether the address is ours: it is not closed, and nobody has taken its file away."""
+        return self.sock.fileno() >= 0 and self._at_path() == self._file
+
+    def _at_path(self) -> tuple[int, int] | None:
+        """Which file is there; None if there is none, or it is no unix socket's."""
+        try:
+            status = os.stat(self._path) if self._path else None
+        except OSError:
+            return None
+        return status and (status.st_dev, status.st_ino)
 
     def close(self) -> None:
         """Close, and remove the file if it is still ours."""
         self.sock.close()
         if self._file is not None:
-            try:
-                status = os.stat(self._path)
-                if (status.st_dev, status.st_ino) == self._file:
+            if self._at_path() == self._file:
+                with contextlib.suppress(OSError):  # somebody was quicker
                     os.unlink(self._path)
-            except OSError:
-                pass  # somebody was quicker
+            self._files.discard(self._file)
             self._file = None  # a file made later may have the same number
 
-
-def _remove_stale(local: Address, what: str) -> None:
-    """Unlink a unix socket that nobody answers; ListenError if somebody does."""
-    try:
-        if not stat.S_ISSOCK(os.stat(local.path).st_mode):
+    def _remove_stale(self, local: Address) -> None:
+        """Unlink a unix socket that nobody has; ListenError if somebody does."""
+        try:
+            status = os.stat(local.path)
+        except OSError:
+            return
+        if not stat.S_ISSOCK(status.st_mode):
             raise ListenError(
-                f"{what}: cannot listen on {local}: the file exists and is no socket;"
+                f"{self._what}: cannot listen on {local}: the file exists and is no socket;"
                 " choose another path",
                 local,
                 "bind: file exists",
             )
-    except OSError:
-        return
-    probe = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
-    code = probe.connect_ex(local.path)
-    probe.close()
-    if code != errno.ECONNREFUSED:
+        if (status.st_dev, status.st_ino) not in self._files:
+            kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
+            with contextlib.closing(_socket.socket(_socket.AF_UNIX, kind)) as probe:
+                answer = probe.connect_ex(local.path)
+            if answer == errno.ECONNREFUSED:
+                os.unlink(local.path)
+                return
         raise ListenError(
-            f"{what}: cannot listen on {local}: another program listens there; choose another path",
+            f"{self._what}: cannot listen on {local}: another program listens there;"
+            " choose another path",
             local,
             "bind: address already in use",
         )
-    os.unlink(local.path)
 
 
-def _refused(error: OSError, local: Address, what: str, call: str) -> ListenError:
+def refused(error: OSError, local: Address, what: str, call: str) -> ListenError:
     """What the system said, and the way out."""
     ways = {
         errno.EADDRINUSE: "another program listens there; choose another port, or 0 for a free one",
@@ -134,6 +174,7 @@ def _refused(error: OSError, local: Address, what: str, call: str) -> ListenErro
             else "ports below 1024 need privileges; choose a port from 1024 on"
         ),
         errno.EADDRNOTAVAIL: "this machine has no such address; choose one that it has",
+        errno.EMFILE: "no descriptor is left for it; raise the limit of open files",
         errno.ENOENT: "its directory does not exist; make it, or choose another path",
     }
     reason = str(error.strerror or error)

@@ -6,22 +6,19 @@ exact points do not allow it, without another draw.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Dice, cuts
-from vaurien.errors import UsageError
+from vaurien.errors import RAISED, UsageError
 from vaurien.handlers.flow import Draws, FlowHandler
 from vaurien.observe.summary import Stats
 from vaurien.options import Values
-from vaurien.plan import Plan, Specification
+from vaurien.plan import Decisions, Plan, Specification, order
 
 if TYPE_CHECKING:
     from vaurien.net.connection import Connection
-
-#: Which part of a behavior deals with (connection, exchange), in place of a draw.
-Decisions = Mapping[tuple[int, int], str]
 
 
 class Picked:
@@ -41,11 +38,12 @@ class Picked:
     )
 
     def __init__(
-        self, specification: Specification, place: tuple[int, int], stats: Stats, proxy: object
+        self, specification: Specification, place: tuple[int, int], stats: Stats, call: Any = None
     ) -> None:
+        """`call` is the instance, None for a flow handler."""
         self.specification, self.name, self.stats = specification, specification.name, stats
         self.place = place  # in a chain: that of its name, and within a preset
-        self.call = None if specification.is_flow else _build(specification, proxy)
+        self.call = call
         self.acts = (specification.acts(False), specification.acts(True))  # downstream, upstream
         self.shared: dict[Any, Any] = {}  # see FlowHandler
         points = specification.points
@@ -87,11 +85,35 @@ class Choice:
 NOBODY = Choice(())
 
 
+class Builder:
+    """Makes the instances of a proxy's socket handlers, for each specification one.
+
+    That is users' code, and may take time; what it has made stays for who has to begin anew since
+    others came between.
+    """
+
+    def __init__(self, proxy: object) -> None:
+        self._proxy = proxy
+        self._made: list[tuple[Specification, Any]] = []
+
+    def __call__(self, spec: Specification) -> Any:
+        """The instance, None for a flow handler; UsageError if it cannot be made."""
+        if spec.is_flow:
+            return None
+        for other, made in self._made:
+            if other is spec:
+                return made
+        made = _build(spec, self._proxy)
+        self._made.append((spec, made))
+        return made
+
+
 class Picks:
     """The choice among the parts of one behavior; `purpose` tells its draws from others'.
 
     It takes over from the one `before` it: what is the same in both goes on, with its instance and
-    what it has done; so do the counts.
+    what it has done; so do the counts. A flow handler whose place among the others is not what it
+    was comes anew, since what it holds has its place in open chains.
     """
 
     def __init__(
@@ -99,14 +121,21 @@ class Picks:
         behavior: Behavior,
         plan: Plan,
         dice: Dice,
-        proxy: object,
+        build: Builder,
         purpose: bytes = b"pick",
         decisions: Decisions | None = None,
         before: Picks | None = None,
     ) -> None:
-        self._plan, self._proxy, self._order = plan, proxy, plan.order
+        self._plan, self._build = plan, build
         self._made: dict[str, tuple[Picked, ...]] = {}
-        self._before = before._made if before is not None else {}
+        made = before._made if before is not None else {}
+        flows = [name for name in made if made[name][0].call is None and name in behavior.names]
+        flows.sort(key=lambda name: made[name][0].place)
+        self._order = order(behavior, "behavior", flows)
+        stay = staying(flows, list(self._order))
+        self._before = {
+            name: one for name, one in made.items() if name in stay or name not in flows
+        }
         #: What each handler did, by the name that it is configured under.
         self.stats: dict[str, Stats] = dict(before.stats) if before is not None else {}
         self._places: list[tuple[Picked, tuple[int, int]]] = []
@@ -121,13 +150,17 @@ class Picks:
         self._decided: dict[tuple[int, int], int] | None = None
         if decisions is not None:
             self._decided = {at: parts.index(part) for at, part in decisions.items()}
-        self.met: set[tuple[int, int]] = set()  # those decisions that came to pass
+        #: Of each set of decisions that was ever in force, those that came to pass.
+        self._played: list[tuple[Decisions, set[tuple[int, int]]]] = (
+            [*before._played] if before is not None else []
+        )
+        self._met = self._met_of(decisions)
         self.started: float = before.started if before is not None else monotonic()
         self._count: int = before._count if before is not None else 0  # picks in the whole proxy
         kept = {id(picked) for made in self._made.values() for picked in made}
         #: Of `before`, who is picked no more.
         self.left = {
-            picked for made in self._before.values() for picked in made if id(picked) not in kept
+            picked for former in made.values() for picked in former if id(picked) not in kept
         }
         self._before = {}
 
@@ -154,7 +187,7 @@ class Picks:
             return before
         stats = self.stats.setdefault(own, Stats())
         self._made[name] = tuple(
-            Picked(specification, (place, i), stats, self._proxy)
+            Picked(specification, (place, i), stats, self._build(specification))
             for i, specification in enumerate(specifications)
         )
         return self._made[name]
@@ -167,7 +200,7 @@ class Picks:
         else:
             part = self._decided.get((connection.number, exchange), -1)
             if part >= 0:
-                self.met.add((connection.number, exchange))
+                self._met.add((connection.number, exchange))
         choice = self._choices[part]
         left = choice.handlers
         for picked in choice.handlers:
@@ -188,9 +221,18 @@ class Picks:
         found = {picked for choice in self._choices for picked in choice.handlers}
         return next((one for one in found if issubclass(one.specification.cls, cls)), None)
 
+    def _met_of(self, decisions: Decisions | None) -> set[tuple[int, int]]:
+        for known, met in self._played:
+            if known is decisions:
+                return met
+        met = set()
+        if decisions is not None:
+            self._played.append((decisions, met))
+        return met
+
     def unmet(self) -> list[tuple[int, int]]:
-        """The decisions that did not come to pass."""
-        return [at for at in self._decided or () if at not in self.met]
+        """The decisions that did not come to pass, those in force once and no more too."""
+        return [at for decisions, met in self._played for at in decisions if at not in met]
 
     def _allow(self, picked: Picked, exchange: int, connection: Connection) -> bool:
         points = picked.points
@@ -207,11 +249,22 @@ class Picks:
         return True
 
 
+def staying(before: Sequence[str], after: Sequence[str]) -> list[str]:
+    """Of the names in both, those that keep their order when others are taken out and put back."""
+    stay = [name for name in before if name in after]
+    order = [name for name in after if name in stay]
+    while stay != order:
+        moved = next(name for old, name in zip(stay, order, strict=True) if old != name)
+        stay.remove(moved)
+        order.remove(moved)
+    return stay
+
+
 def _build(spec: Specification, proxy: object) -> Any:
     """The instance of a socket handler, or of one that meets clients."""
     try:
         return spec.cls(Values(spec.options), proxy)
-    except Exception as error:
+    except RAISED as error:
         raise UsageError(
             f"handler {spec.name!r}: {spec.cls.__qualname__}(settings, proxy) raised"
             f" {type(error).__name__}: {error}"

@@ -21,15 +21,15 @@ from gevent.server import StreamServer
 
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange
-from vaurien.errors import ListenError
+from vaurien.errors import RAISED, ListenError, Stopping
 from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
 from vaurien.net.connection import Connection, Flow, client_name
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
-from vaurien.net.listener import Bound
-from vaurien.net.picks import NOBODY, Choice, Picked, Picks
+from vaurien.net.listener import Bound, refused
+from vaurien.net.picks import NOBODY, Builder, Choice, Picked, Picks, staying
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.log import fields
 from vaurien.observe.summary import Directions, Done, Stats, Totals
@@ -38,6 +38,7 @@ from vaurien.plan import Plan, Toxic
 log = logging.getLogger("vaurien")
 
 _BUFFER = "vaurien_buffer"
+RETRY = 1.0  # seconds until it tries again to listen, when it cannot
 PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 QUIET = 0.25  # seconds after which a connection with nothing under way ends while draining
 _LOOK = 0.025  # seconds between two looks at the connections while draining
@@ -79,10 +80,10 @@ class Counters:
 class Pin:
     """A toxic at work: its configuration, and what it did."""
 
-    def __init__(self, toxic: Toxic, dice: Dice, proxy: object, whole: Stats) -> None:
+    def __init__(self, toxic: Toxic, dice: Dice, whole: Stats) -> None:
         """`whole` is what all toxics of its type did."""
         self.toxic, self.dice = toxic, dice
-        self.picked = Picked(toxic.specification, (0, 0), Stats(whole), proxy)
+        self.picked = Picked(toxic.specification, (0, 0), Stats(whole))
 
     def hits(self, connection: Connection) -> bool:
         """Whether it acts on that connection: the draw is the same whenever it is asked for."""
@@ -143,26 +144,29 @@ class Server(StreamServer):
         """`observers` get the events of exchanges that a handler touches; `everything`: of all."""
         self.plan, self.name, self.observers = plan, plan.name, observers
         self.dice = Dice(plan.seed, plan.name)
-        self._proxy, self._everything = proxy, everything
-        self._picks = Picks(plan.behavior, plan, self.dice, proxy, decisions=plan.decisions)
+        self._everything = everything
+        build = Builder(proxy)
+        self._picks = Picks(plan.behavior, plan, self.dice, build, b"pick", plan.decisions)
         self._meets = Picks(
-            plan.on_connect, plan, self.dice, proxy, b"connect", plan.connect_decisions
+            plan.on_connect, plan, self.dice, build, b"connect", plan.connect_decisions
         )
         self._by_toxics: dict[str, Stats] = {}  # what those of each type did, gone ones too
         self.toxics = {toxic.name: self._pin(toxic) for toxic in plan.toxics}
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
         self.picks: Picks | None = None
         self._look()
-        self._alarms: Alarms | None = None
-        self._down: Picked | None = None
-        self._down_timers: list[Any] = []
+        self.alarms: Alarms  # of all flows; there since `bind`
+        self._down: Picked | None = None  # of the plan
+        self._was_down: Picked | None = None  # when last settled
+        self._trouble = ""  # why it then could not listen, or keep its address
+        self._settling: Any = None  # the timer of the next time
         self.dialer = Dialer(plan.distant, plan.connect_timeout)
         self.view = _buffer()
         self.counters = Counters()
         self.connections: dict[int, Connection] = {}
         self._bound: Bound | None = None
         self._sweeper: Any = None
-        self.enabled = False
+        self.enabled = self.stopped = False
         super().__init__(cast(Any, None), spawn=None)
 
     def __repr__(self) -> str:
@@ -178,115 +182,125 @@ class Server(StreamServer):
         quiet = self.plan.is_quiet and not (self.toxics or self._everything or meets)
         self.picks = None if quiet else self._picks
 
-    def bind(self, local: Address, target: Target | None) -> Bound:
-        """A socket bound to `target`, which is `local`, or None for where it last listened.
+    # What is wanted is `enabled`, the plan and the time; `settle` makes the listener so.
 
-        ListenError if it cannot be had. Where it listens now counts as free, and is given up.
+    def bind(self, plan: Plan, target: Target | None) -> Bound:
+        """A socket for `plan`, bound to where its local address is, or None for where it last was.
+
+        ListenError if it cannot be had, Stopping if this server has stopped for good. Where it
+        listens now counts as free, and is given up.
         """
-        what = "--local" if self.name == "default" else f"proxy {self.name!r}"
+        if self.stopped:
+            raise Stopping("Vaurien is stopping; nothing is begun any more")
         own = self._bound
+        try:
+            self.alarms = Alarms.of_loop()
+        except OSError as error:  # no descriptor left
+            raise refused(error, plan.local, plan.where, "timerfd_create") from None
         if target is None:
             assert own is not None
-            return own.again()
+            return self._bind(plan, own.address, own.target)
         try:
-            return Bound(local, target, what)
+            return self._bind(plan, plan.local, target)
         except ListenError:
-            if own is None or not self.enabled or own.address.port != local.port or local.path:
+            own_port = own is not None and self.enabled and own.address.port == plan.local.port
+            if plan.local.path or not own_port:
                 raise
-            self._unlisten()
+            self.give_up()  # it may be ourselves who is in the way
             try:
-                return Bound(local, target, what)
+                return self._bind(plan, plan.local, target)
             except ListenError:
-                self.resume()
+                self.settle()
                 raise
 
+    def _bind(self, plan: Plan, local: Address, target: Target) -> Bound:
+        bound = Bound(local, target, plan.where)
+        if not plan.goes_down:  # clients wait until the plan is in force
+            bound.listen(plan.backlog)
+        return bound
+
     def listen(self, bound: Bound) -> None:
-        """Listen at `bound`, so that a connect succeeds from now on; ListenError if it can't be.
+        """Listen at `bound`, so that a connect succeeds from now on.
 
         Its time begins when it is enabled; `down` may have it that it does not listen yet.
         """
-        before = self._bound if self.enabled else None
-        if before is not None:
-            self._unlisten()
+        if self.stopped:
+            bound.close()
+            return
+        self._unlisten()
         self._bound = bound
         self.family = bound.sock.family
         if not self.enabled:
             self._picks.started = self._meets.started = monotonic()
+            self._was_down, self._trouble = None, ""
         self.enabled = True
-        try:
-            self._set_down()
-        except ListenError:
-            self._bound, self.enabled = before, before is not None
-            self.resume()
-            raise
+        self.settle()
         if not self.plan.distant.is_literal:
             self.dialer.lookup_soon(self._looked_up)
         self._set_sweeper()
 
-    def _open(self) -> None:
-        """Have the system accept clients; ListenError if another program does so there."""
-        assert self._bound is not None
-        self._bound.listen(self.plan.backlog)
-        self.socket = self._bound.sock
-        super().start()
+    def settle(self) -> None:
+        """Have the listener as it is to be now: it listens, or keeps its address while it is down.
 
-    def _set_sweeper(self) -> None:
-        self._stop_sweeper()
-        if self.plan.timeout and self.enabled:
-            self._sweeper = self.loop.timer(0, min(self.plan.timeout / 4, 1.0))
-            self._sweeper.start(self._sweep)
-
-    # `down` closes the listener, at once or at its times
-
-    def _set_down(self) -> None:
-        """Do as the plan says; ListenError if the listener cannot be opened."""
-        self._stop_down_timers()
-        self._down = self._meets.only(Down)
-        points = self._down.specification.points if self._down is not None else None
-        passed = monotonic() - self._meets.started
-        if points is None or (points.until is not None and points.until <= passed):
-            if not self.started:
-                self._open()
+        What cannot be is logged, and tried again.
+        """
+        self._stop_settling()
+        if not self.enabled:
             return
-        until = "" if points.until is None else f" until {points.until:g} s after the start"
-        if points.since > passed:
-            if not self.started:
-                self._open()
-            self._later(points.since - passed, lambda: self._go_down(until))
-        elif self.started:
-            self._go_down(until)
-        else:
-            self._is_down(until)
-        if points.until is not None:
-            self._later(points.until - passed, self._come_up)
-
-    def _later(self, seconds: float, action: Callable[[], None]) -> None:
-        timer = self.loop.timer(seconds)
-        timer.start(action)
-        self._down_timers.append(timer)
-
-    def _is_down(self, until: str) -> None:
-        assert self._down is not None
-        self._down.stats.picked += 1
-        self._down.stats.fire(inf, 0)
-        log.info("%s: down%s: the system refuses who connects", self.name, until)
-
-    def _go_down(self, until: str) -> None:
-        """Close the listener; its address stays ours, bound anew."""
-        assert self._bound is not None
+        self._down = self._meets.only(Down)
+        down, left = self._down_now()
+        trouble = ""
         try:
-            self._stop_accepting_all()
-            self._bound = self._bound.again()
+            self._keep() if down else self._open()
         except ListenError as error:
-            log.error("%s: %s", self.name, error)
-        self._is_down(until)
-
-    def _come_up(self) -> None:
-        try:
-            self._open()
+            trouble, left = str(error), min(left, RETRY)
+        if trouble and trouble != self._trouble:
+            log.error("%s: tries again each %g s: %s", self.name, RETRY, trouble)
+        if down is not None and down is not self._was_down:
+            self._went_down(down)
+        if self.started and (self._was_down or self._trouble):
             log.info("%s: up, at %s", self.name, self.bound)
-        except (ListenError, OSError) as error:
-            log.error("%s: cannot listen again: %s", self.name, error)
+        self._was_down, self._trouble = down, trouble
+        if left < inf:
+            self._settling = self.loop.timer(left)
+            self._settling.start(self.settle)
+
+    def _down_now(self) -> tuple[Picked | None, float]:
+        """The `down` in force now, and the seconds until that changes."""
+        points = self._down.specification.points if self._down is not None else None
+        if points is None:
+            return None, inf
+        passed = monotonic() - self._meets.started
+        if passed < points.since:
+            return None, points.since - passed
+        until = inf if points.until is None else points.until
+        return (self._down, until - passed) if passed < until else (None, inf)
+
+    def _open(self) -> None:
+        """Have the system accept clients; ListenError if that cannot be."""
+        assert self._bound is not None
+        if not self.started:
+            if not self._bound.held:
+                self._bound = self._bound.again()
+            self._bound.listen(self.plan.backlog)
+            self.socket = self._bound.sock
+            super().start()
+
+    def _keep(self) -> None:
+        """Do not listen, but keep the address; ListenError if that cannot be."""
+        assert self._bound is not None
+        if self.started:
+            self._stop_accepting_all()
+        if not self._bound.held:
+            self._bound = self._bound.again()
+
+    def _went_down(self, down: Picked) -> None:
+        down.stats.picked += 1
+        down.stats.fire(inf, 0)
+        points = down.specification.points
+        assert points is not None
+        until = "" if points.until is None else f" until {points.until:g} s after the start"
+        log.info("%s: down%s: the system refuses who connects", self.name, until)
 
     def _stop_accepting_all(self) -> None:
         """Take those who wait in the backlog, then close the listener."""
@@ -296,20 +310,27 @@ class Server(StreamServer):
 
     def _unlisten(self) -> None:
         """Close the listener; who waits in the backlog is reset by the system."""
+        self._stop_settling()
         self.close()
         if self._bound is not None:
             self._bound.close()
 
+    def _stop_settling(self) -> None:
+        if self._settling is not None:
+            self._settling.stop()
+            self._settling.close()
+            self._settling = None
+
     def give_up(self) -> None:
-        """Close the listener for a moment; see `resume`."""
+        """Give the address to others for a moment; until `settle`."""
         if self.enabled:
             self._unlisten()
 
-    def resume(self) -> None:
-        """Listen where it did, after all, if that was given up."""
-        if self.enabled and not self.started and self._bound is not None:
-            self._bound = self._bound.again()
-            self._set_down()
+    def _set_sweeper(self) -> None:
+        self._stop_sweeper()
+        if self.plan.timeout and self.enabled:
+            self._sweeper = self.loop.timer(0, min(self.plan.timeout / 4, 1.0))
+            self._sweeper.start(self._sweep)
 
     def _looked_up(self, error: OSError | None) -> None:
         if error is not None:
@@ -323,6 +344,12 @@ class Server(StreamServer):
     def forget_address(self) -> None:
         """It listens nowhere now, and next time where its plan says."""
         self._bound = None
+
+    @property
+    def in_place(self) -> bool:
+        """Whether its plan needs no other socket: it has one, or has stopped for good."""
+        held = self.started or (self._bound is not None and self._bound.held)
+        return held or (self.stopped and self.plan.enabled)
 
     @property
     def located(self) -> bool:
@@ -375,7 +402,7 @@ class Server(StreamServer):
                 self._meet(connection)
             else:
                 connection.open()
-        except Exception:
+        except RAISED:
             connection.crashed()
 
     def _meet(self, connection: Connection) -> None:
@@ -387,7 +414,7 @@ class Server(StreamServer):
             return
         connection.exchange = exchange = self._exchange(connection, 0, choice)
         exchange.added[picked] = inf
-        picked.call.meet(connection)  # type: ignore[union-attr]
+        picked.call.meet(connection)
         self.counters.refused += isinstance(picked.call, Refuse)
 
     def pause(self, error: OSError) -> None:
@@ -448,9 +475,7 @@ class Server(StreamServer):
         if up is not None and down is not None:
             exchange.marks = (up.passed - n, down.passed)
         if self.observers and (handlers or self._everything):
-            event = Began(self.name, connection.number, number, _names(handlers))
-            for observer in self.observers:
-                observer(event)
+            self._tell(Began(self.name, connection.number, number, _names(handlers)))
         return exchange
 
     def over(self, connection: Connection, exchange: Exchange, end: str, n: int = 0) -> None:
@@ -486,15 +511,14 @@ class Server(StreamServer):
                 seconds,
                 end,
             )
-            for observer in self.observers:
-                observer(event)
+            self._tell(event)
 
-    @property
-    def alarms(self) -> Alarms:
-        """The alarms of all flows."""
-        if self._alarms is None:
-            self._alarms = Alarms()
-        return self._alarms
+    def _tell(self, event: Event) -> None:
+        for observer in self.observers:
+            try:
+                observer(event)
+            except SystemExit as error:  # the pump takes it for the end of the process
+                raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
 
     @property
     def stats(self) -> dict[str, Stats]:
@@ -545,53 +569,47 @@ class Server(StreamServer):
     def _pin(self, toxic: Toxic) -> Pin:
         kind = str(toxic.specification.cls.name)  # type: ignore[attr-defined]
         whole = self._by_toxics.setdefault(kind, Stats())
-        return Pin(toxic, self.dice, self._proxy, whole)
-
-    def add_toxic(self, toxic: Toxic) -> None:
-        """Pin `toxic` to all connections that it hits, open ones too."""
-        pin = self.toxics[toxic.name] = self._pin(toxic)
-        self._look()
-        self._for_each(pin.attach)
-
-    def update_toxic(self, toxic: Toxic) -> None:
-        """Change the toxic of the same name."""
-        pin = self.toxics[toxic.name]
-        pin.toxic = toxic
-        pin.picked.specification = toxic.specification
-        self._for_each(pin.update)
-
-    def remove_toxic(self, name: str) -> None:
-        """Take a toxic away."""
-        pin = self.toxics.pop(name)
-        self._for_each(pin.detach)
-        self._look()
+        return Pin(toxic, self.dice, whole)
 
     def _set_toxics(self, toxics: tuple[Toxic, ...]) -> None:
-        """Have these at work, in this order; what is as before is not touched."""
+        """Have these at work, in this order; what is as before, and stands so, is not touched."""
         wanted = {toxic.name: toxic for toxic in toxics}
-        for name, pin in list(self.toxics.items()):
-            other = wanted.get(name)
-            if other is None or not other.same_kind(pin.toxic):
-                self.remove_toxic(name)
-        for name, toxic in wanted.items():
-            if name not in self.toxics:
-                self.add_toxic(toxic)
-            elif self.toxics[name].toxic != toxic:
-                self.update_toxic(toxic)
-        self.toxics = {name: self.toxics[name] for name in wanted}
+        before = self.toxics
+        kept = [
+            name
+            for name, pin in before.items()
+            if name in wanted and wanted[name].same_kind(pin.toxic)
+        ]
+        stay = staying(kept, list(wanted))
+        for name, pin in before.items():
+            if name not in stay:
+                self._for_each(pin.detach)
+        self.toxics = {
+            name: before[name] if name in stay else self._pin(toxic)
+            for name, toxic in wanted.items()
+        }
+        for name, pin in self.toxics.items():
+            if name not in stay:
+                self._for_each(pin.attach)
+            elif pin.toxic != wanted[name]:
+                pin.toxic = wanted[name]
+                pin.picked.specification = pin.toxic.specification
+                self._for_each(pin.update)
 
     def _for_each(self, action: Callable[[Connection], None]) -> None:
         for connection in list(self.connections.values()):
             if not connection.closed:
                 try:
                     action(connection)
-                except Exception:
+                except RAISED:
                     connection.crashed()
 
     # Changes
 
-    def prepare(self, plan: Plan) -> Callable[[bool], None]:
+    def prepare(self, plan: Plan, build: Builder) -> Callable[[bool], None]:
         """What puts `plan` in force, but for where it listens; UsageError if it cannot be.
+
+        It holds as long as the present plan is in force; `build` may take time.
 
         What is the same in both plans is not touched; another backend or seed ends all connections.
         It is called with whether `listen` follows.
@@ -601,11 +619,10 @@ class Server(StreamServer):
         parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
         if all(getattr(plan, part) == getattr(before, part) for part in parts):
             return lambda _listens: self._change(plan)
-        picks = Picks(plan.behavior, plan, dice, self._proxy, b"pick", plan.decisions, self._picks)
+        picks = Picks(plan.behavior, plan, dice, build, b"pick", plan.decisions, self._picks)
         meets = Picks(
-            plan.on_connect, plan, dice, self._proxy, b"connect", plan.connect_decisions,
-            self._meets,
-        )  # fmt: skip
+            plan.on_connect, plan, dice, build, b"connect", plan.connect_decisions, self._meets
+        )
 
         def apply(listens: bool) -> None:
             if dice is not self.dice:
@@ -620,9 +637,8 @@ class Server(StreamServer):
             self._change(plan)
             if gone:
                 self._for_each(lambda connection: connection.leave(gone))
-            was_down, is_down = self._down is not None, meets.only(Down) is not None
-            if self.enabled and not listens and (was_down or is_down):
-                self._set_down()
+            if not listens:
+                self.settle()
 
         return apply
 
@@ -648,10 +664,8 @@ class Server(StreamServer):
         """Close the listener and end all connections, waiting for nothing."""
         self.enabled = False
         self._stop_sweeper()
-        self._stop_down_timers()
         self._unlisten()
         self.end_all("dropped")
-        self._close_alarms()
 
     def end_all(self, why: str, how: str = "fin") -> int:
         """End all connections, by FIN or by ``reset``; how many there were."""
@@ -667,12 +681,6 @@ class Server(StreamServer):
             return 0
         connection.end(why) if how == "fin" else connection.reset()
         return 1
-
-    def _stop_down_timers(self) -> None:
-        for timer in self._down_timers:
-            timer.stop()
-            timer.close()
-        self._down_timers.clear()
 
     def _stop_sweeper(self) -> None:
         if self._sweeper is not None:
@@ -753,10 +761,9 @@ class Server(StreamServer):
         return found
 
     def stop_listening(self) -> None:
-        """Take those who wait in the backlog, then close the listener."""
-        self.enabled = False
+        """Take those who wait in the backlog, then close the listener, for good."""
+        self.stopped, self.enabled = True, False
         self._stop_sweeper()
-        self._stop_down_timers()
         self._stop_accepting_all()
 
     def drain(self, limit: float) -> int:
@@ -778,13 +785,7 @@ class Server(StreamServer):
         until = monotonic() + LINGER + _LOOK
         while self.connections and monotonic() < until:
             gevent.sleep(_LOOK)
-        self._close_alarms()
         return len(left)
-
-    def _close_alarms(self) -> None:
-        if self._alarms is not None:
-            self._alarms.close()
-            self._alarms = None
 
 
 def _buffer() -> memoryview:

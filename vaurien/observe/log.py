@@ -14,7 +14,7 @@ from traceback import TracebackException
 from typing import Any
 
 from vaurien.errors import UsageError
-from vaurien.observe.events import Began, Event
+from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.writer import LIMIT, Writer
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -141,15 +141,32 @@ def start(level: str, output: str, form: str = "text") -> QueueWriter:
 
 
 def log_fault(event: Event) -> None:
-    """An observer: one line for each exchange that a handler deals with, quiet for dummy."""
+    """An observer: a line for each exchange that a handler deals with, quiet for dummy.
+
+    It is told when the exchange begins. What toxics have done to it is another line, once it is
+    over, since they stand by at every exchange and act on some.
+    """
     if isinstance(event, Began) and event.handlers:
-        proxy, connection, exchange, handlers = event
-        handler = "+".join(handlers)
-        log.info(
-            "%s: connection %d, exchange %d: %s",
-            proxy,
-            connection,
-            exchange,
-            handler,
-            extra=fields(proxy=proxy, connection=connection, exchange=exchange, handler=handler),
-        )
+        _log_exchange(event, "", event.handlers)
+    elif isinstance(event, Ended):
+        toxics = tuple(name for name in event.fired if name not in event.handlers)
+        if toxics:
+            _log_exchange(event, "toxic ", toxics)
+
+
+def _log_exchange(event: Began | Ended, kind: str, names: tuple[str, ...]) -> None:
+    handler = "+".join(names)
+    log.info(
+        "%s: connection %d, exchange %d: %s%s",
+        event.proxy,
+        event.connection,
+        event.exchange,
+        kind,
+        handler,
+        extra=fields(
+            proxy=event.proxy,
+            connection=event.connection,
+            exchange=event.exchange,
+            handler=handler,
+        ),
+    )

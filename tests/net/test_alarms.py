@@ -1,0 +1,128 @@
+"""Alarms: what wakes flows is there before anybody listens, once for all proxies of a loop."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.control.farms import Farm, write
+from tests.net.test_accept import limit_descriptors
+from tests.support import PATIENCE, Backend, clients, exchange, proxy, wait_for
+
+HELD = ("--behavior", "100:latency", "--handlers.latency.latency", 10)
+
+HEAD = """
+import os
+import resource
+import sys
+
+import gevent
+from gevent import socket
+
+from vaurien import ListenError, Plan, Proxy, Specification, Toxic
+from vaurien.address import parse as address
+from vaurien.behavior import parse as behavior
+from vaurien.handlers.latency import Latency
+
+
+def made(local="127.0.0.1:0"):
+    return Proxy(Plan(
+        local=address(local, "local"),
+        distant=address(sys.argv[1], "distant"),
+        behavior=behavior("100:dummy", "behavior"),
+        handlers={},
+        seed=1,
+        name="one",
+    ))
+
+
+"""
+
+
+def told(tmp_path: Path, script: str, *arguments: str) -> str:
+    """What a program prints that has proxies inside."""
+    path = tmp_path / "embedding.py"
+    path.write_text(HEAD + script)
+    done = subprocess.run(
+        [sys.executable, str(path), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_is_first_held_when_descriptors_have_run_out_goes_on(echo_backend: Backend) -> None:
+    with proxy(echo_backend, *HELD, "--connect-timeout", 60) as vaurien:
+        before = vaurien.descriptors()
+        with vaurien.dial() as first:
+            wait_for(lambda: vaurien.descriptors() == before + 2, "it has been dialled")
+            limit_descriptors(vaurien, before + 12)
+            with clients(vaurien.address, 30):
+                vaurien.wait_log("accepting pauses.*open files")
+                assert exchange(first, b"hello") == b"hello"
+
+
+def test_a_proxy_that_would_have_no_alarms_does_not_listen(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    script = """
+proxy = made()
+resource.setrlimit(resource.RLIMIT_NOFILE, (50, 50))
+try:
+    while True:
+        os.dup(0)
+except OSError:
+    pass
+try:
+    proxy.start()
+except ListenError as error:
+    print(error)
+"""
+    text = told(tmp_path, script, echo_backend.address)
+    assert "proxy 'one': local: cannot listen on 127.0.0.1:0: no descriptor is left" in text
+
+
+def test_all_proxies_share_what_wakes_their_flows(tmp_path: Path, echo_backend: Backend) -> None:
+    text = "".join(
+        f"[proxy:p{n}]\nlocal = 127.0.0.1:0\ndistant = {echo_backend.address}\n"
+        "toxics = latency latency=1 stream=both\n"
+        for n in range(5)
+    )
+    with Farm("--config", write(tmp_path / "farm.ini", text), ready=5, has_api=False) as farm:
+        with contextlib.ExitStack() as stack:
+            for address in farm.proxies.values():
+                (client,) = stack.enter_context(clients(address, 1))
+                assert exchange(client, b"hello") == b"hello"
+        links = Path(f"/proc/{farm.pid}/fd").iterdir()
+        assert [os.readlink(link) for link in links].count("anon_inode:[timerfd]") == 1
+
+
+def test_a_loop_whose_proxies_have_stopped_has_nothing_left_to_do(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    script = """
+def late(milliseconds):
+    return Toxic(Specification("latency", Latency, {"latency": milliseconds}))
+
+
+proxy = made()
+proxy.start()
+proxy.add_toxic(late(1))
+client = socket.create_connection(("127.0.0.1", proxy.address.port))
+client.sendall(b"hello")
+print(client.recv(5))
+proxy.update_toxic(late(60_000))
+client.sendall(b"held")
+while not proxy.look()[0].held:
+    gevent.sleep(0)
+proxy.stop()
+client.close()
+print(gevent.wait(timeout=10))
+"""
+    assert told(tmp_path, script, echo_backend.address).split() == ["b'hello'", "True"]
