@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -319,6 +320,21 @@ def test_a_toxic_is_added_changed_and_removed(client: Client) -> None:
     failing(lambda: client.toxics("nobody"), 404)
 
 
+def test_a_toxic_has_defaults(tmp_path: Path, client: Client, echo_backend: Backend) -> None:
+    assert client.add_toxic("default", "latency", jitter=5)["attributes"] == {
+        "latency": 100,
+        "jitter": 5,
+    }
+    assert client.add_toxic("default", "bandwidth")["attributes"]["rate"] > 0
+    config = tmp_path / "vaurien.ini"
+    config.write_text(
+        f"[vaurien]\nlocal = 127.0.0.1:0\ndistant = {echo_backend.address}\n"
+        "[handler:latency]\nlatency = 70\n"
+    )
+    with start_proxy(config=config) as running:
+        assert running.client.add_toxic("default", "latency")["attributes"]["latency"] == 70
+
+
 def test_a_toxic_hits_open_connections(running: Running) -> None:
     with dial(running.address) as sock:
         assert exchange(sock, b"hello") == b"hello"
@@ -408,6 +424,17 @@ def test_the_events_end_with_vaurien(echo_backend: Backend) -> None:
         events = running.client.events()
         running.stop()
         assert list(events) == []
+
+
+def test_events_that_break_off_are_told(echo_backend: Backend) -> None:
+    with start_proxy(distant=echo_backend.address) as running:
+        events = running.client.events()
+        running.client.set_handler("delay")
+        assert next(events).kind == "change"
+        os.kill(running.pid, signal.SIGKILL)
+        with pytest.raises(Unreachable, match=f"Vaurien at {running.http} broke off"):
+            next(events)
+        assert next(events, None) is None
 
 
 def test_the_journal_tells_what_was_touched(running: Running) -> None:
@@ -534,6 +561,10 @@ def test_the_port_may_be_missing(text: str, found: str) -> None:
         ({"port": 123456}, "is no port"),
         ({"timeout": 0}, "is no time"),
         ({"token": "a\nb"}, "token"),
+        ({"timeout": "x"}, "timeout: 'x' is no time"),
+        ({"host": 5}, "host: 5 is not a text"),
+        ({"port": "8080"}, "port: '8080' is not a whole number"),
+        ({"token": b"x"}, "token: b'x' is not a text"),
     ],
 )
 def test_what_is_no_address_token_or_time_is_refused(
@@ -580,24 +611,56 @@ def test_no_answer_is_told_in_time() -> None:
         b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n[]",
         b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\noops\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"UP"}',
+        b'HTTP/1.1 400 Bad Request\r\nContent-Length: 13\r\n\r\n{"error":"x"}',
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{}",
         b"HTTP/1.1 302 Found\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
     ],
 )
 def test_a_stranger_is_told_as_such(data: bytes) -> None:
-    with answering(data) as backend, pytest.raises(Unreachable) as caught:
-        Client(backend.address).proxies()
-    assert backend.address in str(caught.value)
+    with answering(data) as backend:
+        client = Client(backend.address)
+        for call in (client.proxies, client.health, client.metrics, client.events):
+            with pytest.raises(Unreachable) as caught:
+                call()
+            assert backend.address in str(caught.value)
+        with pytest.raises(Unreachable):
+            client.delete("x")
+        with pytest.raises(Unreachable, match=r"not ready after 0.1 s"):
+            client.wait(0.1)
 
 
 def test_while_it_ends_it_is_not_ready() -> None:
     body = b'{"status": "stopping"}'
-    head = b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: %d\r\n\r\n" % len(body)
+    head = b"HTTP/1.1 503 Service Unavailable\r\nVaurien: 2\r\nContent-Length: %d\r\n\r\n" % len(
+        body
+    )
     with answering(head + body) as backend:
         client = Client(backend.address)
         assert "is stopping" in failing(client.health, 503)
         with pytest.raises(Unreachable, match="is stopping"):
             client.wait(0.2)
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "options", "sentence"),
+    [
+        ("set_handler", ["delay", {"sleep": 1}], {}, r"^proxy: .* options of a handler are keywo"),
+        ("set_handler", ["delay"], {"sleep": object()}, r"^sleep: <object .* cannot be sent"),
+        ("set_handler", ["delay"], {"sleep": float("nan")}, r"^sleep: nan cannot be sent"),
+        ("add_toxic", ["default", "latency"], {"latency": b"1"}, r"^latency: b'1' cannot be sent"),
+        ("proxy", [5], {}, r"^proxy: 5 is not a name"),
+        ("remove_toxic", ["default", None], {}, r"^name: None is not a text"),
+        ("drop", ["default", "all"], {}, r"^number: 'all' is not the number of a connection"),
+        ("populate", [5], {}, r"^proxies: 5 is not a list"),
+        ("wait", ["soon"], {}, r"^timeout: 'soon' is no time"),
+    ],
+)
+def test_arguments_of_other_types_are_refused_by_name(
+    method: str, arguments: list[object], options: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        getattr(Client(NOBODY), method)(*arguments, **options)
 
 
 # Its manners

@@ -31,13 +31,13 @@ from tests.support import PATIENCE, Program, parse_address, run, wait_for
 from vaurien import flow, presets
 from vaurien.cli.ctl_parser import (
     DONE,
-    INTERRUPTED,
     MISSING,
     REFUSED,
     UNREACHABLE,
     USAGE,
     parser,
 )
+from vaurien.cli.entry import INTERRUPTED
 from vaurien.control import openapi
 from vaurien.handlers import registry
 from vaurien.observe.events import Ended

@@ -14,7 +14,7 @@ import pytest
 
 import vaurien
 from tests.support import PATIENCE, Backend, dial, exchange, wait_for
-from vaurien import UsageError, VaurienError, start_proxy, stop_proxy
+from vaurien import Client, ClientError, UsageError, VaurienError, start_proxy, stop_proxy
 
 ROOT = Path(__file__).parent.parent
 
@@ -113,12 +113,16 @@ def test_it_may_run_without_an_api(echo_backend: Backend, monkeypatch: pytest.Mo
 
 
 def test_wrong_settings_are_its_own_sentence(echo_backend: Backend) -> None:
-    with pytest.raises(UsageError, match=r"^--behavior: .*'dleay'; did you mean 'delay'\?$"):
+    with pytest.raises(UsageError, match=r"^behavior: .*'dleay'; did you mean 'delay'\?$"):
         start_proxy(distant=echo_backend.address, behavior="20:dleay")
-    with pytest.raises(UsageError, match=r"--distnat.*did you mean '--distant'"):
+    with pytest.raises(UsageError, match=r"'distnat=.*did you mean 'distant'"):
         start_proxy(distnat=echo_backend.address)
-    with pytest.raises(UsageError, match=r"slep"):
+    with pytest.raises(UsageError, match=r"^handlers.delay.slep: .*did you mean 'sleep'"):
         start_proxy(distant=echo_backend.address, handlers={"delay": {"slep": 1}})
+    with pytest.raises(UsageError, match=r"^handlers: .* is not options by handler"):
+        start_proxy(handlers={"delay": 1})  # type: ignore[dict-item]
+    with pytest.raises(UsageError, match=r"^running: 5 is not what start_proxy returns"):
+        stop_proxy(5)  # type: ignore[arg-type]
 
 
 def test_an_address_that_is_taken_is_its_own_sentence(echo_backend: Backend) -> None:
@@ -179,19 +183,83 @@ def test_the_token_is_not_among_its_arguments(echo_backend: Backend) -> None:
         assert b"secret" not in Path(f"/proc/{running.pid}/cmdline").read_bytes()
 
 
+@pytest.mark.parametrize("secret", ["http-token = secret", "http-token-file = {}"])
+def test_the_client_has_the_token_of_the_file(
+    secret: str, tmp_path: Path, echo_backend: Backend
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    file = tmp_path / "vaurien.ini"
+    file.write_text(
+        f"[vaurien]\nlocal = 127.0.0.1:0\ndistant = {echo_backend.address}\n{secret.format(token)}"
+    )
+    with start_proxy(config=file) as running:
+        assert len(running.client.proxies()) == 1
+        with pytest.raises(ClientError, match="token"):
+            Client(running.http).proxies()
+
+
+def test_one_kind_of_token_in_the_arguments_wins_over_the_other_elsewhere(
+    tmp_path: Path, echo_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = tmp_path / "token"
+    token.write_text("of-the-file\n")
+    file = tmp_path / "vaurien.ini"
+    file.write_text(f"[vaurien]\nhttp-token-file = {tmp_path}/nowhere\n")
+    address = echo_backend.address
+    monkeypatch.setenv("VAURIEN_HTTP_TOKEN", "of-the-environment")
+    with start_proxy(distant=address, http_token=None, http_token_file=token) as running:
+        assert len(Client(running.http, token="of-the-file").proxies()) == 1
+        assert len(running.client.proxies()) == 1
+    monkeypatch.delenv("VAURIEN_HTTP_TOKEN")
+    monkeypatch.setenv("VAURIEN_HTTP_TOKEN_FILE", str(tmp_path / "nowhere"))
+    with start_proxy(config=file, http_token="of-the-arguments") as running:
+        assert running.client.proxies() == []
+
+
+@pytest.mark.parametrize("given", ["file", "environment"])
+def test_the_api_may_be_at_a_unix_socket(
+    given: str, tmp_path: Path, echo_backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = f"unix:{tmp_path}/api"
+    settings: dict[str, object] = {"distant": echo_backend.address}
+    if given == "file":
+        settings["config"] = file = tmp_path / "vaurien.ini"
+        file.write_text(f"[vaurien]\nhttp-host = {place}\nlocal = 127.0.0.1:0\n")
+    else:
+        monkeypatch.setenv("VAURIEN_HTTP_HOST", place)
+    with start_proxy(**settings) as running:  # type: ignore[arg-type]
+        assert running.http == place
+        assert len(running.client.proxies()) == 1
+
+
 CALLER = """
-import sys, vaurien
-running = vaurien.start_proxy(distant=sys.argv[1])
+import os, sys, threading, vaurien
+started = []
+start = lambda: started.append(vaurien.start_proxy(distant=sys.argv[1]))
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+(running,) = started
+child = os.fork() if "fork" in sys.argv else None
+if child == 0:
+    sys.stdin.read()
+    os._exit(0)
 print(running.pid, running.address, flush=True)
 sys.stdin.read()
 """
 
 
-@pytest.fixture
-def caller(echo_backend: Backend) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
-    """A program that has started a proxy and goes on; the proxy's number and address."""
+@pytest.fixture(params=["", "fork"])
+def caller(
+    request: pytest.FixtureRequest, echo_backend: Backend
+) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
+    """A program that has started a proxy in a thread and goes on; the proxy's number and address.
+
+    It may have forked, and its child goes on as well.
+    """
     with subprocess.Popen(
-        [sys.executable, "-c", CALLER, echo_backend.address],
+        [sys.executable, "-c", CALLER, echo_backend.address, request.param],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

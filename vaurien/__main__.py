@@ -2,6 +2,6 @@
 
 import sys
 
-from vaurien.cli.main import main
+from vaurien.cli.entry import vaurien
 
-sys.exit(main())
+sys.exit(vaurien())

@@ -90,6 +90,8 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
     if "://" in text:
         raise UsageError(f"{where}: {text!r} is a URL; write HOST:PORT, [IPV6]:PORT or unix:PATH")
     host, colon, port = text.rpartition(":")
+    if text and not colon:
+        raise UsageError(f"{where}: {text!r} has no port; write HOST:PORT or unix:PATH")
     if not colon or not (host or any_host):
         raise UsageError(f"{where}: {text!r} has no host and port; write HOST:PORT or unix:PATH")
     if host.startswith("[") and host.endswith("]"):

@@ -221,7 +221,8 @@ class Catalog:
         if DUMMY in options:
             self.stands_for(DUMMY, options[DUMMY])
         if idle := [name for name in options if name not in wheres]:
-            raise UsageError(f"handlers.{idle[0]}: nothing here picks it; leave it away")
+            place = where if behavior.parts else meeting
+            raise UsageError(f"handlers.{idle[0]}: {place} does not pick it; leave it away")
         handlers = {}
         for name, place in wheres.items():
             own = self.knows(name, place, meets=place == meeting)

@@ -31,6 +31,8 @@ FILE_VARIABLE = f"{TOKEN_VARIABLE}_FILE"
 Json = dict[str, Any]
 _QUIET = 45.0  # seconds without a byte on an event stream that has a sign of life each 15 s
 _PAUSE = 0.05  # seconds between two tries of `Client.wait`
+_LAST = "stopping"  # the event that says that Vaurien stops
+_MARK = "Vaurien"  # the header that all answers of the API have, and nobody else's
 
 
 def _token_in(path: str | None) -> str | None:
@@ -80,6 +82,9 @@ class Client:
         `timeout`: the most seconds that connecting, and each wait for an answer, may take.
         UsageError for an address, a token or a time that is none.
         """
+        _check("host", host, (str,), "a text: a name, HOST:PORT or unix:PATH")
+        _check("port", port, (int,), "a whole number")
+        _check("token", token, (str,), "a text")
         where = "host"
         if host is None:
             where = HOST_VARIABLE
@@ -90,9 +95,7 @@ class Client:
         token = None if token == "none" else token  # as `--http-token none` has it
         if token is not None and not (token.isascii() and token.isprintable()):
             raise UsageError("the token has characters that no HTTP header may have")
-        if not 0 < timeout < math.inf:
-            raise UsageError(f"timeout: {timeout!r} is no time; give seconds, more than 0")
-        self.timeout = timeout
+        self.timeout = _time(timeout)
         self._token = token
 
     def __repr__(self) -> str:
@@ -102,11 +105,11 @@ class Client:
 
     def list_handlers(self) -> list[Json]:
         """All handlers: ``name``, ``kind`` (flow, socket or connect), ``summary``, ``options``."""
-        return self._list(self._call("GET", "/handlers"), "handlers")
+        return list(self._call("GET", "/handlers")["handlers"])
 
     def list_presets(self) -> list[Json]:
         """All presets: ``name`` and ``summary``."""
-        return self._list(self._call("GET", "/handlers"), "presets")
+        return list(self._call("GET", "/handlers")["presets"])
 
     def get_handler(self, proxy: str | None = None) -> Json:
         """The one handler of a proxy, by default the first: ``proxy``, ``name``, ``options``,
@@ -203,7 +206,7 @@ class Client:
 
     def proxies(self) -> list[Json]:
         """The state of each proxy, in the order in which they were made."""
-        return self._list(self._call("GET", "/state"), "proxies")
+        return list(self._call("GET", "/state")["proxies"])
 
     def proxy(self, name: str) -> Json:
         """The state of one proxy: addresses, behavior, toxics, connections, counters, and more."""
@@ -251,7 +254,8 @@ class Client:
         """Make, replace or leave each of `proxies` as needed: ``name``, ``listen``, ``upstream``,
         and what else Toxiproxy's JSON files have; all are checked before the first is made.
         """
-        return self._list(self._call("POST", "/populate", list(proxies)), "proxies")
+        _check("proxies", proxies, (Sequence,), "a list of proxies, each a dictionary")
+        return list(self._call("POST", "/populate", list(proxies))["proxies"])
 
     def delete(self, name: str) -> None:
         """Take a proxy away, with its connections."""
@@ -288,12 +292,13 @@ class Client:
     ) -> Json:
         """Pin a flow handler to all connections of a proxy, open ones too; the toxic.
 
+        `attributes` are its options; those that are not given are as configured, else its defaults.
         `stream` is ``upstream``, ``downstream`` (the default) or ``both``. `toxicity`, from 0 to
         1 (the default), is the share of the connections that it hits. `name` is HANDLER_STREAM by
         default. After `ttl` seconds, if given, it goes away. Names and units of Toxiproxy's
         attributes are Toxiproxy's: ``latency=100`` are 100 ms.
         """
-        body = {"type": handler, "attributes": attributes}
+        body = {"type": handler, "attributes": attributes, "defaults": True}
         body |= _given(name=name, stream=stream, toxicity=toxicity, ttl=ttl)
         return self._post(_path(proxy, "toxics"), body)
 
@@ -321,13 +326,14 @@ class Client:
 
     def connections(self, proxy: str | None = None) -> list[Json]:
         """The open connections of a proxy, by default of the first."""
-        return self._list(self._call("GET", _path(proxy, "connections")), "connections")
+        return list(self._call("GET", _path(proxy, "connections"))["connections"])
 
     def drop(self, proxy: str, number: int | None = None, how: str = "fin") -> int:
         """End a connection of a proxy, or all of them, politely or with ``how="reset"``; how many.
 
         ClientError (404) if there is no connection of that number.
         """
+        _check("number", number, (int,), "the number of a connection, or None for all")
         if number is None:
             return int(self._call("DELETE", _path(proxy, "connections"), how=how)["dropped"])
         self._call("DELETE", _path(proxy, "connections", str(number)), how=how)
@@ -336,8 +342,9 @@ class Client:
     def events(self, proxy: str | None = None) -> Events:
         """What happens from now on at a proxy, by default at all, as it happens.
 
-        The answer is an iterator of `Event` that waits for the next one; it ends when Vaurien does
-        or when it is closed, by `Events.close` or by a ``with``.
+        The answer is an iterator of `Event` that waits for the next one; it ends when Vaurien says
+        that it stops, or when it is closed, by `Events.close` or by a ``with``. `Unreachable` if
+        it breaks off.
         """
         return Events(self, _path(proxy, "events"))
 
@@ -369,7 +376,7 @@ class Client:
 
         `Unreachable` if it is not by then, with the reason.
         """
-        until = time.monotonic() + timeout
+        until = time.monotonic() + _time(timeout)
         while True:
             left = until - time.monotonic()
             try:
@@ -383,12 +390,6 @@ class Client:
 
     # The talk
 
-    def _list(self, answer: Any, name: str) -> list[Json]:
-        try:
-            return list(answer[name])
-        except (TypeError, KeyError):
-            raise self._stranger(f"an answer without {name!r}") from None
-
     def _get(self, path: str) -> Json:
         return dict(self._call("GET", path))
 
@@ -398,12 +399,7 @@ class Client:
     def _call(self, method: str, path: str, body: object = None, **query: Any) -> Any:
         """The answer, decoded; None if there is none."""
         text = self._text(method, path, body, **query)
-        if not text.strip():
-            return None
-        try:
-            return json.loads(text)
-        except ValueError:
-            raise self._stranger(f"{path} is no JSON") from None
+        return json.loads(text) if text.strip() else None
 
     def _text(
         self,
@@ -443,7 +439,7 @@ class Client:
             headers["Authorization"] = f"Bearer {self._token}"
         data = None
         if body is not None:
-            data = json.dumps(body, allow_nan=False).encode()
+            data = _encoded(body)
             headers["Content-Type"] = "application/json"
         target = path + (f"?{urlencode(query)}" if query else "")
         with contextlib.ExitStack() as stack:
@@ -452,9 +448,9 @@ class Client:
                 connection.request(method, target, data, headers)
                 sock = connection.sock
                 response = connection.getresponse()
-                if response.status >= 400:
-                    with response:
-                        raise self._refusal(response)
+                if (refusal := self._refusal(response)) is not None:
+                    response.close()
+                    raise refusal
             stack.pop_all()
         return response, sock
 
@@ -476,15 +472,19 @@ class Client:
         except http.client.HTTPException as error:
             raise self._stranger(str(error) or type(error).__name__) from error
 
-    def _refusal(self, response: http.client.HTTPResponse) -> ClientError:
-        """The error that an answer tells of."""
-        text = response.read().decode(errors="replace")
-        with contextlib.suppress(ValueError, TypeError, KeyError):
-            answer = json.loads(text)
-            if response.status == 503 and "status" in answer and "error" not in answer:
-                return ClientError(f"Vaurien at {self.address} is {answer['status']}", 503)
-            return ClientError(str(answer["error"]), response.status)
-        return self._stranger(f"{response.status} {response.reason}")
+    def _refusal(self, response: http.client.HTTPResponse) -> ClientError | None:
+        """The error that an answer tells of, None if it is what was asked for."""
+        if response.headers[_MARK] is None:  # whatever it says, it is not for us
+            return self._stranger(f"it says {response.status} {response.reason}".rstrip())
+        if response.status < 300:
+            return None
+        try:
+            answer = json.loads(response.read())
+        except ValueError:  # from below the API
+            return ClientError(f"{response.status} {response.reason}", response.status)
+        if "error" not in answer:
+            return ClientError(f"Vaurien at {self.address} is {answer['status']}", response.status)
+        return ClientError(str(answer["error"]), response.status)
 
     def _stranger(self, answer: str) -> Unreachable:
         return Unreachable(
@@ -496,8 +496,9 @@ class Client:
 class Events(Iterator[Event]):
     """The event stream: an iterator that waits for the next event.
 
-    It listens from when it is made. It ends when Vaurien does, and when it is closed, which any
-    thread may do; `Unreachable` if nothing, not even a sign of life, comes for 45 s.
+    It listens from when it is made. It ends when Vaurien says that it stops, and when it is closed,
+    which any thread may do; `Unreachable` if it breaks off, or if nothing, not even a sign of life,
+    comes for 45 s.
     """
 
     def __init__(self, client: Client, path: str) -> None:
@@ -520,8 +521,17 @@ class Events(Iterator[Event]):
             elif name == "data":
                 data.append(value)
             elif not name and data and not value:
+                if kind == _LAST:
+                    self.close()
+                    raise StopIteration
                 return Event(kind, dict(json.loads("\n".join(data))))
+        broken = not self._closed
         self.close()
+        if broken:
+            raise Unreachable(
+                f"Vaurien at {self._client.address} broke off: it has ended, or the"
+                " connection to it"
+            )
         raise StopIteration
 
     def _line(self) -> str:
@@ -591,9 +601,51 @@ def api_address(text: str, where: str, port: int | None = None) -> Address:
 
 
 def _path(proxy: str | None, *rest: str) -> str:
-    """The path of something, of a proxy's if one is given."""
+    """The path of something, of a proxy's if one is given; UsageError for a name that is none."""
+    hint = "; options of a handler are keywords" if isinstance(proxy, Mapping) else ""
+    _check("proxy", proxy, (str,), f"a name{hint}")
+    for name in rest:
+        if not isinstance(name, str):
+            raise UsageError(f"name: {name!r} is not a text")
     parts = rest if proxy is None else ("proxies", proxy, *rest)
     return "".join("/" + quote(part, safe="") for part in parts)
+
+
+def _check(name: str, value: object, types: tuple[type, ...], wanted: str) -> None:
+    """UsageError if an argument has another type; None stands for one that is not given."""
+    wrong = isinstance(value, bool) or not isinstance(value, types)
+    if value is not None and wrong:
+        raise UsageError(f"{name}: {value!r} is not {wanted}")
+
+
+def _time(timeout: float) -> float:
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
+        raise UsageError(f"timeout: {timeout!r} is no time; give seconds, more than 0")
+    if not 0 < timeout < math.inf:
+        raise UsageError(f"timeout: {timeout!r} is no time; give seconds, more than 0")
+    return timeout
+
+
+def _encoded(body: object) -> bytes:
+    """`body` as JSON; UsageError naming what JSON does not have."""
+    try:
+        return json.dumps(body, allow_nan=False).encode()
+    except (TypeError, ValueError):
+        name, value = _unfit("body", body)
+        raise UsageError(
+            f"{name}: {value!r} cannot be sent; give a text, a number, True, False or None"
+        ) from None
+
+
+def _unfit(name: str, value: object) -> tuple[str, object]:
+    """What JSON does not have in a value, and its name."""
+    inner = enumerate(value) if isinstance(value, list) else ()
+    for key, one in value.items() if isinstance(value, Mapping) else inner:
+        try:
+            json.dumps({key: one}, allow_nan=False)
+        except (TypeError, ValueError):
+            return _unfit(str(key), one)
+    return name, value
 
 
 def _given(**fields: Any) -> Json:

@@ -98,6 +98,18 @@ class HandlerRaised(VaurienError):
         self.handler = handler
 
 
+def many(number: int, what: str, one: str = "", more: str = "") -> str:
+    """So many of something, in words that agree.
+
+    >>> many(1, "connection", "was", "were")
+    '1 connection was'
+    >>> many(0, "line")
+    '0 lines'
+    """
+    verb = one if number == 1 else more
+    return f"{number} {what}{'' if number == 1 else 's'}{verb and ' '}{verb}"
+
+
 def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     """The closing half of an error sentence: the nearest known word, or all of them.
 

@@ -1,7 +1,8 @@
 """A Vaurien of one's own: started, ready, and gone when whoever started it is.
 
-Law: no gevent, nothing patched, no thread. The process hangs on a socket that only this process
-holds; the system closes that whenever this process ends, however it does.
+Law: no gevent, nothing patched, no thread. The process hangs on a socket, which the system closes
+whenever this process ends, however it does; and since one that was forked off may hold it too, the
+process also watches this one itself.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import time
 from collections.abc import Mapping
 from typing import IO, Any
 
-from vaurien.client import HOST_VARIABLE, TOKEN_VARIABLE, Client
+from vaurien.client import FILE_VARIABLE, HOST_VARIABLE, TOKEN_VARIABLE, Client
 from vaurien.errors import UsageError, VaurienError
 
 READY_TIMEOUT, STOP_TIMEOUT = 20.0, 10.0
 _SENTENCE = re.compile(r"^vaurien: (.*)$", re.MULTILINE)
+_FLAG = re.compile(r"(?<![\w-])--([a-z][\w.-]*)")
 
 
 class Running:
@@ -38,7 +40,6 @@ class Running:
         parent: socket.socket,
         log: IO[bytes],
         ready: Mapping[str, Any],
-        token: str | None,
     ) -> None:
         self._process, self._parent, self._log = process, parent, log
         self._last = ""  # what it had logged when it was stopped
@@ -47,6 +48,7 @@ class Running:
         #: The addresses of the API and of Toxiproxy's port; None where there is none.
         self.http: str | None = ready["http"]
         self.toxiproxy: str | None = ready["toxiproxy"]
+        token = "none" if ready["token"] is None else ready["token"]  # never the environment's
         self._client = None if self.http is None else Client(self.http, token=token)
 
     def __repr__(self) -> str:
@@ -116,21 +118,15 @@ def start_proxy(
     `handlers` are options by handler: ``{"delay": {"sleep": 1}}``. Without `config` some defaults
     are others than there: ``local`` is any free port of 127.0.0.1, and ``drain`` is 0 s. With
     `http` there is the API, at any free port unless ``http_port`` or ``http_host`` say otherwise.
-    Variables of the environment count as ever; the arguments win.
+    Variables of the environment and the file of `config` count as ever; the arguments win.
 
-    The process ends with this one, even if this one is killed. Ctrl-C does not reach it.
+    The process ends with this one, even if this one is killed, and whatever it has forked. Ctrl-C
+    does not reach it.
 
     UsageError for settings that are wrong, and VaurienError if it cannot run or does not listen
-    within `ready_timeout` seconds, with its own sentence.
+    within `ready_timeout` seconds, with its own sentence, in the names of the arguments.
     """
     arguments, environment = _arguments(http, handlers or {}, settings)
-    token = environment.get(TOKEN_VARIABLE)
-    if (file := settings.get("http_token_file")) is not None and "http_token" not in settings:
-        with (
-            contextlib.suppress(OSError),
-            open(file) as lines,
-        ):  # if it cannot be read, that is said
-            token = lines.read().strip()
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         parent, child = map(stack.enter_context, socket.socketpair())
@@ -146,13 +142,15 @@ def start_proxy(
         stack.callback(_end, process)
         child.close()
         ready = _wait(process, parent, log, ready_timeout)
-        running = Running(process, parent, log, ready, token)
+        running = Running(process, parent, log, ready)
         stack.pop_all()
     return running
 
 
 def stop_proxy(running: Running, timeout: float = STOP_TIMEOUT) -> int:
     """Stop what `start_proxy` has started; the exit code of the process."""
+    if not isinstance(running, Running):
+        raise UsageError(f"running: {running!r} is not what start_proxy returns")
     return running.stop(timeout)
 
 
@@ -161,17 +159,26 @@ def _arguments(
 ) -> tuple[list[str], dict[str, str]]:
     """The command line's arguments and its environment."""
     given = {name: value for name, value in settings.items() if value is not None}
-    if "config" not in given:
-        given.setdefault("drain", 0)
-        if {"distant", "behavior"} & set(given):
-            given.setdefault("local", "127.0.0.1:0")
-    if http and not str(given.get("http_host", "")).startswith("unix:"):
-        given.setdefault("http_port", 0)
     environment = {name: value for name, value in os.environ.items() if name != HOST_VARIABLE}
+    if "config" not in given:
+        if "VAURIEN_DRAIN" not in environment:
+            given.setdefault("drain", 0)
+        if {"distant", "behavior"} & set(given) and "VAURIEN_LOCAL" not in environment:
+            given.setdefault("local", "127.0.0.1:0")
     if "http_token" in given:  # the arguments of a process are anybody's to read
+        if "http_token_file" not in given:
+            environment.pop(FILE_VARIABLE, None)
         environment[TOKEN_VARIABLE] = str(given.pop("http_token"))
+    elif "http_token_file" in given:
+        environment.pop(TOKEN_VARIABLE, None)
     arguments = [f"--{name.replace('_', '-')}={_text(value)}" for name, value in given.items()]
     arguments.append(f"--http={_text(http)}")
+    if not isinstance(handlers, Mapping) or not all(
+        isinstance(options, Mapping) for options in handlers.values()
+    ):
+        raise UsageError(
+            f"handlers: {handlers!r} is not options by handler, such as {{'delay': {{'sleep': 1}}}}"
+        )
     for handler, options in handlers.items():
         arguments += [f"--handlers.{handler}.{name}={_text(v)}" for name, v in options.items()]
     return arguments, environment
@@ -217,7 +224,8 @@ def _failure(process: subprocess.Popen[bytes], log: IO[bytes]) -> VaurienError:
     sentences = _SENTENCE.findall(text)
     if not sentences:
         return VaurienError(f"vaurien ended with exit code {code}: {text.strip()}")
-    return (UsageError if code == UsageError.exit_code else VaurienError)(sentences[-1])
+    kind = UsageError if code == UsageError.exit_code else VaurienError
+    return kind(_FLAG.sub(lambda flag: flag[1].replace("-", "_"), sentences[-1]))
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -17,7 +17,7 @@ from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.catalog import Catalog, dotted, toxics
 from vaurien.control.bodies import behaviors, check_name, read_file, read_written
-from vaurien.control.safety import Access, check_api
+from vaurien.control.safety import TOKEN, Access, check_api
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
 from vaurien.observe import journal
@@ -198,12 +198,13 @@ def resolve(
     handler_arguments: Sequence[tuple[str, Raw]],
     environ: Mapping[str, str] = os.environ,
     running: Settings | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Settings:
     """The settings in force, from what the command line gave and from `environ`.
 
     `arguments` are by setting; `handler_arguments` are ``(NAME.OPTION, value)``. `running` are
     those in force, if they are read again: the seed stays if none is given, and what is replayed in
-    any case. UsageError for anything wrong.
+    any case. `defaults` are others than those of `SETTINGS`. UsageError for anything wrong.
     """
     layers = _Layers(environ)
     config = arguments.get("config") or layers.environment.pop("config", None)
@@ -215,8 +216,10 @@ def resolve(
         if setting in raws:
             raise UsageError(f"{raw.where}: {setting!r} is given twice; give it once")
         raws[setting] = raw
-    raws.update(layers.environment)
-    raws.update({name: raw for name, raw in arguments.items() if name != "config"})
+    for layer in (layers.environment, {n: r for n, r in arguments.items() if n != "config"}):
+        if any(name in layer for name in TOKEN):  # one of them, told here, wins over both there
+            raws = {name: raw for name, raw in raws.items() if name not in TOKEN}
+        raws.update(layer)
     values, sources = {}, {}
     for option in SETTINGS:
         given = raws.get(option.key)
@@ -224,6 +227,8 @@ def resolve(
         values[option.key] = (
             option.get_default() if given is None else option.convert(given.value, given.where)
         )
+        if given is None and option.key in (defaults or {}):
+            values[option.key] = (defaults or {})[option.key]
     if values["seed"] is None:
         values["seed"] = secrets.randbelow(2**32) if running is None else running["seed"]
         sources["seed"] = "drawn"

@@ -15,7 +15,7 @@ import pytest
 
 from tests.cli.ctl import COMMAND, environment, run
 from tests.support import PATIENCE, Backend
-from vaurien import start_proxy
+from vaurien import Client, start_proxy
 from vaurien.cli import completion
 from vaurien.cli.ctl_parser import parser
 
@@ -117,7 +117,9 @@ def test_an_api_that_is_not_there_or_hangs_completes_nothing(
 
 
 def test_words_are_taken_apart_as_they_are_typed() -> None:
-    split = completion._split
+    def split(line: str) -> list[str]:
+        return completion._split(line).words
+
     assert split("a b") == ["a", "b"]
     assert split("a b ") == ["a", "b", ""]
     assert split("a 'b c") == ["a", "b c"]
@@ -167,6 +169,37 @@ def test_bash(env: dict[str, str]) -> None:
     assert bash(env, "FOO=1 vaurienctl nothing ") == []
 
 
+HOSTILE = "$(touch pwned)"
+
+
+@pytest.fixture
+def names(host: str) -> Iterator[None]:
+    """Proxies whose names mean something to a shell."""
+    client = Client(host)
+    found = (HOSTILE, "my proxy", "*", "it's", "colon:x", "--host=elsewhere")
+    for name in found:
+        client.create(name, "127.0.0.1:0", "127.0.0.1:9")
+    yield
+    for name in found:
+        client.delete(name)
+
+
+@pytest.mark.usefixtures("names")
+def test_bash_gets_names_as_words(env: dict[str, str]) -> None:
+    names = bash(env, "vaurienctl show ")
+    assert sorted(names) == sorted(
+        [r"\$\(touch\ pwned\)", r"my\ proxy", r"\*", r"it\'s", "colon:x", "redis", "web"]
+    )
+    assert bash(env, r"vaurienctl show my\ p") == [r"my\ proxy"]
+    assert bash(env, "vaurienctl show colon:") == ["x"]
+    # Within a quote it is the quote that says what a word is; what cannot stand there is left out.
+    assert bash(env, "vaurienctl show 'my") == ["my proxy"]
+    assert bash(env, "vaurienctl show 'it") == []
+    assert bash(env, "vaurienctl show '$(") == [HOSTILE]
+    assert bash(env, 'vaurienctl show "$(') == []
+    assert bash(env, "vaurienctl show --h") == ["--help", "--host"]
+
+
 @pytest.mark.program("fish")
 def test_fish(env: dict[str, str]) -> None:
     def fish(line: str) -> list[str]:
@@ -186,6 +219,11 @@ def test_fish(env: dict[str, str]) -> None:
     assert fish("vaurienctl set-handler delay sl") == ["sleep=\tDelay in seconds"]
     (line,) = fish("vaurienctl set-handler delay --proxy=r")
     assert line.startswith("--proxy=redis\t")
+
+    Client(env["VAURIEN_HOST"]).create("my proxy", "127.0.0.1:0", "127.0.0.1:9")
+    for line in ("vaurienctl show my\\ p", "vaurienctl show 'my p"):
+        assert [text.partition("\t")[0] for text in fish(line)] == ["my proxy"]
+    Client(env["VAURIEN_HOST"]).delete("my proxy")
 
 
 class Terminal:
@@ -213,18 +251,39 @@ class Terminal:
         os.waitpid(self.pid, 0)
 
 
-@pytest.mark.parametrize(
-    ("argv", "prepare"),
-    [
-        pytest.param(["bash", "--norc", "--noprofile", "-i"], "", id="bash"),
-        pytest.param(
-            ["zsh", "-f", "-i"],
-            "autoload -Uz compinit; compinit -u -D;",
-            marks=pytest.mark.program("zsh"),
-            id="zsh",
-        ),
-    ],
-)
+SHELLS = [
+    pytest.param(["bash", "--norc", "--noprofile", "-i"], "", id="bash"),
+    pytest.param(
+        ["zsh", "-f", "-i"],
+        "autoload -Uz compinit; compinit -u -D;",
+        marks=pytest.mark.program("zsh"),
+        id="zsh",
+    ),
+]
+
+
+@pytest.mark.parametrize(("argv", "prepare"), SHELLS)
+def test_no_shell_expands_a_name(
+    argv: list[str], prepare: str, env: dict[str, str], host: str, tmp_path: Path
+) -> None:
+    client = Client(host)
+    terminal = Terminal(argv, env)
+    try:
+        terminal.type(
+            f"cd {tmp_path}; {prepare} source <(vaurienctl completion {argv[0]}); echo rea''dy\r",
+            "ready",
+        )
+        for name, typed in ((HOSTILE, r"\$\("), ("*", r"\*"), ("my proxy", "my")):
+            client.create(name, "127.0.0.1:0", "127.0.0.1:9", seed=4711)
+            terminal.type(f"vaurienctl show {typed}\t", " ")
+            terminal.type("\r", "4711")  # it was found by its name
+            client.delete(name)
+    finally:
+        terminal.close()
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(("argv", "prepare"), SHELLS)
 def test_the_tab_key(argv: list[str], prepare: str, env: dict[str, str]) -> None:
     terminal = Terminal(argv, env)
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from math import comb
@@ -11,7 +12,7 @@ from math import comb
 import pytest
 
 from tests.cli.helpers import accepted, refused
-from tests.support import Program
+from tests.support import PATIENCE, Program
 from vaurien.cli.demo import BEHAVIOR, REQUESTS, Expected, Seen, bounds, check
 
 HANDLERS = {"delay": 25, "error": 15, "reset": 10, "dummy": 50}
@@ -91,6 +92,26 @@ def test_another_seed_picks_otherwise_and_a_terminal_sees_a_bar(output: str) -> 
     assert text.count("\r") > 20, "the bar moves"
     assert re.search(r"seed 7\b", text)
     assert counts(text) != counts(output)
+
+
+def test_ctrl_c_is_no_success() -> None:
+    master, slave = os.openpty()
+    with (
+        open(master, "rb", buffering=0) as screen,
+        subprocess.Popen(
+            [sys.executable, "-m", "vaurien", "--demo"],
+            stdin=subprocess.DEVNULL,
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            env=Program().env,
+        ) as process,
+    ):
+        os.close(slave)
+        while b"] 1 of" not in screen.read(65536):
+            pass
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+    assert (process.returncode, errors) == (130, b"")
 
 
 def test_without_a_terminal_there_is_no_bar(output: str) -> None:

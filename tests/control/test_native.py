@@ -280,6 +280,7 @@ def test_a_preset_is_shown_with_what_is_behind_it(proxy: Remote) -> None:
         ({"on_connect": 5}, ["on_connect", "5"]),
         ({"behavior": "20:delay", "handlers": {"error": {}}}, ["error"]),
         ({"behavior": "20:delay", "handlers": {"dleay": {"sleep": 1}}}, ["dleay"]),
+        ({"on_connect": "20:refuse", "handlers": {"delay": {}}}, ["on_connect does not pick it"]),
         ({"behavior": "20:delay", "handlers": {"delay": {"slep": 1}}},
          ["handlers.delay.slep", "'sleep'"]),
         ({"behavior": "20:delay", "handlers": {"delay": {"sleep": "soon"}}},

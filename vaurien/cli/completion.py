@@ -1,7 +1,8 @@
 """Completion of ``vaurienctl`` in bash, zsh and fish.
 
 Law: the shells' scripts only ask ``vaurienctl __complete``; what can stand where is taken from the
-parser, and names from the API, which gets half a second. What goes wrong completes nothing.
+parser, and names from the API, which gets half a second. What goes wrong completes nothing. Whoever
+may make a proxy chooses its name: a shell inserts it as one word, and never expands it.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ PATIENCE = 0.5  # seconds for the API; the user waits for them
 BASH = """\
 # vaurienctl in bash:  source <(vaurienctl completion bash)
 _vaurienctl() {
-    local IFS=$'\\n'
-    COMPREPLY=($("${1/#\\~/$HOME}" __complete bash "${COMP_LINE:0:COMP_POINT}" 2>/dev/null))
+    mapfile -t COMPREPLY < <(
+        "${1/#\\~/$HOME}" __complete bash "${COMP_LINE:0:COMP_POINT}" "$COMP_WORDBREAKS" 2>/dev/null
+    )
     [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=:] ]] && compopt -o nospace
     return 0
 }
@@ -68,18 +70,20 @@ Candidate = tuple[str, str]
 def answer(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str]:
     """The lines for a shell's script; `arguments` are its name and what was typed.
 
-    bash gives the line up to the cursor, for it splits words at ``=`` and ``:`` and wants only what
-    follows; the others give the words.
+    bash gives the line up to the cursor and the characters at which it splits words, such as ``=``
+    and ``:``; it wants only what follows the last of them, quoted. The others give the words, fish
+    the last one as it was typed, and quote themselves.
     """
     shell, *typed = arguments
-    words = _split(typed[0])[1:] if shell == "bash" else typed
-    found = candidates(parser, words or [""])
     if shell == "bash":
-        start = max(words[-1].rfind("="), words[-1].rfind(":")) + 1 if words else 0
-        return [text[start:] for text, _ in found]
+        line = _split(typed[0], (typed[1:] or [""])[0] or _BREAKS)
+        found = candidates(parser, line.words[1:] or [""])
+        return [text for one, _ in found if (text := line.inserted(one)) is not None]
     if shell == "fish":
+        typed[-1:] = _split(typed[-1]).words[-1:] if typed else []
+        found = candidates(parser, typed or [""])
         return [f"{text}\t{_plain(what)}" if what else text for text, what in found]
-    return [text for text, _ in found]
+    return [text for text, _ in candidates(parser, typed or [""])]
 
 
 def candidates(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[Candidate]:
@@ -88,7 +92,13 @@ def candidates(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[Ca
         found = dict(_Line(parser, words).candidates())
     except (VaurienError, LookupError, TypeError):
         return []
-    return sorted((text, what) for text, what in found.items() if text.startswith(words[-1]))
+    return sorted((t, what) for t, what in found.items() if _may_follow(words[-1], t))
+
+
+def _may_follow(typed: str, text: str) -> bool:
+    """Whether a word may become `text`; what looks like a flag does only if one is being typed."""
+    flag = text.startswith("-") and not typed.startswith("-")
+    return text.startswith(typed) and text.isprintable() and not flag
 
 
 def kind(action: argparse.Action, name: str) -> argparse.Action:
@@ -275,25 +285,54 @@ def _subparsers(parser: argparse.ArgumentParser) -> Any:
     return None
 
 
-def _split(line: str) -> list[str]:
+_BREAKS = "@><=;|&(:"  # as bash has it if nothing else is said
+_BARE = re.compile(r"[\w./:=@%+,-]")  # what means itself in a shell
+
+
+@dataclass
+class _Typed:
+    """A line that is being typed, without its quotes.
+
+    `quote` is the one that is open; bash replaces the last word from `start` on.
+    """
+
+    words: list[str]
+    quote: str
+    start: int
+
+    def inserted(self, text: str) -> str | None:
+        """What bash is to insert for the last word to become `text`; None if it cannot be said."""
+        text = text[self.start :]
+        if self.quote:
+            special = "'" if self.quote == "'" else '"$`\\!'
+            return None if any(c in text for c in special) else text
+        return "".join(c if _BARE.match(c) else f"\\{c}" for c in text)
+
+
+def _split(line: str, breaks: str = "") -> _Typed:
     """The words of a line that is being typed; the last one may be empty, or an open quote."""
-    words, word, quote, escaped, inside = [], "", "", False, False
+    words, word, quote, escaped, inside, start = [], "", "", False, False, 0
+    before = 0  # where `start` was when the quote was opened
     for c in line:
         if escaped:
             word, escaped = word + c, False
         elif c == "\\" and quote != "'":
             escaped = inside = True
+        elif quote and c == quote:
+            quote, start = "", before
         elif quote:
-            word, quote = (word, "") if c == quote else (word + c, quote)
+            word += c
         elif c in "'\"":
             quote, inside = c, True
+            before, start = start, len(word)
         elif c.isspace():
             if inside:
                 words.append(word)
-            word, inside = "", False
+            word, inside, start = "", False, 0
         else:
             word, inside = word + c, True
-    return [*words, word]
+            start = len(word) if c in breaks else start
+    return _Typed([*words, word], quote, start)
 
 
 def _plain(text: str | None) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -16,10 +17,11 @@ from vaurien.cli import completion
 from vaurien.cli import ctl_commands as do
 from vaurien.cli.completion import HIDDEN
 from vaurien.cli.ctl_commands import Ask
-from vaurien.cli.ctl_parser import DONE, INTERRUPTED, MISSING, REFUSED, arrange, parser
-from vaurien.cli.tables import Output
-from vaurien.client import TIMEOUT, Client, api_address
-from vaurien.errors import ClientError, UsageError, VaurienError, nearest
+from vaurien.cli.ctl_parser import DONE, MISSING, REFUSED, arrange, parser
+from vaurien.cli.entry import INTERRUPTED
+from vaurien.cli.tables import Output, plain
+from vaurien.client import TIMEOUT, TOKEN_VARIABLE, Client, api_address
+from vaurien.errors import ClientError, Unreachable, UsageError, VaurienError, nearest
 
 
 def _run(arguments: Sequence[str]) -> None:
@@ -42,8 +44,41 @@ def _run(arguments: Sequence[str]) -> None:
     client = Client(args.host, token=args.token, timeout=args.timeout or TIMEOUT)
     try:
         args.run(Ask(client, args, Output(args.json)))
+    except Unreachable:
+        raise
     except ClientError as error:
         raise _nearer(client, args, error) from error
+
+
+#: What the API says in the words of its requests, and how that is said here.
+_HERE = (
+    (r"^bad request body: ", ""),
+    (r"^missing required field: name$", "'' is no name"),
+    (r"^name: (?=.* is no name for a toxic)", "--name: "),
+    (r"^name: ", ""),
+    (r"^missing required field: upstream$", "--distant: '' is no address; write HOST:PORT"),
+    (r"^upstream: ", "--distant: "),
+    (r"^listen: ", "--local: "),
+    (r"^on_connect: ", "--on-connect: "),
+    (r"^(protocol|seed|toxicity): ", r"--\1: "),
+    (r"^(?:attributes|handlers)\.", ""),
+    (r"set a mixture as the behavior$", "for a mixture use vaurienctl behavior {choice}"),
+    (r"give it to --on-connect$", "use vaurienctl behavior --on-connect {choice}"),
+    (r"POST /proxies$", "vaurienctl create NAME --distant ADDRESS"),
+    (r"send Authorization: Bearer TOKEN$", f"give --token TOKEN, or set {TOKEN_VARIABLE}"),
+)
+
+
+def _here(args: argparse.Namespace, sentence: str) -> str:
+    """A sentence of the API in the words of the command line."""
+    handler = getattr(args, "handler", None) or "HANDLER"
+    choice = handler if ":" in handler else f"100:{handler}"
+    if args.run is do.create:
+        sentence = re.sub("^behavior: ", "--behavior: ", sentence)
+    for there, here in _HERE:
+        made = here.replace("{choice}", choice.replace("\\", r"\\"))
+        sentence = re.sub(there, made, sentence)
+    return sentence
 
 
 def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> ClientError:
@@ -60,8 +95,13 @@ def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> Cli
             way = "give it a --name, or use vaurienctl toxic update"
             name = args.name or f"{args.type}_{args.stream or 'downstream'}"
             return ClientError(f"{args.proxy} has a toxic {name!r} already; {way}", error.status)
+        unpicked = re.fullmatch(r"handlers\.(.+): behavior does not pick it; .*", str(error))
+        if unpicked is not None:
+            picked = re.findall(r"(?<=[:+])[^,:+ ]+", " ".join(args.words))
+            hint = nearest(unpicked[1], picked, "it picks")
+            return ClientError(f"{unpicked[1]}: the behavior does not pick it; {hint}", 400)
         if error.status != 404:
-            return error
+            return ClientError(_here(args, str(error)), error.status)
         states = {state["name"]: state for state in client.proxies()}
         named = [getattr(args, "proxy", None), *getattr(args, "names", [])]
         if args.run in (do.show, do.change):
@@ -79,7 +119,7 @@ def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> Cli
             there = [str(one["number"]) for one in client.connections(args.proxy)]
             hint = f"connections: {', '.join(there[:10])}" if there else "it has none"
             return ClientError(f"{args.proxy} has no open connection {number}; {hint}", 404)
-    return error
+    return ClientError(_here(args, str(error)), error.status)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -97,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except VaurienError as error:
-        print(f"vaurienctl: {error}", file=sys.stderr)
+        print(f"vaurienctl: {plain(str(error))}", file=sys.stderr)
         missing = isinstance(error, ClientError) and error.status == 404
         return MISSING if missing else error.exit_code
     except OSError as error:

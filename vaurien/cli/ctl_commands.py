@@ -14,7 +14,7 @@ from typing import Any
 from vaurien.cli import watch as screen
 from vaurien.cli.tables import Output, cell, words
 from vaurien.client import Client, Json
-from vaurien.errors import ClientError, UsageError, nearest
+from vaurien.errors import ClientError, Unreachable, UsageError, nearest
 
 WAIT = 10.0  # seconds
 
@@ -77,20 +77,25 @@ def change(ask: Ask) -> None:
 
 
 def delete(ask: Ask) -> None:
-    for name in ask.args.names:
-        ask.client.proxy(name)  # all of them, or none
-    for name in dict.fromkeys(ask.args.names):
+    for name in _there(ask):
         ask.client.delete(name)
 
 
 def enable(ask: Ask) -> None:
-    states = [ask.client.enable(name, ask.args.ttl) for name in ask.args.names]
+    states = [ask.client.enable(name, ask.args.ttl) for name in _there(ask)]
     _tell(ask.output, states, PROXY, map(_proxy_row, states))
 
 
 def disable(ask: Ask) -> None:
-    states = [ask.client.disable(name, ask.args.ttl) for name in ask.args.names]
+    states = [ask.client.disable(name, ask.args.ttl) for name in _there(ask)]
     _tell(ask.output, states, PROXY, map(_proxy_row, states))
+
+
+def _there(ask: Ask) -> list[str]:
+    """The proxies that are named, each once; ClientError before anything is done if one is none."""
+    for name in ask.args.names:
+        ask.client.proxy(name)  # all of them, or none
+    return list(dict.fromkeys(ask.args.names))
 
 
 def set_handler(ask: Ask) -> None:
@@ -136,13 +141,13 @@ def list_handlers(ask: Ask) -> None:
             )
             for o in found[0]["options"]
         ]
-        _tell(ask.output, found[0], header, rows)
+        _tell(ask.output, found[0], header, rows, prose=True)
         return
     summaries = [(one["name"], one["kind"], _plain(one["summary"])) for one in handlers]
     if not ask.output.as_json:
         presets = ask.client.list_presets()
         summaries += [(one["name"], "preset", _plain(one["summary"])) for one in presets]
-    _tell(ask.output, handlers, ("name", "kind", "summary"), summaries)
+    _tell(ask.output, handlers, ("name", "kind", "summary"), summaries, prose=True)
 
 
 def behavior(ask: Ask) -> None:
@@ -255,7 +260,8 @@ def events(ask: Ask) -> None:
                 ask.output.flush()
             left = None if left is None else left - 1
             if left == 0:
-                break
+                return
+        raise Unreachable(f"Vaurien at {ask.client.address} stops; there are no more events")
 
 
 def journal(ask: Ask) -> None:
@@ -287,12 +293,14 @@ def wait(ask: Ask) -> None:
 # Rows
 
 
-def _tell(output: Output, answer: Any, header: Sequence[str], rows: Iterable[Any]) -> None:
-    """What a command has to tell: the API's answer, or rows made of it."""
+def _tell(
+    output: Output, answer: Any, header: Sequence[str], rows: Iterable[Any], prose: bool = False
+) -> None:
+    """What a command has to tell: the API's answer, or rows made of it, `prose` last."""
     if output.as_json:
         output.json(answer)
     else:
-        output.table(header, rows)
+        output.table(header, rows, prose)
 
 
 def _proxy_row(state: Json) -> tuple[object, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -20,7 +21,6 @@ from vaurien.client import FILE_VARIABLE, HOST_VARIABLE, TIMEOUT, TOKEN_VARIABLE
 from vaurien.errors import UsageError, nearest
 
 DONE, REFUSED, USAGE, UNREACHABLE, MISSING = 0, 1, 2, 3, 4
-INTERRUPTED = 130  # as the shells have it for SIGINT
 
 EPILOG = f"""\
 Options of handlers are words NAME=VALUE. On a terminal there are tables; in a
@@ -56,6 +56,9 @@ class _Parser(argparse.ArgumentParser):
         command = self.prog.partition(" ")[2]
         sentence = message.removeprefix("argument ")
         raise UsageError(f"{command}: {sentence}; see {self.prog} --help")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        (file or sys.stdout).write(message)  # argparse's own swallows what goes wrong
 
 
 def _seconds(text: str) -> float:
@@ -148,7 +151,12 @@ def parser() -> argparse.ArgumentParser:
     back = {**ttl, "help": "After so many seconds what was there before comes back"}
     first = {"metavar": "NAME", "by": "proxy", "help": "The proxy (default: the first)"}
     optional = {"metavar": "PROXY", "nargs": "?", "by": "proxy", "help": "One only (default: all)"}
-    options = {"nargs": "*", "metavar": "OPTION=VALUE", "help": "Options; others have defaults"}
+    options = {
+        "nargs": "*",
+        "default": (),  # else argparse names it among what is required
+        "metavar": "OPTION=VALUE",
+        "help": "Options; others have defaults",
+    }
     local = {"metavar": "ADDRESS", "help": "Where clients connect: HOST:PORT"}
     distant = {"metavar": "ADDRESS", "help": "The backend: HOST:PORT"}
 
@@ -253,7 +261,8 @@ def parser() -> argparse.ArgumentParser:
         description="Print the script that lets a shell complete vaurienctl's words.",
         parents=[common],
     )  # fmt: skip
-    shell.add_argument("shell", choices=sorted(completion.SCRIPTS), help="The shell")
+    shells = sorted(completion.SCRIPTS)
+    shell.add_argument("shell", choices=shells, metavar=f"{{{','.join(shells)}}}", help="The shell")
     return made
 
 
@@ -300,11 +309,35 @@ def arrange(made: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str
     known = {name for parser in (place, made) for a in parser._actions for name in a.option_strings}
     for flag in flags:
         if flag not in known:
-            taken = [name for a in place._actions for name in a.option_strings if name != "-h"]
             before = f"{' '.join(commands)}: " if commands else ""
-            raise UsageError(f"{before}there is no {flag}; {nearest(flag, taken, 'flags')}")
+            raise UsageError(f"{before}there is no {flag}; {_instead(flag, place)}")
+    positionals = [action for action in place._actions if not action.option_strings]
+    if inner is None and not any(action.nargs in ("*", "+") for action in positionals):
+        for word in rest[len(positionals) :]:
+            raise UsageError(
+                f"{' '.join(commands)}: {word!r} is one word too many; see {place.prog} --help"
+            )
     dashes = ["--"] if any(word.startswith("-") for word in rest) else []
     return [*commands, *flags.values(), *dashes, *rest]
+
+
+#: What a flag is called elsewhere: in the API, in Toxiproxy.
+_ELSEWHERE = {"--upstream": "--distant", "--listen": "--local", "--on_connect": "--on-connect"}
+
+
+def _instead(flag: str, place: argparse.ArgumentParser) -> str:
+    """What to write in place of a flag that a command does not have."""
+    taken = [name for a in place._actions for name in a.option_strings if name != "-h"]
+    words = {action.metavar for action in place._actions if action.nargs == "*"}
+    if (own := _ELSEWHERE.get(flag)) in taken:
+        return f"did you mean {own!r}?"
+    hint = nearest(flag, [name for name in taken if name not in ("--help", "--token")], "flags")
+    name = flag.lstrip("-").replace("-", "_")
+    if "OPTION=VALUE" in words and not hint.startswith("did"):
+        return f"an option of a handler is a word: write {name}=VALUE"
+    if "CHOICE|HANDLER.OPTION=VALUE" in words and not hint.startswith("did"):
+        return f"an option of a handler is a word: write HANDLER.{name}=VALUE"
+    return nearest(flag, taken, "flags")
 
 
 def _flags_with_value(made: argparse.ArgumentParser) -> Iterator[str]:

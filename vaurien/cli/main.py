@@ -25,19 +25,23 @@ import json
 import logging
 import os
 import resource
+import select
 import socket
+import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, NoReturn
+from socket import SO_PEERCRED
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import gevent
 from gevent.event import Event as Event_
 
 import vaurien
+from vaurien.cli.entry import INTERRUPTED
 from vaurien.control.farm import Farm
-from vaurien.errors import UsageError, VaurienError, nearest
+from vaurien.errors import UsageError, VaurienError, many, nearest
 from vaurien.handlers import registry
 from vaurien.net.handoff import report_exceptions
 from vaurien.net.spin import Spin
@@ -102,6 +106,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(message)
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        say(message.removesuffix("\n"))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -199,7 +206,9 @@ def read(
         for name in ("config", *(option.key for option in SETTINGS))
         if (value := getattr(flags, name.replace("-", "_"))) is not None
     }
-    settings = resolve(given, handlers, running=running)
+    # Whoever starts Vaurien for himself asks it for its port.
+    defaults = {} if flags.parent_fd is None else {"http-port": 0}
+    settings = resolve(given, handlers, running=running, defaults=defaults)
     if flags.demo and settings.has_api:
         raise UsageError("--demo has no control API; leave --http and --toxiproxy away")
     return flags, settings
@@ -241,6 +250,27 @@ def raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (ValueError, OSError):
         log.debug("the limit of open files stays at %d", soft)
+
+
+def wait_for_end(parent: socket.socket) -> None:
+    """Wait until the process that made this pair of sockets is gone, or its end is closed.
+
+    The other end may be open in what that process has forked off, so that its closing is not all.
+    """
+    watched: list[Any] = [parent]
+    with contextlib.ExitStack() as stack:
+        pid, _, _ = struct.unpack("3i", parent.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
+        try:
+            watched.append(os.pidfd_open(pid))
+            stack.callback(os.close, watched[-1])
+        except ProcessLookupError:
+            return
+        except OSError:
+            pass  # an old system, or a sandbox; then it is left to the socket
+        while True:
+            ready, _, _ = select.select(watched, [], [])
+            if ready != [parent] or not parent.recv(1024):
+                return
 
 
 def say(line: str) -> None:
@@ -325,7 +355,7 @@ class Run:
             log.info("%s: stopping, %d open of %s", proxy.name, proxy.connections, proxy.counters)
         for name, cut in farm.stop(settings["drain"]).items():
             if cut:
-                log.warning("%s: %d connections were ended after %g s", name, cut,
+                log.warning("%s: %s ended after %g s", name, many(cut, "connection", "was", "were"),
                             settings["drain"])  # fmt: skip
         if self._api is not None:
             self._api.stop()
@@ -361,12 +391,12 @@ class Run:
             "pid": os.getpid(),
             "proxies": {p.name: str(p.address) for p in self.farm if p.enabled},
             **{name: str(addresses[name]) if name in addresses else None for name in _NAMES},
+            "token": self.settings.access.token if self.settings.access is not None else None,
         }
         try:
             with socket.socket(fileno=descriptor) as parent:
                 parent.sendall(json.dumps(ready).encode() + b"\n")
-                while parent.recv(1024):
-                    pass
+                wait_for_end(parent)
         except OSError:
             pass  # gone as well
         self._stop.set()
@@ -488,12 +518,15 @@ def _run(arguments: Sequence[str]) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage, `NEVER_FIRED`."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: os._exit(0))  # until there is something to drain
+    arguments = sys.argv[1:] if arguments is None else arguments
+    # Until there is something to drain; what was to print something has not done so.
+    unfinished = INTERRUPTED if {"--check", "--demo", "--list-handlers"} & {*arguments} else 0
+    signal.signal(signal.SIGINT, lambda *_: os._exit(unfinished))
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # for handlers by dotted path
     try:
-        return _run(sys.argv[1:] if arguments is None else arguments)
+        return _run(arguments)
     except VaurienError as error:
         print(f"vaurien: {error}", file=sys.stderr)
         return error.exit_code

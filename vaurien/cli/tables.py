@@ -1,16 +1,23 @@
 """How ``vaurienctl`` writes: aligned tables on a terminal, lines with tabs in a pipe, or JSON.
 
 Law: what comes from the API cannot steer the terminal, and a cell is never two lines or two cells.
+A table is as wide as its terminal at most, whose columns are shortened for that; nothing is in a
+pipe or in JSON.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 import sys
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 Row = Sequence[object]
+_GAP = "  "  # between columns
+_FIRM = ("name", "proxy", "local", "distant", "client")  # columns that are shortened last
+_LEAST = 3  # characters that a column is shortened to at most
 
 
 class Output:
@@ -20,23 +27,27 @@ class Output:
         self.as_json = as_json
         self.terminal = sys.stdout.isatty()
 
-    def table(self, header: Sequence[str], rows: Iterable[Row]) -> None:
-        """A table: with its header and aligned on a terminal, else a line of tabs for each row."""
-        for line in aligned(header, rows) if self.terminal else map(tabs, rows):
+    def table(self, header: Sequence[str], rows: Iterable[Row], prose: bool = False) -> None:
+        """A table: with its header and aligned on a terminal, else a line of tabs for each row.
+
+        `prose` says that the last column is text, which goes on in the next line.
+        """
+        lines = aligned(header, rows, columns(), prose) if self.terminal else map(tabs, rows)
+        for line in lines:
             self.line(line)
 
     def pairs(self, rows: Iterable[Row]) -> None:
-        """Rows without a header."""
+        """Rows without a header, each in full."""
         for line in aligned((), rows) if self.terminal else map(tabs, rows):
             self.line(line)
 
     def json(self, value: Any) -> None:
         """A JSON document, spread over lines on a terminal."""
-        self.line(json.dumps(value, indent=2 if self.terminal else None, ensure_ascii=False))
+        self.line(_json(value, indent=2 if self.terminal else None))
 
     def json_line(self, value: Any) -> None:
         """A JSON document in a line of its own, written at once: one of many."""
-        self.line(json.dumps(value, ensure_ascii=False))
+        self.line(_json(value))
         self.flush()
 
     def line(self, text: str) -> None:
@@ -59,7 +70,18 @@ def cell(value: object) -> str:
     if isinstance(value, list):
         return ",".join(map(cell, value))
     text = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else str(value)
+    return plain(text)
+
+
+def plain(text: str) -> str:
+    """A text in one line, without what steers a terminal."""
     return "".join(c if c.isprintable() else " " if c.isspace() else "?" for c in text)
+
+
+def _json(value: Any, indent: int | None = None) -> str:
+    """JSON whose text is as it is, but for what steers a terminal."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
 
 
 def words(options: dict[str, Any] | None) -> str:
@@ -72,8 +94,19 @@ def tabs(row: Row) -> str:
     return "\t".join(map(cell, row))
 
 
-def aligned(header: Sequence[str], rows: Iterable[Row]) -> list[str]:
-    """The lines of a table; numbers stand at the right."""
+def columns() -> int:
+    """How wide the terminal is; 0 if it does not say."""
+    return shutil.get_terminal_size((0, 0)).columns
+
+
+def aligned(
+    header: Sequence[str], rows: Iterable[Row], width: int = 0, prose: bool = False
+) -> list[str]:
+    """The lines of a table; numbers stand at the right.
+
+    It is made as wide as `width`, if that is given and can be; with `prose` by the last column,
+    which then has more lines, and else by shortening.
+    """
     body = [list(row) for row in rows]
     texts = [[cell(value) for value in row] for row in body]
     numbers = [_numbers(column) for column in zip(*body, strict=True)]
@@ -81,13 +114,44 @@ def aligned(header: Sequence[str], rows: Iterable[Row]) -> list[str]:
         texts.insert(0, [name.upper() for name in header])
         numbers = numbers or [False] * len(header)
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    room = width - len(_GAP) * (len(widths) - 1) if width else sum(widths)
+    if prose and widths:
+        widths[-1] = max(min(widths[-1], room - sum(widths[:-1])), 20)
+        texts = [line for row in texts for line in _continued(row, widths[-1])]
+    else:
+        least = [max(map(len, column)) for column in zip(*texts[bool(header) :], strict=True)]
+        names = header or [""] * len(least)
+        firm = [low if name in _FIRM else 0 for name, low in zip(names, least, strict=True)]
+        for most in (least, firm, [0] * len(least)):  # what stands above a column first
+            _shrink(widths, room, most)
     return [
-        "  ".join(
-            text.rjust(width) if right else text.ljust(width)
-            for text, width, right in zip(row, widths, numbers, strict=True)
+        _GAP.join(
+            _short(text, size).rjust(size) if right else _short(text, size).ljust(size)
+            for text, size, right in zip(row, widths, numbers, strict=True)
         ).rstrip()
         for row in texts
     ]
+
+
+def _shrink(widths: list[int], room: int, least: Sequence[int]) -> None:
+    """Take from the widest column, again and again, until all fit; none becomes less than that."""
+    while sum(widths) > room:
+        wide = [n for n, low in enumerate(least) if widths[n] > max(low, _LEAST)]
+        if not wide:
+            return
+        widths[max(wide, key=widths.__getitem__)] -= 1
+
+
+def _short(text: str, width: int) -> str:
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def _continued(row: list[str], width: int) -> Iterator[list[str]]:
+    """A row, and what of its last cell does not fit below it."""
+    first, *more = textwrap.wrap(row[-1], width) or [""]
+    yield [*row[:-1], first]
+    for line in more:
+        yield [*[""] * (len(row) - 1), line]
 
 
 def _numbers(column: Sequence[object]) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from vaurien.cli.tables import Output, aligned, cell, tabs
+from vaurien.cli.tables import Output, aligned, cell, columns, tabs
 from vaurien.client import Client
 
 HEADER = ("proxy", "connections", "exchanges/s", "up/s", "down/s", "fired")
@@ -98,7 +98,7 @@ def _row(rates: Mapping[str, Any]) -> tuple[Any, ...]:
 def _draw(client: Client, rates: list[Any], interval: float) -> None:
     """A screenful: as many proxies as fit, each line as wide as fits."""
     rows = [(*r[:3], _bytes(r[3]), _bytes(r[4]), *r[5:]) for r in map(_row, rates)]
-    lines = aligned(HEADER, rows)
+    lines = aligned(HEADER, rows, columns())
     size = shutil.get_terminal_size()
     room = max(size.lines - 3, 2)
     if len(lines) > room:

@@ -60,6 +60,7 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
     "ttl": _NUMBER,
 }
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
+_NEW = {**TOXIC, "defaults": (bool,)}
 _CALLED = {
     str: "text",
     bool: "true or false",
@@ -337,8 +338,11 @@ def _too_many_toxics(n: int) -> str:
 def read_toxic(
     body: object, catalog: Catalog, others: Collection[str], by_request: bool = True
 ) -> Toxic:
-    """The toxic that a body describes; AlreadyThere if `others`, which are names, has its own."""
-    given = fields(body, TOXIC)
+    """The toxic that a body describes; AlreadyThere if `others`, which are names, has its own.
+
+    Toxiproxy's attributes that are not given are 0, unless it asks for our own defaults.
+    """
+    given = fields(body, _NEW)
     stream = given.get("stream", "downstream")
     if stream.lower() not in STREAMS:
         raise Worded(
@@ -357,8 +361,9 @@ def read_toxic(
     if len(others) >= TOXICS:
         raise UsageError(_too_many_toxics(len(others) + 1))
     options = _options(given.get("attributes", {}))
-    for attribute in _standard(kind, cls) or ():
-        options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
+    if not given.get("defaults"):
+        for attribute in _standard(kind, cls) or ():
+            options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
     with _as_bad():
         catalog.check_values(kind, options, by_request)
         toxicity = _toxicity(given.get("toxicity", 1))

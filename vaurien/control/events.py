@@ -42,10 +42,18 @@ class Streams:
 
     def __init__(self, farm: Farm) -> None:
         self._farm = farm
+        self._queues: set[Queue[Event | None]] = set()
+
+    def stop(self) -> None:
+        """End those that are open: a last event says so."""
+        for queue in self._queues:
+            if queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
 
     def open(self, proxy: str | None) -> Iterator[bytes]:
         """Server-sent events of one proxy, or of all; ends when it is closed."""
-        queue: Queue[Event] = Queue(_WAITING)
+        queue: Queue[Event | None] = Queue(_WAITING)
         dropped = [0]
 
         def put(event: Event) -> None:
@@ -59,17 +67,25 @@ class Streams:
 
     def _stream(self, queue: Any, put: Any, dropped: list[int]) -> Iterator[bytes]:
         self._farm.observe(put)
+        self._queues.add(queue)
         try:
             yield b": from here on\n\n"
             while True:
                 try:
-                    yield _text(queue.get(timeout=BEAT))
+                    event = queue.get(timeout=BEAT)
+                    if event is not None:
+                        yield _text(event)
                 except Empty:
                     yield b": alive\n\n"
+                    continue
                 if dropped[0]:
                     yield _sent("dropped", {"events": dropped[0]})
                     dropped[0] = 0
+                if event is None:
+                    yield _sent("stopping", {})
+                    return
         finally:
+            self._queues.discard(queue)
             self._farm.unobserve(put)
 
 

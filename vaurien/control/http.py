@@ -2,7 +2,8 @@
 
 Laws: a client that is slow, idle, or sends too much costs its own connection only; nothing is read
 without a limit and a time. A head that RFC 9112 forbids is refused: two programs that read it must
-not read two things.
+not read two things. Every answer has the header ``Vaurien``, by which a client knows us from
+whatever else may listen at an address.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gevent import Timeout
 from gevent.pool import Pool
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+import vaurien
 from vaurien.address import Address
 from vaurien.net.listener import Bound, locate
 
@@ -178,6 +180,11 @@ class _Handler(WSGIHandler):
         slow = isinstance(error, TimeoutError)
         return ("408", _raw(408, str(error))) if slow else ("400", _raw(400, "no HTTP request"))
 
+    def finalize_headers(self) -> None:
+        headers: Any = self.response_headers  # pairs of bytes, whatever its stubs say
+        headers.append((b"Vaurien", vaurien.__version__.encode()))
+        super().finalize_headers()
+
     def log_request(self) -> None:
         log.debug("http: %s", self.format_request())
 
@@ -189,7 +196,8 @@ def _raw(status: int, reason: str) -> bytes:
     body = json.dumps({"error": reason, "status": status}).encode()
     head = (
         f"HTTP/1.1 {status} {names[status]}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        f"Content-Length: {len(body)}\r\nVaurien: {vaurien.__version__}\r\n"
+        "Connection: close\r\n\r\n"
     )
     return head.encode() + body
 

@@ -125,6 +125,11 @@ _SCHEMAS: Schema = {
             "stream": _told(_or_null(_STREAM), f"{_STREAM['description']}; downstream by default"),
             "toxicity": _told(_SHARE, f"{_HITS}; 1 by default"),
             "attributes": _or_null(_OPTIONS),
+            "defaults": _told(
+                _or_null(_FLAG),
+                "Whether attributes of Toxiproxy's types that are"
+                " not given are Vaurien's defaults, and not 0",
+            ),
             "ttl": _TTL,
         },
         ["type"],

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from vaurien.settings import Settings
 
 NO_TOKEN = "none"
-_TOKEN = ("http-token", "http-token-file")
-_OF_THE_API = ("http-host", "http-port", *_TOKEN, "http-allowed-host")
+TOKEN = ("http-token", "http-token-file")
+_OF_THE_API = ("http-host", "http-port", *TOKEN, "http-allowed-host")
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def check_api(settings: Settings) -> Access | None:
     if not settings.has_api:
         given = {name: settings.sources[name] for name in (*_OF_THE_API, "toxiproxy-port")}
         for name, source in given.items():
-            if source.startswith("VAURIEN_") and name not in _TOKEN:  # vaurienctl reads it too
+            if source.startswith("VAURIEN_") and name not in TOKEN:  # vaurienctl reads it too
                 settings.warnings.append(f"{source}: there is no control API; set VAURIEN_HTTP too")
             elif source != "default" and not source.startswith("VAURIEN_"):
                 raise UsageError(f"{source}: there is no control API; give --http too")

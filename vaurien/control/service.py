@@ -58,5 +58,6 @@ class Service:
 
     def stop(self) -> None:
         """Serve no more."""
+        self._context.streams.stop()
         for server in self._servers.values():
             server.stop()

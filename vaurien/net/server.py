@@ -21,7 +21,7 @@ from gevent.server import StreamServer
 
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange
-from vaurien.errors import RAISED, ListenError, Stopping
+from vaurien.errors import RAISED, ListenError, Stopping, many
 from vaurien.handlers.connect import Down, Refuse
 from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
@@ -61,12 +61,14 @@ class Counters:
     sent: list[int] = field(default_factory=lambda: [0, 0])
 
     def __str__(self) -> str:
-        counted = [f"{self.connections} connections"]
-        counted += [f"{self.failed_dials} failed dials"] if self.failed_dials else []
-        counted += [f"{self.handler_errors} errors of handlers"] if self.handler_errors else []
-        counted += [f"{self.crashes} internal errors"] if self.crashes else []
-        counted += [f"{self.accept_errors} errors of accept"] if self.accept_errors else []
-        return ", ".join(counted)
+        counts = {
+            "failed dial": self.failed_dials,
+            "handler error": self.handler_errors,
+            "internal error": self.crashes,
+            "accept error": self.accept_errors,
+        }
+        told = [many(number, what) for what, number in counts.items() if number]
+        return ", ".join([many(self.connections, "connection"), *told])
 
     def add(self, connection: Connection) -> None:
         """Add up what passed through a connection; called once, at its end."""
@@ -423,12 +425,12 @@ class Server(StreamServer):
         self._timer = cast(Any, self.loop.timer(PAUSE))
         self._timer.start(self._start_accepting_if_started)
         log.warning(
-            "%s: accepting pauses for %g s: %s (%d connections are open; raise the limit of open"
+            "%s: accepting pauses for %g s: %s (%s open; raise the limit of open"
             " files, or set --max-connections)",
             self.name,
             PAUSE,
             error.strerror,
-            len(self.connections),
+            many(len(self.connections), "connection", "is", "are"),
         )
 
     # What connections tell

@@ -17,7 +17,7 @@ from fractions import Fraction
 from typing import Any
 
 from vaurien.behavior import DUMMY, Behavior
-from vaurien.errors import UsageError
+from vaurien.errors import UsageError, many
 from vaurien.handlers import registry
 from vaurien.observe.events import Ended, Event
 from vaurien.observe.writer import Writer
@@ -64,7 +64,8 @@ class Journal:
         if not self._writer.stop():
             log.error("journal %s: not all could be written within a second", self.path)
         elif self._writer.dropped:
-            log.error("journal %s: %d lines were dropped", self.path, self._writer.dropped)
+            dropped = many(self._writer.dropped, "line", "was", "were")
+            log.error("journal %s: %s dropped", self.path, dropped)
 
     def _end_torn_line(self) -> None:
         """What stands in the file may end in the middle of a line."""

@@ -110,7 +110,7 @@ class QueueWriter(logging.Handler):
         return self.format(record)
 
     def _apology(self, n: int) -> str:
-        text = f"{n} lines of the log were dropped"
+        text = "1 line of the log was dropped" if n == 1 else f"{n} lines of the log were dropped"
         return self.format(_record("warning", text)) if self._json else text
 
 
