@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -16,6 +17,12 @@ def echo_backend() -> Iterator[Backend]:
     """A backend that sends back what it gets."""
     with Backend(echo) as backend:
         yield backend
+
+
+def pytest_configure() -> None:
+    """Have children begin with the usual SIGINT: ``nohup make test &`` has it ignored in all."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tests.support import PATIENCE
@@ -72,6 +73,15 @@ def on_terminal(host: str | None, *arguments: object, **variables: str) -> tuple
         code = process.wait(PATIENCE)
     os.close(master)
     return code, text
+
+
+@contextlib.contextmanager
+def ending(process: subprocess.Popen[str]) -> Iterator[None]:
+    """End a process that would go on, whatever happens."""
+    try:
+        yield
+    finally:
+        process.kill()
 
 
 def read_terminal(master: int) -> str:

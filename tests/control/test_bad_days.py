@@ -355,14 +355,13 @@ def test_r3_one_slow_dial_holds_up_no_other_client(shared: Served) -> None:
         wait_for(lambda: proxy.state["connections"] == 1, "it dials")
         fillers[-1].close()  # it would connect in the end
         listener.settimeout(PATIENCE)
-        start = time.monotonic()
         accepted = [stack.enter_context(listener.accept()[0]) for _ in fillers[:-1]]
         assert accepted
         quick = stack.enter_context(proxy.dial())
         quick.sendall(b"quick")
         server = stack.enter_context(listener.accept()[0])
         server.settimeout(PATIENCE)
-        assert receive(server, 5) == b"quick" or time.monotonic() - start > 0.9
+        assert receive(server, 5) == b"quick", "it waited for the slow one, whose SYN comes again"
 
 
 def test_r4_who_half_closes_gets_the_whole_reply_whatever_changes_meanwhile(
@@ -692,24 +691,36 @@ def lossless_changes() -> Iterator[tuple[str, str, Any]]:
         yield "DELETE", f"{OWN}/toxics/slow", None
 
 
+def cpu_seconds(pid: int) -> float:
+    """The CPU time that a process has used."""
+    words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@pytest.mark.timeout(240)
 def test_200_changes_a_second_while_200_connections_transfer() -> None:
-    """For 10 s, or 2.5 times that on a machine that is busy with other things."""
-    free = os.getloadavg()[0] < 1
-    seconds, rate, n = 10, 200, 200
+    """2,000 changes, which take 10 s where nothing else goes on.
+
+    On a busy machine they take longer. So the rate is judged by the quickest tenth of the answers
+    to each kind of change, and by the CPU time of Vaurien: neither grows because others are at
+    work.
+    """
+    rate, n, changes = 200, 200, 2000
+    answer, cpu = 0.01, 0.02  # seconds of one change; transfers use CPU time, too
     bound = 8 * MB  # of growth, once everything has been used
     with Crowd(n) as crowd, Served("--distant", crowd.backend, "--log-level", "warning") as vaurien:
         api = vaurien.api
         assert crowd.do(vaurien.address) == {"started": n}
-        start, memory, done, looked = time.monotonic(), 0, 0, time.monotonic()
-        progress = 0
+        start = looked = time.monotonic()
+        memory, progress, used = 0, 0, cpu_seconds(vaurien.pid)
+        took: list[float] = []
         pace = threading.Event()
-        for method, path, body in itertools.islice(lossless_changes(), seconds * rate):
+        for method, path, body in itertools.islice(lossless_changes(), changes):
             now = time.monotonic()
-            if now - start > 2.5 * seconds:
-                break
-            pace.wait(max(0.0, start + done / rate - now))
+            pace.wait(max(0.0, start + len(took) / rate - now))
+            sent = time.monotonic()
             api.ok(method, path, body)  # within a second
-            done += 1
+            took.append(time.monotonic() - sent)
             if not memory and now - start > 3:
                 memory = resident(vaurien.pid)
             if now - looked > 4:
@@ -717,16 +728,18 @@ def test_200_changes_a_second_while_200_connections_transfer() -> None:
                 assert least > progress, "a connection is wedged"
                 progress, looked = least, now
         grown = resident(vaurien.pid) - memory
-        lasted = time.monotonic() - start
+        used = (cpu_seconds(vaurien.pid) - used) / changes
         api.post(f"{OWN}/reset")
         ended = crowd.do("end")
         assert ended["errors"] == [] and ended["ended"] == n, ended
         counters = api.get(f"{OWN}/state")["counters"]
-    assert done >= rate, "this machine is too busy for this test"
     assert grown < bound, f"grew by {grown / MB:.1f} MB"
     assert counters["handler_errors"] == counters["internal_errors"] == 0
     assert counters["connections"] == n
-    assert (done == seconds * rate and lasted < seconds * 1.2) or not free, (done, lasted)
+    kinds = 12  # of changes, in turn
+    quick = [sorted(took[kind::kinds])[changes // kinds // 10] for kind in range(kinds)]
+    assert max(quick) < answer, quick
+    assert used < cpu, used
 
 
 @pytest.mark.parametrize("way", ["disable", "delete"])

@@ -286,20 +286,28 @@ def objects(program: Program, **wanted: Any) -> list[dict[str, Any]]:
     return [line for line in lines if wanted.items() <= line.items()]
 
 
-def test_a_log_as_json_has_a_line_for_each_fault_and_none_for_dummy(echo_backend: Backend) -> None:
-    arguments = ("--behavior", "50:delay", "--handlers.delay.sleep", "0", "--seed", "1")
-    with proxy(echo_backend, *arguments, "--log-format", "json") as program:
+def test_a_log_as_json_has_a_line_for_each_fault_and_none_for_dummy(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    journal = tmp_path / "journal"
+    behavior = ("--behavior", "30:delay,30:noop+delay", "--handlers.delay.sleep", "0")
+    arguments = (*behavior, "--seed", "1", "--journal", journal, "--log-format", "json")
+    with proxy(echo_backend, *arguments) as program:
         for _ in range(3):
             with program.dial() as client:
                 for _ in range(20):
                     assert exchange(client, b"hello") == b"hello"
         assert program.stop() == 0
-        faults = objects(program, proxy="default", handler="delay", level="info")
-        at = [(line["connection"], line["exchange"]) for line in faults]
-        assert len(set(at)) == len(at)
-        assert set(at) < {(c, e) for c in (1, 2, 3) for e in range(1, 21)}
-        assert objects(program, proxy="default") == faults
-        assert all(re.match(r"\d{4}-.*\+00:00$", line["time"]) for line in objects(program))
+    took = [json.loads(line) for line in journal.read_text().splitlines()]
+    names = ("proxy", "connection", "exchange", "handler")
+    picked = {tuple(line[name] for name in names) for line in took}
+    faults = objects(program, proxy="default", level="info")
+    found = [tuple(line[name] for name in names) for line in faults if "handler" in line]
+    assert sorted(found) == sorted(picked), "one line for each, and no more"
+    assert {one[1] for one in found} == {1, 2, 3}
+    assert {one[3] for one in found} == {"delay", "noop+delay"}
+    assert 10 < len(found) < 50
+    assert all(re.match(r"\d{4}-.*\+00:00$", line["time"]) for line in objects(program))
 
 
 def test_a_log_as_json_tells_of_exceptions_in_a_field(

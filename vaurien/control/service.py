@@ -35,6 +35,7 @@ class Service:
             server = self._servers[name] = HttpServer(place, setting)
             where = server.address
             if access.loopback and not (where.path or is_loopback(where.host)):
+                self.stop()
                 raise UsageError(
                     f"--http-host: {place.host!r} is {where.host} here, which can be reached from"
                     " elsewhere; give localhost or an address"
