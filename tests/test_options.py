@@ -12,13 +12,21 @@ from hypothesis import strategies as st
 
 from vaurien import options
 from vaurien.errors import UsageError
-from vaurien.options import Bounded, Option, count, declared, seconds, show, whole
+from vaurien.options import Bounded, Option, count, declared, seconds, show, told, whole
 
 
 def option(kind: Any, default: Any = None, *choices: Any) -> Option:
     """A declared option ``x``."""
     declaration = ("What it is", kind, default, *([choices] if choices else []))
     return Option.declared("x", declaration)
+
+
+def test_a_value_in_a_sentence_is_told_as_json_has_it() -> None:
+    assert told("soon") == "'soon'"
+    assert [told(value) for value in (True, None, 1, 0.5)] == ["true", "null", "1", "0.5"]
+    assert told({"a": [None]}) == '{"a": [null]}'
+    assert told("x" * 1000) == f"'{'x' * 199}..."
+    assert told(object()).startswith('"<object')  # of a program in Python
 
 
 @pytest.mark.parametrize(
@@ -93,7 +101,7 @@ def test_a_value_that_does_not_convert_is_refused_with_all_that_helps(
     with pytest.raises(UsageError) as caught:
         option(kind, default).convert(value, "--handlers.delay.x")
     sentence = str(caught.value)
-    assert sentence.startswith(f"--handlers.delay.x: {value!r} ")
+    assert sentence.startswith(f"--handlers.delay.x: {told(value)} ")
     assert "What it is" in sentence
     assert f"default: {show(default)}" in sentence
     assert "\n" not in sentence

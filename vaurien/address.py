@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 from vaurien.errors import UsageError
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: A host name or IPv4 address: labels of 1 to 63 characters, RFC 1035 2.3.4.
 _HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?")
 
 
+NETWORKS = 1_000  # in one list at most: each is looked at for a client
 _ANY = frozenset(("", "0.0.0.0", "::"))  # all addresses of this machine; to connect to: its own
 _LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
 
@@ -72,7 +74,7 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
     may be left away, for all addresses of this machine.
     """
     text = text.strip()
-    if any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in text):
+    if _CONTROL.search(text):
         raise UsageError(f"{where}: {text!r} has control characters; write HOST:PORT or unix:PATH")
     if text.startswith("unix:"):
         path = text[len("unix:") :]
@@ -132,7 +134,10 @@ class Networks:
         self.text = str(text)
         self._in: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._out: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
-        for part in (piece.strip() for piece in self.text.split(",")):
+        parts = self.text.split(",")
+        if len(parts) > NETWORKS:
+            raise ValueError(f"has {len(parts):,} networks; give {NETWORKS:,} at most")
+        for part in (piece.strip() for piece in parts):
             excluded = part.startswith("!")
             try:
                 network = ipaddress.ip_network(part.removeprefix("!").strip(), strict=False)

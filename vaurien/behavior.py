@@ -22,7 +22,9 @@ from vaurien.errors import UsageError
 DUMMY = "dummy"
 _HUNDRED = 100
 _SPACE = 2**64  # draws are 64-bit
-_GLUED = re.compile(r"([0-9.]+)[^0-9A-Za-z]*([A-Za-z]\S*)")  # the colon is missing
+LONGEST = 10_000  # characters of a behavior at most: some ms of reading
+#: The colon is missing. (What stands between begins with no point: there is one way to match.)
+_GLUED = re.compile(r"([0-9.]+)(?:[^0-9A-Za-z.][^0-9A-Za-z]*)?([A-Za-z]\S*)")
 _WEIGHT = re.compile(r"[0-9]{1,3}(\.[0-9]{0,15})?|\.[0-9]{1,15}", re.ASCII)
 
 
@@ -49,6 +51,10 @@ def parse(text: str, where: str) -> Behavior:
 
     Weights are percentages, fractions included; they may not exceed 100 in sum.
     """
+    if len(text) > LONGEST:
+        raise UsageError(
+            f"{where}: {text[:20]!r}... has {len(text):,} characters; write {LONGEST:,} at most"
+        )
     parts: list[tuple[Fraction, str]] = []
     for part in text.split(","):
         weight, colon, name = (piece.strip() for piece in part.strip().partition(":"))
@@ -84,13 +90,15 @@ def parse(text: str, where: str) -> Behavior:
 def combination(text: str, where: str) -> str:
     """The handlers in `text`, joined by ``+`` without spaces; UsageError if one is missing."""
     names = [name.strip() for name in text.split("+")]
+    seen: set[str] = set()
     for name in names:
         if any(c.isspace() for c in name):
             raise UsageError(f"{where}: {name!r} is no handler name; separate behaviors by commas")
         if not name:
             raise UsageError(f"{where}: {text!r} has a + without a handler; take it away")
-        if names.count(name) > 1:
+        if name in seen:
             raise UsageError(f"{where}: {text!r} names {name!r} twice; name it once")
+        seen.add(name)
         if name == DUMMY and len(names) > 1:
             raise UsageError(f"{where}: {text!r}: dummy does nothing; leave it away")
     return "+".join(names)

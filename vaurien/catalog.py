@@ -13,8 +13,9 @@ from vaurien import ini, presets
 from vaurien.behavior import DUMMY, Behavior
 from vaurien.errors import UsageError, nearest
 from vaurien.handlers import registry
+from vaurien.handlers.connect import ConnectHandler
 from vaurien.handlers.flow import STREAMS, FlowHandler
-from vaurien.options import Raw, find, key, number
+from vaurien.options import Raw, find, key, number, told
 from vaurien.plan import (
     NOTHING,
     Handlers,
@@ -161,23 +162,30 @@ class Catalog:
                 " give one of them another name in a [handler:NAME] section"
             )
 
-    def _nearest(self, name: str) -> str:
-        return nearest(name, [*self.classes, *registry.known(), *self.presets], "handlers")
+    def _nearest(self, name: str, meets: bool | None = None) -> str:
+        """The nearest name; `meets` says whether of those that meet clients, or of the others."""
+        names = {*self.classes, *registry.known(), *self.presets}
+        if meets is not None:
+            connect = {own for own, cls in self.classes.items() if issubclass(cls, ConnectHandler)}
+            names = names & connect if meets else names - connect
+        return nearest(name, names, "handlers")
 
     # Once it was read
 
-    def knows(self, name: str, where: str) -> str:
+    def knows(self, name: str, where: str, meets: bool | None = None) -> str:
         """The name under which `name` is configured; UsageError if it is not there.
 
         For requests: what other packages have installed may be named, a dotted path that the
-        configuration does not name may not.
+        configuration does not name may not. `meets` says whether it is to meet clients; then only
+        such as may do so are told of, or only others.
         """
         own = self.canonical(name)
         if own in self.specifications or own in self.presets:
             return own
         if name not in registry.installed():
             hint = "a request names what is configured; " if "." in name else ""
-            raise UsageError(f"{where}: there is no handler {name!r}; {hint}{self._nearest(name)}")
+            near = self._nearest(name, meets)
+            raise UsageError(f"{where}: there is no handler {name!r}; {hint}{near}")
         own = self.get(name, where)
         self.specifications[own] = specify(own, self.classes[own], {})
         return own
@@ -197,27 +205,33 @@ class Catalog:
         behavior: Behavior,
         on_connect: Behavior = NOTHING,
         where: str = "behavior",
+        meeting: str = "on_connect",
         options: Mapping[str, Mapping[str, Raw]] | None = None,
     ) -> Handlers:
         """The handlers for two behaviors asked for by a request, checked.
 
-        `options` are by handler. UsageError for what is not there or does not fit.
+        `where` and `meeting` are what they are called; `options` are by handler. UsageError for
+        what is not there or does not fit.
         """
         options = options or {}
-        names = [name for name in (*behavior.names, *on_connect.names) if name != DUMMY]
+        wheres = dict.fromkeys(behavior.names, where)
+        for name in on_connect.names:
+            wheres.setdefault(name, meeting)
+        wheres.pop(DUMMY, None)
         if DUMMY in options:
             self.stands_for(DUMMY, options[DUMMY])
-        if idle := [name for name in options if name not in names]:
-            raise UsageError(f"handlers.{idle[0]}: {where} does not pick it; leave it away")
+        if idle := [name for name in options if name not in wheres]:
+            place = where if behavior.parts else meeting
+            raise UsageError(f"handlers.{idle[0]}: {place} does not pick it; leave it away")
         handlers = {}
-        for name in names:
-            own = self.knows(name, where)
+        for name, place in wheres.items():
+            own = self.knows(name, place, meets=place == meeting)
             raws = options.get(name, {})
             self.check_values(own, raws)
             handlers[name] = self.stands_for(name, raws)
         stand = together(handlers)
         check(behavior, stand, where)
-        check_connect(on_connect, stand, "on_connect")
+        check_connect(on_connect, stand, meeting)
         return handlers
 
     def toxic(
@@ -268,7 +282,7 @@ class Catalog:
                 continue  # what the configuration says itself: a client puts it back
             if isinstance(raw.value, (list, dict)):
                 raise UsageError(
-                    f"{raw.where}: {raw.value!r} is no plain value; give a text or a number"
+                    f"{raw.where}: {told(raw.value)} is no plain value; give a text or a number"
                 )
             option = declared.get(key(word))
             allowed = getattr(option and option.type, "by_request", None)

@@ -10,6 +10,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_WORD = 255  # characters that a word may have to be taken for another one, misspelt
+_LISTED = 100  # names that a sentence lists at most
 #: What users' code may raise that is an error of its own and no more: a handler that calls
 #: ``sys.exit`` ends its connection, not the process.
 RAISED = (Exception, SystemExit)
@@ -118,7 +120,10 @@ def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     """
     names = sorted(set(known))
     same = [name for name in names if name.lower() == word.lower()]
-    close = same or difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    close = same
+    if not close and len(word) <= _WORD:  # a long text is no misspelt word, and takes long
+        close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
-    return f"{what}: {', '.join(names)}" if names else f"there are no {what}"
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{what}: {', '.join(names[:_LISTED])}{more}" if names else f"there are no {what}"

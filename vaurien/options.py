@@ -8,12 +8,15 @@ Vaurien's own settings are declared with the same `Option`. Text becomes a value
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from vaurien.errors import RAISED, UsageError, nearest
+
+_TOLD = 200  # characters of a value in a sentence at most
 
 BOOLEANS = {
     **dict.fromkeys(("yes", "on", "true", "1"), True),
@@ -148,7 +151,7 @@ class Option:
             if not isinstance(error, ValueError) or not ours:
                 reason = f"is not accepted as {self.type_name}: {reason}"
             raise UsageError(
-                f"{where}: {value!r} {reason} ({self.description.rstrip('.')};"
+                f"{where}: {told(value)} {reason} ({self.description.rstrip('.')};"
                 f" default: {show(self.default)})"
             ) from None
 
@@ -184,6 +187,12 @@ def show(value: object) -> str:
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
     return "not set" if value is None else str(value)
+
+
+def told(value: object) -> str:
+    """A value in a sentence: text in quotes, all else as JSON has it; a long one's beginning."""
+    text = repr(value) if isinstance(value, str) else json.dumps(value, default=repr)
+    return text if len(text) <= _TOLD else f"{text[:_TOLD]}..."
 
 
 def declared(options: Mapping[Any, Any]) -> dict[str, Option]:
@@ -234,5 +243,5 @@ def find(
         known = [option.name for option in table.values()]
         all_of_them = kind.replace("option", "options", 1) if "option" in kind else f"{kind}s"
         raise UsageError(
-            f"{where}: there is no {kind} {name!r}; {nearest(name, known, all_of_them)}"
+            f"{where}: there is no {kind} {told(name)}; {nearest(name, known, all_of_them)}"
         ) from None

@@ -5,6 +5,7 @@ Law: immutable. Changing a proxy means swapping its plan.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
@@ -400,8 +401,8 @@ class Plan:
         return together(self.handlers)(combination)
 
     def __post_init__(self) -> None:
-        names = [toxic.name for toxic in self.toxics]
-        if doubled := [name for name in names if names.count(name) > 1]:
+        counted = Counter(toxic.name for toxic in self.toxics)
+        if doubled := [name for name, n in counted.items() if n > 1]:
             raise UsageError(f"toxic {doubled[0]!r} is there twice; give one another name")
         check(self.behavior, self.specifications, "behavior")
         replayed = self.connect_decisions is not None

@@ -272,10 +272,15 @@ def test_a_preset_is_shown_with_what_is_behind_it(proxy: Remote) -> None:
         ({"behavior": "20:os.system"}, ["os.system"]),
         ({"behavior": "20:delay", "on_connect": "20:delay"}, ["on_connect", "'delay'"]),
         ({"behavior": "20:delay", "on_connect": "20:refsue"}, ["'refsue'", "'refuse'"]),
+        ({"on_connect": "20:refsue"}, ["on_connect: ", "'refsue'", "'refuse'"]),
+        ({"on_connect": "20:jitter"}, ["on_connect: ", "handlers: dial_fail, down, refuse"]),
+        ({"behavior": "20:slow_acept"}, ["behavior: ", "'slow_acept'", "'slow_close'"]),
+        ({"behavior": "20:os.refsue"}, ["behavior: ", "a request names what is configured"]),
         ({"on_connect": "50:down"}, ["on_connect", "100:down"]),
         ({"on_connect": 5}, ["on_connect", "5"]),
         ({"behavior": "20:delay", "handlers": {"error": {}}}, ["error"]),
         ({"behavior": "20:delay", "handlers": {"dleay": {"sleep": 1}}}, ["dleay"]),
+        ({"on_connect": "20:refuse", "handlers": {"delay": {}}}, ["on_connect does not pick it"]),
         ({"behavior": "20:delay", "handlers": {"delay": {"slep": 1}}},
          ["handlers.delay.slep", "'sleep'"]),
         ({"behavior": "20:delay", "handlers": {"delay": {"sleep": "soon"}}},
@@ -304,7 +309,6 @@ def test_what_is_wrong_with_a_behavior_is_told_and_changes_nothing(
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
         ("GET", "/nothing", 404),
         ("GET", "/handler/", 404),
         ("GET", "/handlers/delay", 404),
@@ -340,7 +344,114 @@ def test_what_is_wrong_with_a_behavior_is_told_and_changes_nothing(
 def test_paths_and_methods_that_are_none(method: str, path: str, status: int, api: Api) -> None:
     sentence = api.refused(method, path, {"name": "dummy"} if method == "POST" else None, status)
     if "nobody" in path:
-        assert sentence == "proxy not found"
+        assert sentence == "there is no proxy 'nobody'; proxies: default, other"
+
+
+def test_the_root_says_what_this_is(api: Api) -> None:
+    found = api.get("/")
+    assert found == {"name": "vaurien", "version": vaurien.__version__, "api": "/openapi.json"}
+    assert api.get(found["api"])["openapi"]
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("/handlrs", "did you mean '/handlers'?"),
+        ("/handler/", "did you mean '/handler'?"),
+        ("/HEALTH", "did you mean '/health'?"),
+        ("/proxy", "did you mean '/proxies'?"),
+        ("/proxies/default/behaviour", "did you mean '/proxies/default/behavior'?"),
+        ("/proxys/a%20b/toxic", "did you mean '/proxies/a b/toxics'?"),
+        ("/nothing/of/the/kind/at/all", "/openapi.json has all"),
+        ("/xyz", "/openapi.json has all"),
+        ("/proxies/default/connections/x", "/openapi.json has all"),
+        (f"/{'x' * 5000}", "/openapi.json has all"),
+    ],
+)
+def test_an_unknown_path_gets_the_nearest_one(path: str, hint: str, api: Api) -> None:
+    assert api.refused("GET", path, status=404) == f"not found: there is no such path; {hint}"
+
+
+@pytest.mark.parametrize("method", ["FOO", "PUT", "TRACE", "OPTIONS", "get"])
+def test_a_wrong_method_is_told_the_right_ones(method: str, api: Api) -> None:
+    for path, takes in (("/proxies", "GET and POST"), ("/journal", "GET"), ("/version", "GET")):
+        answer = api.call(method, path)
+        assert answer.status == 405
+        assert answer.headers["Allow"] == takes.replace(" and ", ", ")
+        assert answer.json["error"] == f"method not allowed: {path} takes {takes}"
+    api.refused(method, "/nothing", status=404)
+
+
+def test_who_is_not_there_is_told_with_the_nearest(proxy: Remote) -> None:
+    api, near = proxy.api, "/proxies/defualt"
+    for method, path in (("GET", "state"), ("POST", "enable"), ("DELETE", "connections/1")):
+        said = api.refused(method, f"{near}/{path}", status=404)
+        assert said == "there is no proxy 'defualt'; did you mean 'default'?"
+    said = api.refused("DELETE", f"{proxy.path}/connections/7", status=404)
+    assert said == f"{proxy.name} has no open connection 7; it has none"
+    with connected(proxy.address):
+        said = api.refused("DELETE", f"{proxy.path}/connections/7", status=404)
+        assert said == f"{proxy.name} has no open connection 7; connections: 1"
+    # what Toxiproxy's clients know stays as they know it
+    for path in (near, f"{near}/toxics"):
+        assert api.refused("GET", path, status=404) == "proxy not found"
+    said = api.refused("POST", f"{proxy.path}/toxics", {"type": "latncy"})
+    assert said == "invalid toxic type: 'latncy'; did you mean 'latency'?"
+
+
+def test_what_takes_no_body_refuses_one_that_says_something(proxy: Remote) -> None:
+    api = proxy.api
+    before = api.get("/state")
+    for method, path in (
+        ("POST", f"{proxy.path}/reset"),
+        ("POST", "/reload"),
+        ("DELETE", f"{proxy.path}/connections"),
+        ("DELETE", f"{proxy.path}/connections/1"),
+    ):
+        assert "no field 'x'" in api.refused(method, path, {"x": 1})
+        assert "it is a list" in api.refused(method, path, [])
+        assert "it is null" in api.refused(method, path, b"null")
+    assert api.get("/state") == before
+    assert api.call("POST", f"{proxy.path}/reset", {}).status == 204
+    assert api.call("POST", "/reset", {"x": 1}).status == 204  # Toxiproxy's
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "said"),
+    [
+        ("handler", b"", "bad request body: there is none; send JSON"),
+        ("handler", b"name=delay",
+         "bad request body: it is no JSON: Expecting value: line 1 column 1 (char 0)"),
+        ("handler", b'{"x": ' + b"1" * 5000 + b"}",
+         "bad request body: it has a number with too many digits"),
+        ("handler", {"name": True}, "bad request body: name is true, not text"),
+        ("handler", {"name": "delay", "sleep": True}, "sleep: true is not a finite number"),
+        ("handler", {"name": "delay", "sleep": {"a": None}}, 'sleep: {"a": null} is no plain'),
+        ("handler", {"name": "delay", "ttl": False}, "ttl: false is no time"),
+        ("behavior", {"behavior": [None]}, "bad request body: behavior is [null], not text"),
+        ("enable", {"ttl": False}, "bad request body: ttl is false, not a number"),
+        ("toxics", {"type": "latency", "attributes": {"latency": False}},
+         "bad request body: attributes.latency: false is not a finite number"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_are_told_as_json_has_them(path: str, body: Any, said: str, proxy: Remote) -> None:
+    assert proxy.api.refused("POST", f"{proxy.path}/{path}", body).startswith(said)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "0.0.0.0", "localhost", ""])
+def test_who_has_the_address_is_told(host: str, proxy: Remote) -> None:
+    place = f"{host}:{proxy.address.rpartition(':')[2]}"
+    body = {"name": "late", "listen": place, "upstream": "127.0.0.1:9"}
+    words = f"listen tcp {place}: bind: address already in use"
+    said = proxy.api.refused("POST", "/proxies", body, 500)
+    assert said == f"{words} (by proxy {proxy.name!r})"
+    said = proxy.api.refused("POST", "/proxies/other", {"listen": place}, 500)
+    assert said == f"{words} (by proxy {proxy.name!r})"
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        place = f"127.0.0.1:{stranger.getsockname()[1]}"
+        said = proxy.api.refused("POST", "/proxies", {**body, "listen": place}, 500)
+        assert said == f"listen tcp {place}: bind: address already in use"
 
 
 def test_without_a_proxy_there_is_no_first_one(backend: Backend) -> None:
@@ -470,10 +581,9 @@ def test_who_is_down_keeps_his_address_from_other_proxies(proxy: Remote) -> None
     thief = {"name": "thief", "listen": proxy.address, "upstream": "127.0.0.1:1"}
     for on_connect in ("100:down", None):
         proxy.api.post(f"{proxy.path}/behavior", {"on_connect": on_connect})
-        assert (
-            proxy.api.refused("POST", "/proxies", thief, 500)
-            == f"listen tcp {proxy.address}: bind: address already in use"
-        )
+        said = proxy.api.refused("POST", "/proxies", thief, 500)
+        words = f"listen tcp {proxy.address}: bind: address already in use"
+        assert said == f"{words} (by proxy {proxy.name!r})"
     with connected(proxy.address):
         pass
 

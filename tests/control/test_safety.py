@@ -195,6 +195,15 @@ def test_no_address_elsewhere_does_without_a_token(host: str) -> None:
         assert "--http-host" in sentence and "--http-token" in sentence
 
 
+def test_a_host_that_does_not_resolve_is_told_of_its_setting() -> None:
+    given = ("--http", "--http-host", "no.such.host.invalid", "--http-token", TOKEN)
+    sentence = refused(*given, code=1)
+    assert sentence.startswith(
+        "vaurien: --http-host: 'no.such.host.invalid:8080' does not resolve ("
+    )
+    assert "--local" not in sentence
+
+
 def test_neither_the_file_nor_half_a_token_opens_it(tmp_path: Path) -> None:
     ini = tmp_path / "vaurien.ini"
     ini.write_text("[vaurien]\nhttp = yes\nhttp_host = 0.0.0.0\nhttp_port = 0\n")
@@ -334,6 +343,83 @@ def test_two_hosts_or_none_are_refused_where_http_1_1_wants_one(plain: Guarded) 
     assert statuses(plain.api.talk(b"GET /proxies HTTP/1.0\r\n\r\n")) == [200]
     assert statuses(plain.api.talk(b"GET /proxies HTTP/1.0\r\n" + evil + b"\r\n")) == [403]
     plain.assert_untouched()
+
+
+def test_every_version_since_1_1_names_its_host(plain: Guarded) -> None:
+    for version in ("1.1", "1.2", "1.9", "01.1"):
+        back = plain.api.talk(f"GET /proxies HTTP/{version}\r\n\r\n".encode())
+        assert statuses(back) == [400], (version, back)
+
+
+def test_a_url_may_be_asked_for_and_its_host_counts(plain: Guarded) -> None:
+    own = plain.api.address
+    for target, host, status in (
+        (f"http://{own}/proxies", own, 200),
+        ("HTTP://localhost/version?x", "localhost", 200),
+        ("http://localhost", "localhost", 200),
+        ("http://localhost?x=1", "localhost", 400),
+        (f"http://{own}/proxies", "evil.example", 200),  # RFC 9112 3.2.2: it is to be ignored
+        ("http://evil.example/proxies", own, 403),
+        ("http://localhost@evil.example/proxies", own, 400),
+        ("http:///proxies", own, 400),
+        ("http://localhost:x/proxies", own, 400),
+        ("https://localhost/proxies", own, 404),
+        ("http://localhost/nothing", own, 404),
+    ):
+        back = plain.api.talk(f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
+        assert statuses(back) == [status], (target, host, back)
+    for heads in ("", "Host: localhost\r\nHost: localhost\r\n"):
+        back = plain.api.talk(f"GET http://localhost/proxies HTTP/1.1\r\n{heads}\r\n".encode())
+        assert statuses(back) == [400], (heads, back)
+    for host, status in (("localhost", 200), ("evil.example", 403)):
+        back = plain.api.talk(f"GET http://{host}/proxies HTTP/1.0\r\n\r\n".encode())
+        assert statuses(back) == [status], (host, back)
+    # what was said of one request is not said of the next
+    both = f"GET http://{own}/version HTTP/1.1\r\nHost: x\r\n\r\n" + (
+        "GET /version HTTP/1.1\r\nHost: evil.example\r\n\r\n"
+    )
+    assert statuses(plain.api.talk(both.encode())) == [200, 403]
+
+
+SMUGGLED = b"GET /version HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+def test_controls_in_a_head_are_refused(plain: Guarded) -> None:
+    for control in (*range(9), *range(11, 32), 127):
+        mark = bytes([control])
+        for head in (
+            b"POST /reset HTTP/1.1\r\nHost: localhost\r\nX: a" + mark + b"b\r\n",
+            b"POST /reset HTTP/1.1\r\nHost: localhost\r\nX" + mark + b": b\r\n",
+            b"POST /reset" + mark + b" HTTP/1.1\r\nHost: localhost\r\n",
+            b"POST" + mark + b"/reset" + mark + b"HTTP/1.1\r\nHost: localhost\r\n",
+            b"POST /reset HTTP/1.1\r\nX: a" + mark + b"Host: localhost\r\n",
+        ):
+            back = plain.api.talk(head + b"Content-Length: 0\r\n\r\n" + SMUGGLED)
+            assert statuses(back) == [400], (head, back)
+    for space in (b"\x85", b"\xa0"):
+        back = plain.api.talk(b"POST" + space + b"/reset HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert statuses(back) == [400], (space, back)
+    for fine in (b"X: a\tb\r\n", b"X: \xc3\xa0\r\n", b"X:\xff\r\n"):
+        sent = b"GET /version HTTP/1.1\r\nHost: localhost\r\n" + fine + b"\r\n"
+        assert statuses(plain.api.talk(sent)) == [200], fine
+    plain.assert_untouched()
+
+
+def test_a_length_is_digits_and_a_coding_is_a_word(plain: Guarded) -> None:
+    own = b"POST /reset HTTP/1.1\r\nHost: localhost\r\n"
+    for length in (b"+5", b"0_5", b"5_", b"\xa05", b"5\x85", b"5\x0c", b"-0", b"5,5", b"", b"0x5",
+                   b"\xd9\xa5", b"5 5"):  # fmt: skip
+        back = plain.api.talk(own + b"Content-Length: " + length + b"\r\n\r\nabcde" + SMUGGLED)
+        assert statuses(back) == [400], (length, back)
+    for coding in (b"\x0bchunked", b"chunked\xa0", b"\x85chunked", b"chunked;x", b""):
+        sent = own + b"Transfer-Encoding: " + coding + b"\r\n\r\n0\r\n\r\n" + SMUGGLED
+        assert statuses(plain.api.talk(sent)) == [400], coding
+    plain.assert_untouched()
+    for fine in (b"Content-Length: \t 2 \t", b"Transfer-Encoding: \t Chunked \t"):
+        body = b"{}" if b"Length" in fine else b"2\r\n{}\r\n0\r\n\r\n"
+        back = plain.api.talk(own + fine + b"\r\n\r\n" + body + SMUGGLED)
+        assert statuses(back) == [204, 200], (fine, back)
+    put_right(plain)
 
 
 def test_the_target_of_a_request_is_no_way_round_the_host(plain: Guarded) -> None:

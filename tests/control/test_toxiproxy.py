@@ -89,6 +89,20 @@ def test_an_unknown_attribute_is_refused_and_the_nearest_named(
     assert proxy.toxics()[0]["attributes"] == TOXICS[kind]
 
 
+@pytest.mark.parametrize("stream", ["upstream", "nonsense", {"nonsense": [1]}])
+def test_a_stream_among_the_attributes_is_refused(proxy: Remote, stream: Any) -> None:
+    toxics, attributes = f"{proxy.path}/toxics", {"latency": 5, "stream": stream}
+    said = proxy.api.refused("POST", toxics, {"type": "latency", "attributes": attributes})
+    assert "attributes.stream" in said and "the field stream beside attributes" in said
+    assert proxy.toxics() == []
+    name = proxy.add("latency", latency=1)
+    for method in ("POST", "PATCH"):
+        said = proxy.api.refused(method, f"{toxics}/{name}", {"attributes": attributes})
+        assert "attributes.stream" in said
+    assert proxy.toxics()[0]["attributes"] == {"latency": 1, "jitter": 0}
+    assert proxy.update(name, stream=None, latency=2)["attributes"]["latency"] == 2
+
+
 def test_an_attribute_of_another_toxic_is_refused(proxy: Remote) -> None:
     for kind, wrong in (("noop", "latency"), ("bandwidth", "latency"), ("latency", "rate")):
         body = {"type": kind, "attributes": {wrong: 1}}
@@ -174,6 +188,15 @@ def test_what_is_no_flow_handler_is_no_type_of_toxic(proxy: Remote, kind: str) -
     assert said.startswith("invalid toxic type")
 
 
+def test_an_empty_address_in_a_change_is_refused(proxy: Remote) -> None:
+    before = proxy.show()
+    for field in ("listen", "upstream"):
+        for method in ("POST", "PATCH"):
+            said = proxy.api.refused(method, proxy.path, {"enabled": False, field: ""})
+            assert said.startswith(f"bad request body: {field} is empty")
+    assert proxy.show() == before
+
+
 def test_a_port_in_use_on_a_change_leaves_the_old_listener_and_its_connections(
     proxy: Remote,
 ) -> None:
@@ -185,14 +208,17 @@ def test_a_port_in_use_on_a_change_leaves_the_old_listener_and_its_connections(
         proxy.dial() as client,
     ):
         assert exchange(client, b"before") == b"before"
-        for address in (f"127.0.0.1:{taken.getsockname()[1]}", other.address):
+        for address, whose in (
+            (f"127.0.0.1:{taken.getsockname()[1]}", ""),
+            (other.address, " (by proxy 'other')"),
+        ):
             for body in (
                 {"listen": address},
                 {"listen": address, "upstream": "127.0.0.1:1"},
                 {"listen": address, "enabled": True},
             ):
                 said = proxy.api.refused("POST", proxy.path, body, 500)
-                assert said == f"listen tcp {address}: bind: address already in use"
+                assert said == f"listen tcp {address}: bind: address already in use{whose}"
                 assert proxy.show() == before
         assert exchange(client, b"after") == b"after"
         with proxy.dial() as another:
@@ -248,6 +274,17 @@ def test_a_wrong_toxic_in_populate_is_refused_before_anything_is_made(api: Api, 
     assert answer.status in (400, 409), answer
     assert answer.json["status"] == answer.status and answer.json["error"]
     assert api.ask("GET", "/proxies") == {}
+
+
+def test_what_is_wrong_with_on_connect_is_told_of_it_and_of_its_proxy(api: Api) -> None:
+    body = {"name": "q", "upstream": "127.0.0.1:9", "on_connect": "20:refsue"}
+    for where, path in (("", "/proxies"), ("proxy 'q': ", "/populate")):
+        said = api.refused("POST", path, [body] if where else body)
+        assert said.startswith(f"{where}on_connect: there is no handler 'refsue'")
+        assert "'refuse'" in said
+        wrong = {**body, "on_connect": "20:delay"}
+        said = api.refused("POST", path, [wrong] if where else wrong)
+        assert said.startswith(f"{where}on_connect: 'delay'")
 
 
 def test_a_proxy_that_populate_cannot_replace_stays(proxy: Remote) -> None:

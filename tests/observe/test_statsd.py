@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.helpers import refused
+from tests.control.helpers import Api
 from tests.laws.helpers import unused_port
 from tests.support import Backend, Program, exchange, proxy, wait_for
 
@@ -113,6 +114,54 @@ def test_nothing_is_sent_twice(server: Server, echo_backend: Backend) -> None:
         wait_for(lambda: len(server.read().datagrams) >= seen + 2)
         assert server.counters["default.exchanges"] == 1
         assert not any(b"|c" in data for data in server.datagrams[seen:])
+
+
+def test_what_a_proxy_has_counted_is_told_though_it_is_deleted_and_made_anew(
+    server: Server, echo_backend: Backend
+) -> None:
+    with Api("--statsd", server.address, "--drain", 0) as api:
+
+        def pass_through(*sizes: int) -> None:
+            """A proxy, deleted at once, for each size; so many bytes pass through it."""
+            for size in sizes:
+                with api.proxy(echo_backend, "p") as made, made.dial() as client:
+                    exchange(client, b"x" * size)
+
+        def told() -> tuple[float, ...]:
+            counters = server.read().counters
+            return tuple(
+                counters[f"p.{name}"]
+                for name in ("received_bytes.upstream", "sent_bytes.downstream", "connections",
+                             "exchanges")
+            )  # fmt: skip
+
+        pass_through(100, 150, 20)  # within one period, or across its end
+        wait_for(lambda: told() == (270, 270, 3, 3))
+        with api.proxy(echo_backend, "p") as made, made.dial() as client:
+            exchange(client, b"x" * 1000)
+            wait_for(lambda: told() == (1270, 1270, 4, 4))
+            exchange(client, b"x" * 5000)  # just before the end
+        pass_through(10_000)  # more than the one before had counted
+        wait_for(lambda: told() == (16_270, 16_270, 5, 6))
+        wait_for(lambda: server.read().gauges["p.connections_open"] == 0)
+        seen = len(server.datagrams)
+        wait_for(lambda: len(server.read().datagrams) >= seen + 2)
+        assert told() == (16_270, 16_270, 5, 6)
+        assert api.stop() == 0
+
+
+def test_durations_of_a_proxy_that_has_gone_are_told(server: Server, echo_backend: Backend) -> None:
+    with Api("--statsd", server.address) as api:
+        delayed = {"behavior": "100:latency"}
+        with api.proxy(echo_backend, "p", **delayed) as made, made.dial() as client:
+            api.ask(
+                "POST",
+                f"{made.path}/behavior",
+                {**delayed, "handlers": {"latency": {"latency": 20}}},
+            )
+            exchange(client, b"x")
+        wait_for(lambda: server.read().timings["p.delay_added.latency"])
+        assert server.counters["p.fired.latency"] == 1
 
 
 def test_datagrams_fit_into_a_frame(server: Server, echo_backend: Backend) -> None:

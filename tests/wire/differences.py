@@ -36,6 +36,12 @@ def _what_is_wrong_with_a_body(answer: Json) -> None:
         body["error"] = prefix + ANY
 
 
+def _which_type(answer: Json) -> None:
+    body = answer.get("json")
+    if isinstance(body, dict) and body.get("error") == "invalid toxic type":
+        body["error"] += ANY
+
+
 def _no_logger(answer: Json) -> None:
     def drop(value: Any) -> None:
         if isinstance(value, dict):
@@ -68,6 +74,7 @@ DIFFERENCES: dict[str, Callable[[Json], None]] = {
     "what is wrong with a body is said in our own words, after the prefix": (
         _what_is_wrong_with_a_body
     ),
+    "an invalid toxic type is named, with the nearest that there is": _which_type,
     "a proxy has no field Logger; the real server shows one, which the text does not know": (
         _no_logger
     ),

@@ -434,7 +434,16 @@ SCRIPTS: dict[str, Script] = {
     "rest": [
         get("/version"),
         get("/nothing"),
-        get("/"),
+        Step(
+            "GET",
+            "/",
+            why="/ says what this is, and where it is described",
+            vaurien={
+                "status": 200,
+                "content_type": "application/json",
+                "json": {"name": "vaurien", "version": "{any}", "api": "/openapi.json"},
+            },
+        ),
         get("/proxies/p/nothing"),
         delete("/proxies"),
         Step("PUT", "/proxies", proxy()),

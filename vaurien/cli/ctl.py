@@ -84,7 +84,7 @@ def _here(args: argparse.Namespace, sentence: str) -> str:
 def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> ClientError:
     """The API's error; if it is of what is not there, one with the nearest that is."""
     with contextlib.suppress(ClientError):
-        if str(error) == "invalid toxic type":
+        if str(error).startswith("invalid toxic type"):
             flows = [one["name"] for one in client.list_handlers() if one["kind"] == "flow"]
             hint = nearest(args.type, flows, "flow handlers")
             return ClientError(f"there is no flow handler {args.type!r}; {hint}", error.status)

@@ -315,6 +315,7 @@ class Run:
         metrics = Metrics(lambda: self.farm, self._watchdog.lag, self._journal, self._writer)
         if settings.statsd is not None:
             self._statsd = Statsd(settings.statsd, metrics, settings.where("statsd"))
+            self.farm.leaving.append(self._statsd.leave)
         if settings.access is not None:
             self._api = Service(self.farm, settings.access, metrics.text, self.reload)
 

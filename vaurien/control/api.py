@@ -6,7 +6,9 @@ border where a `VaurienError` becomes an HTTP status.
 
 from __future__ import annotations
 
+import difflib
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 import falcon
@@ -21,6 +23,9 @@ log = logging.getLogger("vaurien")
 
 #: What answers to everybody: who asks whether it lives, and who collects figures.
 OPEN = ("/health", "/metrics")
+_WORD = 64  # characters of a word of a path at most that may be a misspelt one
+#: Programs of these versions name no host, and no browser is one.
+_HOSTLESS = ("HTTP/0.9", "HTTP/1.0")
 
 
 class _Guard:
@@ -31,7 +36,7 @@ class _Guard:
 
     def process_request(self, req: falcon.Request, resp: falcon.Response) -> None:
         header = req.get_header
-        if header("Host") is None and req.env["SERVER_PROTOCOL"] == "HTTP/1.1":
+        if header("Host") is None and req.env["SERVER_PROTOCOL"] not in _HOSTLESS:
             raise falcon.HTTPBadRequest(description="a Host header is missing")
         refusal = self._access.refusal(
             header("Host"),
@@ -47,9 +52,10 @@ class _Guard:
     def process_resource(
         self, req: falcon.Request, resp: falcon.Response, resource: object, params: object
     ) -> None:
-        if req.method == "OPTIONS":
-            methods = [name[3:].upper() for name in dir(resource) if name.startswith("on_")]
-            raise falcon.HTTPMethodNotAllowed(methods)
+        methods = [name[3:].upper() for name in dir(resource) if name.startswith("on_")]
+        if req.method not in methods:
+            told = f"method not allowed: {req.path} takes {' and '.join(methods)}"
+            raise falcon.HTTPMethodNotAllowed(methods, description=told)
         browser = (req.user_agent or "").startswith("Mozilla/")
         if browser and getattr(resource, "refuses_browsers", False):
             raise falcon.HTTPForbidden(description="User agent not allowed")
@@ -66,22 +72,44 @@ def application(context: Context, access: Access) -> falcon.App[Any, Any]:
     """The application that serves both APIs for a farm."""
     app = falcon.App(middleware=[_Guard(access)])
     app.req_options.auto_parse_form_urlencoded = False
-    app.set_error_serializer(_serialize)
-    app.add_error_handler(VaurienError, _refused)
+    routes = [*toxiproxy.routes(context), *native.routes(context)]
+
+    def serialize(req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
+        status, told = falcon.http_status_to_code(error.status), error.description
+        if status == 404 and not told:
+            near = _nearest_path(req.path, [template for template, _ in routes])
+            told = f"not found: there is no such path; {near}"
+        _answer(resp, status, told or str(error.title))
+
+    def refused(_req: Any, resp: falcon.Response, error: VaurienError, _: Any) -> None:
+        _answer(resp, error.http_status, context.message(error))
+
+    app.set_error_serializer(serialize)
+    app.add_error_handler(VaurienError, refused)
     app.add_error_handler(Exception, _crashed)
-    for template, resource in (*toxiproxy.routes(context), *native.routes(context)):
+    for template, resource in routes:
         app.add_route(template, resource)
     return app
 
 
-def _serialize(_req: falcon.Request, resp: falcon.Response, error: falcon.HTTPError) -> None:
-    status = falcon.http_status_to_code(error.status)
-    reasons = {404: "not found: there is no such path", 405: "method not allowed"}
-    _answer(resp, status, error.description or reasons.get(status) or str(error.title))
+def _nearest_path(path: str, templates: Iterable[str]) -> str:
+    """The closing half of a sentence: the path that was meant, or where all of them are."""
+    words = path.strip("/").split("/")
+    near = set()
+    for template in templates:
+        known = template.strip("/").split("/")
+        if len(known) == len(words) and all(map(_may_mean, words, known)):
+            pairs = zip(words, known, strict=True)
+            near.add("/" + "/".join(w if k.startswith("{") else k for w, k in pairs))
+    hint = nearest(path, near - {path})
+    return hint if hint.startswith("did you mean") else "/openapi.json has all"
 
 
-def _refused(_req: Any, resp: falcon.Response, error: VaurienError, _: Any) -> None:
-    _answer(resp, error.http_status, Context.message(error))
+def _may_mean(word: str, known: str) -> bool:
+    """Whether a word of a path may be a misspelt one that is `known`; each may be a name."""
+    if known.startswith("{"):
+        return True
+    return len(word) <= _WORD and bool(difflib.get_close_matches(word.lower(), [known]))
 
 
 def _crashed(req: falcon.Request, resp: falcon.Response, error: Exception, _: Any) -> None:

@@ -7,7 +7,8 @@ words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +18,7 @@ from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.handlers.flow import STREAMS
-from vaurien.options import Raw, show
+from vaurien.options import Raw, show, told
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
 
 #: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
@@ -33,6 +34,8 @@ STANDARD: Mapping[str, tuple[str, ...]] = {
 }
 
 NAME = 255  # characters of a name at most, so that it fits into a path
+PROXIES = 10_000  # in one list at most
+TOXICS = 200  # of one proxy at most: each is looked at on every new connection
 
 #: The fields of a body, with the types that they may have; null stands for a field left away.
 _TEXT, _NUMBER = (str,), (int, float)
@@ -58,8 +61,17 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
 }
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
 _NEW = {**TOXIC, "defaults": (bool,)}
-_CALLED = {str: "text", bool: "true or false", list: "a list", dict: "an object", int: "a number"}
+_CALLED = {
+    str: "text",
+    bool: "true or false",
+    list: "a list",
+    dict: "an object",
+    int: "a number",
+    float: "a number",
+    type(None): "null",
+}
 _BAD = "bad request body"
+_NO_JSON = "it is no JSON: "
 
 
 class Worded(UsageError):
@@ -77,22 +89,32 @@ def bad(reason: str) -> UsageError:
 
 def load(data: bytes) -> Any:
     """The JSON in `data`; UsageError if it is none."""
+    if not data:
+        raise bad("there is none; send JSON")
     try:
         return json.loads(data.decode(), parse_constant=_constant, object_pairs_hook=_once)
     except RecursionError:
         raise bad("it is nested too deeply") from None
     except UnicodeDecodeError as error:
         raise bad(f"it is not UTF-8 (byte {error.start})") from None
-    except ValueError as error:
-        raise bad(f"{error}") from None
+    except _Refused as error:
+        raise bad(str(error)) from None
+    except json.JSONDecodeError as error:
+        raise bad(f"{_NO_JSON}{error}") from None
+    except ValueError:  # Python's own bound
+        raise bad("it has a number with too many digits") from None
+
+
+class _Refused(ValueError):
+    """What JSON may have, and a body may not."""
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names are each given once."""
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(n for n in names if names.count(n) > 1)!r} is given twice")
+        counted = Counter(name for name, _ in pairs)
+        raise _Refused(f"{told(next(n for n in counted if counted[n] > 1))} is given twice")
     return found
 
 
@@ -102,7 +124,7 @@ def dumps(body: object) -> bytes:
 
 
 def _constant(word: str) -> float:
-    raise ValueError(f"{word} is no JSON")
+    raise _Refused(f"{word} is no JSON")
 
 
 def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
@@ -111,11 +133,11 @@ def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any
         raise bad(f"it is {_CALLED.get(type(body), 'no object')}, not an object")
     for name, value in body.items():
         if name not in known:
-            raise bad(f"there is no field {name!r}; {nearest(name, known, 'fields')}")
+            raise bad(f"there is no field {told(name)}; {nearest(name, known, 'fields')}")
         types = known[name]
         fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
         if value is not None and not fits:
-            raise bad(f"{name} is {value!r}, not {_CALLED[types[0]]}")
+            raise bad(f"{name} is {told(value)}, not {_CALLED[types[0]]}")
     return {name: value for name, value in body.items() if value is not None}
 
 
@@ -165,23 +187,26 @@ def read_proxy(
         meeting = behavior.parse(given["on_connect"], f"{before}on_connect")
     if given.get("protocol", "tcp") != "tcp":
         raise UsageError(f"{before}protocol: {given['protocol']!r} is no protocol; there is tcp")
-    toxics: list[Toxic] = []
-    for toxic in given.get("toxics", []):
-        fields(toxic, _NESTED)
+    toxics: dict[str, Toxic] = {}
+    if len(given.get("toxics", [])) > TOXICS:
+        raise UsageError(f"{before}toxics: {_too_many_toxics(len(given['toxics']))}")
+    for one in given.get("toxics", []):
+        fields(one, _NESTED)
         try:
-            toxics.append(read_toxic(toxic, catalog, toxics, by_request))
+            toxic = read_toxic(one, catalog, toxics, by_request)
         except AlreadyThere as error:
             raise UsageError(f"{error}: {error.name!r}") from None
+        toxics[toxic.name] = toxic
     return Plan(
         local=local,
         distant=distant,
         behavior=weighted,
-        handlers=catalog.choose(weighted, meeting, f"{before}behavior"),
+        handlers=catalog.choose(weighted, meeting, f"{before}behavior", f"{before}on_connect"),
         seed=given.get("seed", seed),
         name=given["name"],
         enabled=given.get("enabled", True),
         on_connect=meeting,
-        toxics=tuple(toxics),
+        toxics=tuple(toxics.values()),
         **common,
     )
 
@@ -235,9 +260,7 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
         found = load(data)
     except UsageError as error:
         if path.lower().endswith(".json"):
-            raise UsageError(
-                f"{where}: {path!r} is no JSON: {str(error)[len(_BAD) + 2 :]}"
-            ) from None
+            raise UsageError(f"{where}: {path!r} is no JSON: {_reason(error)}") from None
         return None
     if not isinstance(found, list):
         raise UsageError(
@@ -245,6 +268,11 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
             ' "upstream": ...}]'
         )
     return [(body, f"{path}, proxy {number}") for number, body in enumerate(found, 1)]
+
+
+def _reason(error: UsageError) -> str:
+    """Why a file is no JSON."""
+    return str(error).removeprefix(f"{_BAD}: ").removeprefix(_NO_JSON)
 
 
 def proxy_body(plan: Plan, listen: object, enabled: bool) -> dict[str, Any]:
@@ -303,13 +331,14 @@ def plain(value: Any) -> Any:
     return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
 
 
+def _too_many_toxics(n: int) -> str:
+    return f"{n:,} toxics are more than a proxy can have; give {TOXICS:,} at most"
+
+
 def read_toxic(
-    body: object,
-    catalog: Catalog,
-    others: list[Toxic] | tuple[Toxic, ...],
-    by_request: bool = True,
+    body: object, catalog: Catalog, others: Collection[str], by_request: bool = True
 ) -> Toxic:
-    """The toxic that a body describes; AlreadyThere if one of `others` has its name.
+    """The toxic that a body describes; AlreadyThere if `others`, which are names, has its own.
 
     Toxiproxy's attributes that are not given are 0, unless it asks for our own defaults.
     """
@@ -324,11 +353,13 @@ def read_toxic(
     cls = catalog.classes.get(catalog.canonical(kind))
     if cls is None or registry.kind(cls) != "flow":
         flows = [name for name, c in catalog.classes.items() if registry.kind(c) == "flow"]
-        raise Worded("invalid toxic type", f"{kind!r}; {nearest(kind, flows, 'types')}")
+        raise UsageError(f"invalid toxic type: {told(kind)}; {nearest(kind, flows, 'types')}")
     name = given.get("name") or f"{kind}_{stream}"
     _check(name, "name", "toxic")
-    if any(other.name == name for other in others):
+    if name in others:
         raise AlreadyThere("toxic already exists", name)
+    if len(others) >= TOXICS:
+        raise UsageError(_too_many_toxics(len(others) + 1))
     options = _options(given.get("attributes", {}))
     if not given.get("defaults"):
         for attribute in _standard(kind, cls) or ():
@@ -361,16 +392,16 @@ def _as_bad() -> Iterator[None]:
 
 
 def _options(given: Mapping[str, Any]) -> dict[str, Raw]:
+    if given.get("stream") is not None:
+        raise bad("attributes.stream: it is no attribute; give the field stream beside attributes")
     return {
-        name: Raw(value, f"attributes.{name}")
-        for name, value in given.items()
-        if value is not None and name != "stream"
+        name: Raw(value, f"attributes.{name}") for name, value in given.items() if value is not None
     }
 
 
 def _toxicity(value: float) -> float:
     if not 0 <= value <= 1:
-        raise UsageError(f"toxicity: {value} is not from 0 to 1")
+        raise UsageError(f"toxicity: {told(value)} is not from 0 to 1")
     return value
 
 

@@ -65,6 +65,8 @@ class Farm:
         self._take(settings)
         self._observers, self._everything = tuple(observers), everything
         self.ttls = Ttls()
+        #: Who is told of a proxy that has been deleted.
+        self.leaving: list[Callable[[Proxy], None]] = []
         self._stopping = False
         self.proxies: dict[str, Proxy] = {}
         for plan in settings.plans:
@@ -180,7 +182,10 @@ class Farm:
         replaced; it stays if that cannot be. UsageError before anything is made if a handler cannot
         be built.
         """
-        ready = [self._ready(entry.plan) for entry in entries]
+        ready = []
+        for entry in entries:
+            ready.append(self._ready(entry.plan))
+            gevent.sleep(0)  # others go on while a long list is made ready
         for entry, made in zip(entries, ready, strict=True):
             yield self._populate(entry, *made)
 
@@ -247,6 +252,8 @@ class Farm:
         del self.proxies[name]
         self._configured.discard(name)
         self.ttls.forget(name)
+        for leave in self.leaving:
+            leave(proxy)
         self._tell(name, "deleted")
 
     def _delete_if(self, proxy: Proxy) -> None:

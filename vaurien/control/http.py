@@ -1,7 +1,8 @@
 """The HTTP server of the control API: gevent's, with bounds.
 
 Laws: a client that is slow, idle, or sends too much costs its own connection only; nothing is read
-without a limit and a time. Every answer has the header ``Vaurien``, by which a client knows us from
+without a limit and a time. A head that RFC 9112 forbids is refused: two programs that read it must
+not read two things. Every answer has the header ``Vaurien``, by which a client knows us from
 whatever else may listen at an address.
 """
 
@@ -34,8 +35,32 @@ _PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 
 #: A header's name, RFC 9110 5.6.2.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+#: What no line of a head may have within it: all controls but the tab, RFC 9110 5.5.
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+#: In the first line these too, at which gevent would split it as at a space.
+_SPACE = re.compile(r"[\x85\xa0]")
+#: The absolute form of what is asked for, RFC 9112 3.2.2: the authority, and the rest.
+_ABSOLUTE = re.compile(r"http://([^/?#]*)(.*)", re.IGNORECASE)
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+
+def _check_line(line: bytes) -> bytes:
+    """`line`; ValueError if there are controls within it: a bare CR is no end of a line."""
+    if _CONTROL.search(line.removesuffix(b"\n").removesuffix(b"\r")):
+        raise ValueError("a line of the head has control characters")
+    return line
+
+
+class _Head:
+    """Reads lines of a head, each checked."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readline(self, limit: int) -> bytes:
+        """The next line; ValueError if it is none."""
+        return _check_line(self._file.readline(limit))
 
 
 class _Handler(WSGIHandler):
@@ -43,17 +68,21 @@ class _Handler(WSGIHandler):
 
     _timer: Any = None
     _refused: tuple[int, str] | None = None
+    _authority: str | None = None
 
-    def MessageClass(self, *arguments: Any) -> Any:  # noqa: N802
+    def MessageClass(self, file: Any, *more: Any) -> Any:  # noqa: N802
         """The headers; ValueError if they leave open where the body ends (RFC 9112 6.3)."""
-        headers = super().MessageClass(*arguments)
+        head: Any = _Head(file)
+        headers = super().MessageClass(head, *more)
         lengths = headers.get_all("content-length", [])
         codings = headers.get_all("transfer-encoding", [])
-        chunked = [coding.strip().lower() for coding in codings] == ["chunked"]
+        chunked = [coding.strip(" \t").lower() for coding in codings] == ["chunked"]
         if headers.defects or any(not _TOKEN.fullmatch(name) for name in headers):
             raise ValueError("a header is none")
         if len(lengths) > 1 or (codings and (lengths or not chunked)):
             raise ValueError("the body's length is not told in one way")
+        if not all(re.fullmatch("[0-9]+", length.strip(" \t")) for length in lengths):
+            raise ValueError("the body's length is no number")
         return headers
 
     def handle(self) -> None:
@@ -80,13 +109,31 @@ class _Handler(WSGIHandler):
 
     def read_request(self, raw_requestline: str) -> Any:
         try:
-            return super().read_request(raw_requestline)
+            _check_line(raw_requestline.encode("latin-1"))
+            if _SPACE.search(raw_requestline):
+                raise ValueError("the words of the first line are not parted by spaces")
+            result = super().read_request(raw_requestline)
+            self._take_authority()
+            return result
         finally:
             self._timer.close()
+
+    def _take_authority(self) -> None:
+        """If what is asked for is a URL, its host counts, and not that of the header."""
+        found = _ABSOLUTE.fullmatch(self.path or "")
+        self._authority = None
+        if found is not None:
+            rest = found[2]
+            self.path = rest if rest.startswith("/") else f"/{rest}"
+            hosts = len(self.headers.get_all("host", []))
+            if hosts == 1 or (not hosts and self.request_version == "HTTP/1.0"):
+                self._authority = found[1]  # else the request is wrong all the same
 
     def get_environ(self) -> dict[str, Any]:
         """The environment, the body read."""
         environ: dict[str, Any] = super().get_environ()
+        if self._authority is not None:
+            environ["HTTP_HOST"] = self._authority
         self._refused = None
         body = self._body()
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
@@ -184,7 +231,7 @@ class HttpServer:
 
     def __init__(self, local: Address, what: str) -> None:
         """Bind; ListenError, naming the setting `what`, if the address cannot be had."""
-        self._bound = Bound(local, locate(local, what), what)
+        self._bound = Bound(local, locate(local, "--http-host"), what)
         self._server: Any = None
 
     @property

@@ -10,14 +10,16 @@ import falcon
 
 import vaurien
 from vaurien import behavior as behavior_
+from vaurien.address import Address
 from vaurien.control import bodies, openapi
 from vaurien.control.bodies import bad, dumps, fields, load
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
-from vaurien.errors import ListenError, UsageError, VaurienError
+from vaurien.control.safety import is_loopback
+from vaurien.errors import ListenError, NotFound, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.observe.journal import line
-from vaurien.options import Option, Raw
+from vaurien.options import Option, Raw, told
 from vaurien.plan import NOTHING
 from vaurien.proxy import Proxy
 
@@ -44,14 +46,33 @@ class Context:
     reload: Callable[[], dict[str, list[str]]]
     stopping: bool = False
 
-    @staticmethod
-    def message(error: VaurienError) -> str:
+    def message(self, error: VaurienError) -> str:
         """What an error says, as Toxiproxy's clients know it where they do."""
         if not isinstance(error, ListenError) or not error.reason:
             return str(error)
         network = "unix" if str(error.address).startswith("unix:") else "tcp"
         place = ":" if error.reason.startswith("lookup") else f" {error.address}:"
-        return f"listen {network}{place} {error.reason}"
+        return f"listen {network}{place} {error.reason}{self._holder(error)}"
+
+    def _holder(self, error: ListenError) -> str:
+        """Which of our own proxies is in the way, if one is."""
+        if isinstance(error.address, Address) and error.reason.endswith("already in use"):
+            for proxy in self.farm:
+                if proxy.enabled and _meet(proxy.address, error.address):
+                    return f" (by proxy {proxy.name!r})"
+        return ""
+
+
+_ANY = ("", "0.0.0.0", "::")  # hosts that stand for all addresses
+
+
+def _meet(one: Address, other: Address) -> bool:
+    """Whether only one of two can be listened at."""
+    if one.path or other.path or one.port != other.port:
+        return one == other
+    one, other = one.canonical, other.canonical
+    same = one.host == other.host or one.host in _ANY or other.host in _ANY
+    return same or (is_loopback(one.host) and other.host == "localhost")
 
 
 def answer(resp: falcon.Response, body: object, status: int = 200) -> None:
@@ -67,7 +88,7 @@ def ttl_of(body: object) -> float | None:
     if ttl is None:
         return None
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= _LONGEST:
-        raise UsageError(f"ttl: {ttl!r} is no time; give seconds, more than 0")
+        raise UsageError(f"ttl: {told(ttl)} is no time; give seconds, more than 0")
     return float(ttl)
 
 
@@ -75,6 +96,11 @@ def read(req: falcon.Request, empty: object = None) -> Any:
     """The JSON of a request; `empty` if there is no body and that is allowed."""
     data = req.bounded_stream.read()
     return load(data) if data or empty is None else empty
+
+
+def read_nothing(req: falcon.Request) -> None:
+    """UsageError if a request that needs none has a body that says something."""
+    fields(read(req, {}), {})
 
 
 class _Resource:
@@ -86,7 +112,12 @@ class _Resource:
         self.context, self.farm = context, context.farm
 
     def proxy(self, name: str | None) -> Proxy:
-        return self.farm.first() if name is None else self.farm.get(name)
+        if name is None:
+            return self.farm.first()
+        if name not in self.farm.proxies:
+            hint = nearest(name, self.farm.proxies, "proxies")
+            raise NotFound(f"there is no proxy {name!r}; {hint}")
+        return self.farm.get(name)
 
 
 class Handlers(_Resource):
@@ -141,7 +172,7 @@ class Handler(_Resource):
             raise bad("it is not an object")
         handler = body.pop("name", None)
         if handler is not None and not isinstance(handler, str):
-            raise bad(f"name is {handler!r}, not text")
+            raise bad(f"name is {told(handler)}, not text")
         if not handler:
             raise UsageError("missing required field: name")
         ttl = ttl_of(body)
@@ -150,7 +181,7 @@ class Handler(_Resource):
             raise UsageError(f"name: {handler!r} is not one handler; set a mixture as the behavior")
         behavior = behavior_.parse(f"100:{handler}", "name")
         given = {handler: bodies.options(body, "")} if body else {}
-        handlers = self.farm.catalog.choose(behavior, NOTHING, "name", given)
+        handlers = self.farm.catalog.choose(behavior, NOTHING, "name", options=given)
         self.farm.set_behavior(own, {"behavior": behavior}, handlers, ttl)
         self.on_get(req, resp, own)
 
@@ -184,8 +215,7 @@ class Behavior(_Resource):
         handlers = self.farm.catalog.choose(
             behaviors.get("behavior", NOTHING),
             behaviors.get("on_connect", NOTHING),
-            "behavior",
-            options,
+            options=options,
         )
         self.farm.set_behavior(own, behaviors, handlers, ttl)
         self.on_get(req, resp, own)
@@ -207,7 +237,7 @@ class _Switch(_Resource):
     enabled: bool
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
-        self.farm.get(name)
+        self.proxy(name)
         ttl = ttl_of(fields(read(req, {}), {"ttl": (int, float)}))
         do = self.farm.enable if self.enabled else self.farm.disable
         answer(resp, state(self.farm, do(name, ttl)))
@@ -229,6 +259,8 @@ class ResetOne(_Resource):
     """``/proxies/{name}/reset``."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
+        self.proxy(name)
+        read_nothing(req)
         self.farm.reset(name)
         resp.status = falcon.HTTP_204
 
@@ -238,7 +270,7 @@ class State(_Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         if name is not None:
-            return answer(resp, state(self.farm, self.farm.get(name)))
+            return answer(resp, state(self.farm, self.proxy(name)))
         proxies = [state(self.farm, proxy) for proxy in self.farm]
         return answer(resp, {"version": vaurien.__version__, "proxies": proxies})
 
@@ -308,7 +340,9 @@ class Connections(_Resource):
     def on_delete(
         self, req: falcon.Request, resp: falcon.Response, name: str | None = None
     ) -> None:
-        dropped = self.farm.drop(self.proxy(name).name, None, _how(req))
+        proxy = self.proxy(name)
+        read_nothing(req)
+        dropped = self.farm.drop(proxy.name, None, _how(req))
         answer(resp, {"dropped": dropped})
 
 
@@ -318,7 +352,15 @@ class OneConnection(_Resource):
     queries = ("how",)
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str, number: int) -> None:
-        self.farm.drop(name, number, _how(req))
+        proxy = self.proxy(name)
+        read_nothing(req)
+        how = _how(req)
+        try:
+            self.farm.drop(name, number, how)
+        except NotFound:
+            there = [str(one.number) for one in proxy.look()]
+            hint = f"connections: {', '.join(there[:10])}" if there else "it has none"
+            raise NotFound(f"{name} has no open connection {number}; {hint}") from None
         resp.status = falcon.HTTP_204
 
 
@@ -334,7 +376,7 @@ class Events(_Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         if name is not None:
-            self.farm.get(name)
+            self.proxy(name)
         resp.content_type = "text/event-stream"
         resp.set_header("Cache-Control", "no-store")
         resp.stream = self.context.streams.open(name)
@@ -347,7 +389,7 @@ class JournalOf(_Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         if name is not None:
-            self.farm.get(name)
+            self.proxy(name)
         text = req.get_param("limit")
         if text is not None and not (text.isascii() and text.isdigit()):
             raise UsageError(f"limit: {text!r} is no whole number")
@@ -387,7 +429,15 @@ class Reload(_Resource):
     """``/reload``."""
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
+        read_nothing(req)
         answer(resp, self.context.reload())
+
+
+class Root(_Resource):
+    """``/``."""
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
+        answer(resp, {"name": "vaurien", "version": vaurien.__version__, "api": "/openapi.json"})
 
 
 class OpenApi(_Resource):
@@ -399,6 +449,7 @@ class OpenApi(_Resource):
 
 def routes(context: Context) -> Iterator[tuple[str, object]]:
     """The paths, with what answers there."""
+    yield "/", Root(context)
     yield "/handlers", Handlers(context)
     for path, resource in (
         ("handler", Handler(context)),

@@ -102,8 +102,8 @@ _SCHEMAS: Schema = {
     "ChangedProxy": _object(
         {
             "name": _told(_or_null(_TEXT), "Not changed"),
-            "listen": _told(_or_null(_TEXT), _LOCAL),
-            "upstream": _told(_or_null(_TEXT), "The backend"),
+            "listen": _told({**_or_null(_TEXT), "minLength": 1}, _LOCAL),
+            "upstream": _told({**_or_null(_TEXT), "minLength": 1}, "The backend"),
             "enabled": _told(_or_null(_FLAG), "Whether it listens"),
             "toxics": _told(_or_null(_array({})), "Those that a client knows of; not looked at"),
         },
@@ -280,6 +280,9 @@ _RELOADED = _object(
     }
 )
 _HEALTH = _object({"status": {"enum": ["ok", "stopping"]}, "version": _TEXT, "proxies": _WHOLE})
+_ROOT = _object(
+    {"name": {"const": "vaurien"}, "version": _TEXT, "api": _told(_TEXT, "The path of this")}
+)
 _HOW = {
     "name": "how",
     "in": "query",
@@ -305,6 +308,7 @@ _FIRST_OR_ONE = (
     ("delete", "connections", "End all connections", None, 200, _DROPPED),
 )  # fmt: skip
 _OPERATIONS: tuple[tuple[Any, ...], ...] = (
+    ("get", "/", "What this is, and where it is described", None, 200, _ROOT),
     ("get", "/health", "Whether it lives", None, 200, _HEALTH),
     ("head", "/health", "Whether it lives, by the status alone", None, 200, None),
     ("get", "/version", "The version", None, 200, _object({"version": _TEXT})),

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import falcon
+import gevent
 
 import vaurien
 from vaurien import address
@@ -64,6 +65,9 @@ class One(_Resource):
         for word in ("seed", "protocol", "ttl"):
             if word in given:
                 raise bad(f"{word} cannot be changed; make another proxy")
+        for word in ("listen", "upstream"):
+            if given.get(word) == "":
+                raise bad(f"{word} is empty; leave it away if it is to stay as it is")
         # Toxiproxy's clients send the toxics that they know of, too: here they say nothing.
         local = distant = None
         if given.get("listen"):
@@ -99,20 +103,26 @@ class Populate(_Resource):
         found = load(req.bounded_stream.read())
         if not isinstance(found, list):
             raise bad("it is not a list of proxies")
+        if len(found) > bodies.PROXIES:
+            raise bad(f"it has {len(found):,} proxies; give {bodies.PROXIES:,} at a time at most")
         wanted: list[Entry] = []
+        names: set[str] = set()
         for number, body in enumerate(found, 1):
+            gevent.sleep(0)  # others go on while a long list is read
             place = f"proxy {number}"
             try:
                 plan = self.read_proxy(body, place)
             except UsageError as error:
                 raise error if place in str(error) else UsageError(f"{error} at {place}") from None
-            if any(plan.name == other.plan.name for other in wanted):
+            if plan.name in names:
                 raise bad(f"proxy {number} has the name of another, {plan.name!r}")
+            names.add(plan.name)
             wanted.append(Entry(plan, [*fields(body, bodies.PROXY)], ttl_of(body)))
         made: list[Proxy] = []
         try:
             for proxy in self.farm.populate(wanted):
                 made.append(proxy)
+                gevent.sleep(0)  # each is an operation of its own
         except VaurienError as error:
             if isinstance(error, UsageError):
                 raise
@@ -132,7 +142,8 @@ class Toxics(_Resource):
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         proxy = self.farm.get(name)
         body = load(req.bounded_stream.read())
-        toxic = bodies.read_toxic(body, self.farm.catalog, proxy.plan.toxics)
+        others = {toxic.name for toxic in proxy.plan.toxics}
+        toxic = bodies.read_toxic(body, self.farm.catalog, others)
         self.farm.add_toxic(name, toxic, ttl_of(body))
         answer(resp, bodies.toxic_body(toxic))
 

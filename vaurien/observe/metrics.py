@@ -177,6 +177,18 @@ FAMILIES: tuple[Family, ...] = (
 )  # fmt: skip
 
 
+def look(proxy: Proxy) -> Seen:
+    """A proxy's numbers as they are now."""
+    return Seen(
+        proxy.name,
+        str(proxy.address),
+        str(proxy.plan.distant),
+        proxy.enabled,
+        proxy.totals(),
+        proxy.done(),
+    )
+
+
 class Metrics(Collector):
     """Tells all metrics of the `proxies` that are there when it is asked.
 
@@ -194,17 +206,7 @@ class Metrics(Collector):
 
     def snapshot(self) -> Snapshot:
         """All numbers as they are now."""
-        seen = [
-            Seen(
-                proxy.name,
-                str(proxy.address),
-                str(proxy.plan.distant),
-                proxy.enabled,
-                proxy.totals(),
-                proxy.done(),
-            )
-            for proxy in self._proxies()
-        ]
+        seen = [look(proxy) for proxy in self._proxies()]
         dropped = [0 if one is None else one.dropped for one in (self._journal, self._log)]
         return Snapshot(seen, self._lag, *dropped)
 

@@ -1,22 +1,26 @@
 """The metrics for statsd: once a second, what has changed, by UDP.
 
-Law: who sends never waits; that nobody listens is nobody's fault. The numbers are those of
-`vaurien.observe.metrics`, and no others.
+Laws: who sends never waits; that nobody listens is nobody's fault. The numbers are those of
+`vaurien.observe.metrics`, and no others. What is counted is told, though its proxy has gone since.
 """
 
 from __future__ import annotations
 
 import logging
 import re
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import gevent
 
 from vaurien import address
 from vaurien.address import Address
 from vaurien.errors import UsageError
-from vaurien.observe.metrics import FAMILIES, Labels, Metrics
+from vaurien.observe.metrics import FAMILIES, Labels, Metrics, Snapshot, look
 from vaurien.observe.summary import Counts
+
+if TYPE_CHECKING:
+    from vaurien.proxy import Proxy
 
 log = logging.getLogger("vaurien")
 
@@ -47,20 +51,60 @@ def parse(text: str, where: str) -> Address:
     return target
 
 
+@dataclass
+class _Told:
+    """What was told so far of counters and of durations."""
+
+    counted: dict[Key, float] = field(default_factory=dict)
+    timed: dict[Key, Counts] = field(default_factory=dict)
+
+    def tell(self, snapshot: Snapshot, pipe: Any) -> None:
+        """Send what is new in `snapshot`."""
+        counted: dict[Key, float] = {}
+        timed: dict[Key, Counts] = {}
+        for family in FAMILIES:
+            if not family.short or family.kind == "gauge":
+                continue
+            for labels, value in family.read(snapshot):
+                key, stat = (family.short, labels), _name(family.short, labels)
+                if isinstance(value, Counts):
+                    timed[key] = value
+                    if (added := _mean(value, self.timed.get(key))) is not None:
+                        pipe.timing(stat, added * 1000)
+                else:
+                    counted[key] = value
+                    if new := value - self.counted.get(key, 0):
+                        pipe.incr(stat, new)
+        self.counted, self.timed = counted, timed
+
+    def take_out(self, proxy: str) -> _Told:
+        """What was told of one proxy, which is known here no more."""
+        mine = [key for key in (*self.counted, *self.timed) if key[1][:1] == (proxy,)]
+        return _Told(
+            {key: self.counted.pop(key) for key in mine if key in self.counted},
+            {key: self.timed.pop(key) for key in mine if key in self.timed},
+        )
+
+
 class Statsd:
     """Sends `metrics` to `target`; UsageError naming `where` if its name does not resolve."""
 
     def __init__(self, target: Address, metrics: Metrics, where: str = "--statsd") -> None:
         self._metrics = metrics
         self._client = _client(target, where)
-        self._counted: dict[Key, float] = {}  # what was told of each counter
-        self._timed: dict[Key, Counts] = {}
+        self._told = _Told()
+        #: Those that have gone, and what was told of each, until all is.
+        self._gone: list[tuple[Proxy, _Told]] = []
         self._gauges: set[str] = set()
         self._greenlet: Any = None
 
     def start(self) -> None:
         """Send from now on."""
         self._greenlet = gevent.spawn(self._send_always)
+
+    def leave(self, proxy: Proxy) -> None:
+        """`proxy` is there no more; what it has counted and nobody was told is sent next."""
+        self._gone.append((proxy, self._told.take_out(proxy.name)))
 
     def stop(self) -> None:
         """Send what is left, and no more."""
@@ -84,34 +128,24 @@ class Statsd:
     def send(self) -> None:
         """Send what has changed since the last time, and all gauges."""
         snapshot = self._metrics.snapshot()
-        counted: dict[Key, float] = {}
-        timed: dict[Key, Counts] = {}
-        gauges: dict[str, float] = {}
+        gauges = {
+            _name(family.short, labels): value
+            for family in FAMILIES
+            if family.short and family.kind == "gauge"
+            for labels, value in family.read(snapshot)
+        }
+        if snapshot.lag is not None:
+            gauges["loop_lag"] = round(snapshot.lag.worst * 1000, 3)
         with self._client.pipeline() as pipe:
-            for family in FAMILIES:
-                if not family.short:
-                    continue
-                for labels, value in family.read(snapshot):
-                    key, stat = (family.short, labels), _name(family.short, labels)
-                    if isinstance(value, Counts):
-                        timed[key] = value
-                        if (added := _mean(value, self._timed.get(key))) is not None:
-                            pipe.timing(stat, added * 1000)
-                    elif family.kind == "gauge":
-                        gauges[stat] = value
-                    else:
-                        counted[key] = value
-                        before = self._counted.get(key, 0)
-                        # less than before: another proxy of the same name
-                        if new := value - before if value >= before else value:
-                            pipe.incr(stat, new)
-            if snapshot.lag is not None:
-                gauges["loop_lag"] = round(snapshot.lag.worst * 1000, 3)
+            for proxy, told in self._gone:
+                told.tell(Snapshot([look(proxy)], None, 0, 0), pipe)
+            self._gone = [one for one in self._gone if one[0].connections]
+            self._told.tell(snapshot, pipe)
             for stat in self._gauges - set(gauges):  # of proxies that are gone
                 pipe.gauge(stat, 0)
             for stat, number in gauges.items():
                 pipe.gauge(stat, number)
-        self._counted, self._timed, self._gauges = counted, timed, set(gauges)
+        self._gauges = set(gauges)
 
 
 def _client(target: Address, where: str) -> Any:
