@@ -114,7 +114,27 @@ def test_an_address_knows_whether_it_has_to_be_resolved(text: str, literal: bool
         ("unix:/a", "unix:/b", False),
         ("unix:/a", "127.0.0.1:80", False),
         ("127.0.0.1:0", "127.0.0.1:0", False),
+        ("0.0.0.0:80", "10.0.0.1:80", False),
     ],
 )
 def test_whether_an_address_leads_to_another(to: str, local: str, leads: bool) -> None:
     assert parse(to, "to").leads_to(parse(local, "local")) is leads
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "meet"),
+    [
+        ("127.0.0.1:80", "localhost:80", True),
+        ("127.0.0.1:80", "127.0.0.2:80", False),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+        ("127.0.0.1:80", "[::1]:80", False),
+        ("10.0.0.1:80", "0.0.0.0:80", True),
+        ("10.0.0.1:80", "[::]:80", True),
+        ("localhost:0", "localhost:0", False),
+        ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/b", False),
+    ],
+)
+def test_whether_two_can_listen(one: str, other: str, meet: bool) -> None:
+    assert parse(one, "").meets(parse(other, "")) is meet
+    assert parse(other, "").meets(parse(one, "")) is meet

@@ -46,14 +46,18 @@ class Address:
         except ValueError:
             return self
 
+    def meets(self, other: Address) -> bool:
+        """Whether only one can listen at the two of them, as far as the texts tell."""
+        if self.path or other.path or self.port != other.port or not self.port:
+            return bool(self.path) and self.path == other.path
+        hosts = {self.canonical.host.lower(), other.canonical.host.lower()}
+        either = "localhost" in hosts and hosts <= _LOOPBACK
+        return len(hosts) == 1 or either or not hosts.isdisjoint(_ANY)
+
     def leads_to(self, local: Address) -> bool:
         """Whether who connects to it comes to who listens at `local`, as far as the texts tell."""
-        if self.path or local.path or self.port != local.port or not self.port:
-            return bool(self.path) and self.path == local.path
-        there, here = self.canonical.host.lower(), local.canonical.host.lower()
-        if there in _ANY or here in _ANY:
-            return (there in _ANY or there in _LOOPBACK) and (here in _ANY or here in _LOOPBACK)
-        return there == here or ("localhost" in (there, here) and {there, here} <= _LOOPBACK)
+        hosts = {self.canonical.host.lower(), local.canonical.host.lower()}
+        return self.meets(local) and (len(hosts) == 1 or hosts <= _ANY | _LOOPBACK)
 
     @property
     def is_literal(self) -> bool:

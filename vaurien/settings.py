@@ -376,15 +376,17 @@ def _proxies(
 
 def _refuse_one_address(plans: Sequence[Plan]) -> None:
     """UsageError if two proxies are to listen at one address."""
-    seen: dict[address.Address, str] = {}
+    seen: dict[tuple[int, str], list[Plan]] = {}
     for plan in plans:
         if plan.enabled and (plan.local.port or plan.local.path):
-            other = seen.setdefault(plan.local.canonical, plan.name)
-            if other != plan.name:
-                raise UsageError(
-                    f"proxies {other!r} and {plan.name!r} both listen at {plan.local}; give one"
-                    " another port, or 0 for a free one"
-                )
+            near = seen.setdefault((plan.local.port, plan.local.path), [])
+            for other in near:
+                if plan.local.meets(other.local):
+                    raise UsageError(
+                        f"proxies {other.name!r} and {plan.name!r} both listen at {plan.local};"
+                        " give one another port, or 0 for a free one"
+                    )
+            near.append(plan)
 
 
 def _check_journal(settings: Settings) -> None:

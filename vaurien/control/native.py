@@ -15,7 +15,6 @@ from vaurien.control import bodies, openapi
 from vaurien.control.bodies import bad, dumps, fields, load
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
-from vaurien.control.safety import is_loopback
 from vaurien.errors import ListenError, NotFound, UsageError, VaurienError, nearest
 from vaurien.handlers import registry
 from vaurien.observe.journal import line
@@ -58,21 +57,9 @@ class Context:
         """Which of our own proxies is in the way, if one is."""
         if isinstance(error.address, Address) and error.reason.endswith("already in use"):
             for proxy in self.farm:
-                if proxy.enabled and _meet(proxy.address, error.address):
+                if proxy.enabled and proxy.address.meets(error.address):
                     return f" (by proxy {proxy.name!r})"
         return ""
-
-
-_ANY = ("", "0.0.0.0", "::")  # hosts that stand for all addresses
-
-
-def _meet(one: Address, other: Address) -> bool:
-    """Whether only one of two can be listened at."""
-    if one.path or other.path or one.port != other.port:
-        return one == other
-    one, other = one.canonical, other.canonical
-    same = one.host == other.host or one.host in _ANY or other.host in _ANY
-    return same or (is_loopback(one.host) and other.host == "localhost")
 
 
 def answer(resp: falcon.Response, body: object, status: int = 200) -> None:
