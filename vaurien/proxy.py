@@ -135,11 +135,6 @@ class Proxy:
                 self._server.bind(self.plan, target or locate(self.plan.local, self.plan.where))
             )
 
-    def enable(self, target: Target | None = None) -> None:
-        """Listen, where it last did; ListenError if the address cannot be had."""
-        plan = replace(self.plan, enabled=True)
-        self.change(plan, target)
-
     def disable(self) -> None:
         """Listen no more, and end all connections, waiting for nothing."""
         if self.enabled:
