@@ -911,7 +911,7 @@ def test_who_has_stopped_never_listens_again(kind: str, backend: Backend, tmp_pa
         proxy.change(replace(proxy.plan, local=other))
     proxy.disable()
     with pytest.raises(Stopping):
-        proxy.enable()
+        proxy.change(replace(proxy.plan, enabled=True))
     assert_closed()
 
 
