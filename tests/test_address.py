@@ -115,6 +115,8 @@ def test_an_address_knows_whether_it_has_to_be_resolved(text: str, literal: bool
         ("unix:/a", "127.0.0.1:80", False),
         ("127.0.0.1:0", "127.0.0.1:0", False),
         ("0.0.0.0:80", "10.0.0.1:80", False),
+        ("[::1]:80", "0.0.0.0:80", False),  # which is IPv4 only
+        ("127.0.0.2:80", "0.0.0.0:80", True),
     ],
 )
 def test_whether_an_address_leads_to_another(to: str, local: str, leads: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from math import nan
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from vaurien.errors import UsageError
 from vaurien.flow import Event
 from vaurien.handlers import BaseHandler, FlowHandler
 from vaurien.handlers.registry import builtins
+from vaurien.net.picks import staying
 from vaurien.options import Raw
 from vaurien.plan import Plan, Specification, Toxic, framework, order, specify
 
@@ -86,6 +88,7 @@ def test_names_stand_in_a_chain_as_the_behavior_writes_them() -> None:
         ("1:c+x,1:x+y,1:b", ["a", "b", "c"]),
         ("1:b+a", ["b", "a"]),
         ("1:c+x+a", ["c", "x", "a"]),
+        ("1:b+a,1:c", ["b", "a", "c"]),  # c is in nobody's way
     ],
 )
 def test_handlers_that_stand_in_a_chain_stay_where_they_are_if_they_may(
@@ -415,3 +418,64 @@ def test_an_option_that_changes_leaves_what_was_written_of_the_others() -> None:
     changed = {"number": Raw("2", "here")}
     assert before.with_options(changed) == before.with_options(changed)
     assert before.with_options(changed) != Specification("things", Things).with_options(changed)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "stay"),
+    [
+        ("abcd", "bcda", "bcd"),
+        ("abcd", "dabc", "abc"),
+        ("abc", "axbc", "abc"),
+        ("abc", "cb", "b"),
+        ("abcde", "edcba", "e"),
+        ("", "a", ""),
+    ],
+)
+def test_as_many_stay_as_keep_their_order(before: str, after: str, stay: str) -> None:
+    found = staying(before, after)
+    assert len(found) == len(stay)
+    kept = [name for name in after if name in found]
+    assert kept == sorted(kept, key=before.index)
+
+
+class Blind:
+    """Made of text, and equal to itself only."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts", "same"),
+    [
+        (str, ("a", "b"), False),
+        (Blind, ("a", "a"), True),
+        (Blind, ("a", "b"), False),
+        (lambda text: [Blind(text)], ("a", "a"), True),
+        (lambda text: {"x": (Blind(text), 1)}, ("a", "b"), False),
+    ],
+)
+def test_specifications_are_equal_if_what_they_say_is(
+    kind: Any, texts: tuple[str, str], same: bool
+) -> None:
+    class Own(BaseHandler):
+        """Takes a value."""
+
+        name = "own"
+        options: Any = {"value": ("Any", kind, "x")}
+
+    one, other = (specify("own", Own, {"value": Raw(text, "")}) for text in texts)
+    assert (one == other) is same
+
+
+def test_what_a_type_reads_elsewhere_is_looked_at_again() -> None:
+    pages = itertools.count()
+
+    class Own(BaseHandler):
+        """Takes a value."""
+
+        name = "own"
+        options: Any = {"page": ("Any", lambda _: f"page {next(pages)}", "x")}
+
+    one, other = (specify("own", Own, {}) for _ in range(2))
+    assert one != other

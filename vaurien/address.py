@@ -8,7 +8,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from vaurien.errors import UsageError
 
@@ -18,8 +18,7 @@ _HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?"
 
 
 NETWORKS = 1_000  # in one list at most: each is looked at for a client
-_ANY = frozenset(("", "0.0.0.0", "::"))  # all addresses of this machine; to connect to: its own
-_LOOPBACK = frozenset(("localhost", "127.0.0.1", "::1"))
+_ANY = ("::", "0.0.0.0")  # to listen at: all addresses of this machine; to connect to: its own
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,14 @@ class Address:
         """Whether only one can listen at the two of them, as far as the texts tell."""
         if self.path or other.path or self.port != other.port or not self.port:
             return bool(self.path) and self.path == other.path
-        hosts = {self.canonical.host.lower(), other.canonical.host.lower()}
-        either = "localhost" in hosts and hosts <= _LOOPBACK
-        return len(hosts) == 1 or either or not hosts.isdisjoint(_ANY)
+        pairs = [(one, two) for one in _hosts(self) for two in _hosts(other)]
+        return any(_covers(one, two) or _covers(two, one) for one, two in pairs)
 
     def leads_to(self, local: Address) -> bool:
         """Whether who connects to it comes to who listens at `local`, as far as the texts tell."""
-        hosts = {self.canonical.host.lower(), local.canonical.host.lower()}
-        return self.meets(local) and (len(hosts) == 1 or hosts <= _ANY | _LOOPBACK)
+        to = replace(self, host="localhost") if _hosts(self)[0] in _ANY else self
+        same = to.canonical.host.lower() == local.canonical.host.lower()
+        return to.meets(local) and (same or bool(to.path) or is_loopback(to.host))
 
     @property
     def is_literal(self) -> bool:
@@ -69,6 +68,27 @@ class Address:
         except ValueError:
             return False
         return True
+
+
+def _hosts(address: Address) -> tuple[str, ...]:
+    host = address.canonical.host.lower()
+    return ("127.0.0.1", "::1") if host == "localhost" else (host or "::",)
+
+
+def _covers(host: str, other: str) -> bool:
+    """Whether who listens at `host` has `other`, too; IPv6's has both kinds."""
+    return host in ("::", other) or (host == "0.0.0.0" and ":" not in other)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address can be this machine's only (RFC 6761 6.3 for names)."""
+    host = host.lower().rstrip(".")
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = False) -> Address:

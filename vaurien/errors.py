@@ -11,6 +11,7 @@ import difflib
 from collections.abc import Iterable
 
 _WORD = 255  # characters that a word may have to be taken for another one, misspelt
+_COMPARED = 1000  # names among which the nearest is looked for
 _LISTED = 100  # names that a sentence lists at most
 #: What users' code may raise that is an error of its own and no more: a handler that calls
 #: ``sys.exit`` ends its connection, not the process.
@@ -121,7 +122,8 @@ def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     names = sorted(set(known))
     same = [name for name in names if name.lower() == word.lower()]
     close = same
-    if not close and len(word) <= _WORD:  # a long text is no misspelt word, and takes long
+    # a long text is no misspelt word, and to compare it, or many, takes long
+    if not close and len(word) <= _WORD and len(names) <= _COMPARED:
         close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -5,15 +5,17 @@ Law: immutable. Changing a proxy means swapping its plan.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
+from heapq import heappop, heappush
 from typing import Any
 
 from vaurien.address import Address, networks
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Points
-from vaurien.errors import UsageError
+from vaurien.errors import RAISED, UsageError
 from vaurien.handlers.connect import ConnectHandler, Down
 from vaurien.handlers.flow import STREAMS, FlowHandler
 from vaurien.options import (
@@ -161,15 +163,24 @@ class Specification:
         return f"{self.name} {values}".rstrip()
 
 
-def _equal(one: object, other: object) -> bool | None:
+def _equal(one: Any, other: Any) -> bool | None:
     """Whether two values of an option are equal; None if their class cannot tell."""
     try:
         if one is other or one == other:
             return True
-    except Exception:  # of a class that somebody else has written
+    except RAISED:  # of a class that somebody else has written
         return None
-    judge = next(cls for cls in type(one).__mro__ if "__eq__" in vars(cls))
-    return None if judge.__module__ == "builtins" else False  # which may be by identity
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict) and one.keys() == other.keys():
+        pairs = [(one[key], other[key]) for key in one]
+    elif isinstance(one, (list, tuple)) and len(one) == len(other):
+        pairs = [*zip(one, other, strict=True)]
+    else:
+        by_identity: Any = object.__eq__
+        return None if type(one).__eq__ is by_identity else False
+    found = [_equal(*pair) for pair in pairs]
+    return False if False in found else None
 
 
 def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
@@ -259,20 +270,32 @@ def order(behavior: Behavior, where: str, former: Sequence[str] = ()) -> dict[st
     two parts write two names in different orders.
     """
     parts = [part.split("+") for _, part in behavior.parts]
-    sorter: TopologicalSorter[str] = TopologicalSorter()
-    for names in (*parts, former):
-        for before, name in zip((None, *names), names, strict=False):
-            sorter.add(name, *([before] if before else []))
-    try:
-        return {name: place for place, name in enumerate(sorter.static_order())}
-    except CycleError as error:
-        if former:
-            return order(behavior, where)
-        names = sorted(set(error.args[1]))
+    rank = {name: place for place, name in enumerate(former)}
+    for more in ((former,), ()):  # all of them in that order, or as near as can be
+        sorter: TopologicalSorter[str] = TopologicalSorter()
+        for names in (*parts, *more):
+            for before, name in zip((None, *names), names, strict=False):
+                sorter.add(name, *([before] if before else []))
+        try:
+            sorter.prepare()
+            break
+        except CycleError as error:
+            circle = sorted(set(error.args[1]))
+    else:
         raise UsageError(
-            f"{where}: {str(behavior)!r} has {' and '.join(names)} in different orders; write them"
+            f"{where}: {str(behavior)!r} has {' and '.join(circle)} in different orders; write them"
             " in the same order everywhere"
-        ) from None
+        )
+    places: dict[str, int] = {}
+    ready: list[tuple[int, int, str]] = []
+    seen = itertools.count()
+    while sorter.is_active():
+        for name in sorter.get_ready():
+            heappush(ready, (rank.get(name, len(rank)), next(seen), name))
+        name = heappop(ready)[2]
+        places[name] = len(places)
+        sorter.done(name)
+    return places
 
 
 def check(

@@ -131,14 +131,14 @@ class Proxy:
         `target` is where the plan's local address is; without it, it is resolved here.
         """
         if self.plan.enabled:
+            self._server.stopped = False
             self._server.listen(
                 self._server.bind(self.plan, target or locate(self.plan.local, self.plan.where))
             )
 
     def disable(self) -> None:
         """Listen no more, and end all connections, waiting for nothing."""
-        if self.enabled:
-            self._server.disable()
+        self._server.disable()
         self._take(replace(self.plan, enabled=False))
 
     def drop(self, number: int | None = None, how: str = "fin") -> int:
@@ -225,8 +225,7 @@ class Change:
         if self._moved:
             server.end_all("dropped")
         if not self._plan.enabled:
-            if server.enabled:
-                server.disable()
+            server.disable()
             if self._moved:
                 server.forget_address()
         proxy.plan = self._plan

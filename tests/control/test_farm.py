@@ -36,7 +36,7 @@ from vaurien.handlers import BaseHandler, FlowHandler
 from vaurien.net import dial as dial_
 from vaurien.net import listener
 from vaurien.net.handoff import Call
-from vaurien.observe.events import Changed
+from vaurien.observe.events import Began, Changed
 from vaurien.observe.events import Event as Told
 from vaurien.options import Raw
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
@@ -732,7 +732,7 @@ def test_a_reload_that_cannot_listen_leaves_what_names_stand_for(
 ) -> None:
     before = farm.catalog, farm.common, farm.seed
     settings = resolved(http="yes", seed="99")
-    settings.plans = (replace(plan(backend), local=parse_local(backend.address)),)
+    settings.plans = (replace(plan("127.0.0.1:1"), local=parse_local(backend.address)),)
     with pytest.raises(ListenError):
         farm.reload(settings)
     assert (farm.catalog, farm.common, farm.seed) == before
@@ -748,6 +748,72 @@ def test_populate_renews_the_time_of_a_proxy_that_has_one(farm: Farm, backend: B
     populate(farm, plan(backend, "b"), ttl=0.01)
     wait_for(lambda: "b" not in farm.proxies)
     assert farm.ttls.left("a") == {} and serves(farm.get("a"))
+
+
+def test_what_takes_time_to_come_back_does_not_if_another_was_set_meanwhile(
+    farm: Farm, backend: Backend, building: Any
+) -> None:
+    proxy = farm.create(plan(backend))
+    behaviors = {"behavior": parse("100:building", "")}
+    building.done.set()
+    farm.set_behavior("a", behaviors, built(building))
+    building.done.clear()
+    set_behavior(farm, "a", "10:noop", ttl=0.02)
+    wait_for(lambda: building.made == 2)  # it is on its way back
+    set_behavior(farm, "a", "20:noop")
+    building.done.set()
+    farm.create(plan(backend, "later"), ttl=0.05)
+    wait_for(lambda: "later" not in farm.proxies)
+    assert str(proxy.plan.behavior) == "20:noop"
+
+
+def test_who_looks_while_a_proxy_is_built_is_told_of_it(
+    farm: Farm, backend: Backend, building: Any
+) -> None:
+    events: list[Told] = []
+    behavior = parse("100:building", "")
+    slow = replace(plan(backend), behavior=behavior, handlers=built(building))
+    creating = gevent.spawn(farm.create, slow)
+    gevent.sleep(0)
+    farm.observe(events.append)
+    building.done.set()
+    creating.get(timeout=PATIENCE)
+    with dial(farm.get("a")) as client:
+        assert exchange(client) == b"HELLO"
+    assert any(isinstance(event, Began) for event in events)
+
+
+def test_what_is_picked_while_a_change_is_built_counts(
+    farm: Farm, backend: Backend, building: Any
+) -> None:
+    proxy = farm.create(plan(backend))
+    raws = {"noop": {"scope": Raw("proxy", ""), "after": Raw("5", "")}}
+    behavior = parse("100:noop", "")
+    handlers = farm.catalog.choose(behavior, options=raws)
+    farm.set_behavior("a", {"behavior": behavior}, handlers)
+    mixed = {"behavior": parse("100:noop+building", "")}
+    with dial(proxy) as client:
+        setting = gevent.spawn(farm.set_behavior, "a", mixed, {**handlers, **built(building)})
+        gevent.sleep(0)
+        for _ in range(6):
+            exchange(client)
+        assert proxy.stats["noop"].picked == 6
+        building.done.set()
+        setting.get(timeout=PATIENCE)
+        assert proxy._server._picks._count == 6
+
+
+@pytest.mark.parametrize("how", ["disable", "delete"])
+def test_a_proxy_that_drains_can_be_ended(farm: Farm, backend: Backend, how: str) -> None:
+    proxy = farm.create(plan(backend, behavior="100:hang"))
+    with dial(proxy) as client:
+        client.sendall(b"hello")
+        wait_for(lambda: proxy.look() and proxy.look()[0].received[0])
+        stopping = gevent.spawn(proxy.stop, 3600)
+        wait_for(lambda: is_closed(str(proxy.address)))
+        getattr(farm, how)("a")
+        assert client.recv(1) == b""
+    assert stopping.get(timeout=PATIENCE) == 0
 
 
 def test_what_the_file_names_is_there_for_good(farm: Farm, backend: Backend) -> None:

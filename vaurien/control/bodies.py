@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from vaurien import address, behavior
@@ -313,10 +314,15 @@ def attributes(toxic: Toxic) -> dict[str, Any]:
     known = _standard(toxic.type, spec.cls)
     if known is None:
         return values
-    defaults = {o.name: plain(o.get_default()) for o in registry.options_of(spec.cls).values()}
+    defaults = _defaults(spec.cls)
     return {
         name: value for name, value in values.items() if name in known or value != defaults[name]
     }
+
+
+@cache
+def _defaults(cls: type) -> dict[str, Any]:
+    return {one.name: plain(one.get_default()) for one in registry.options_of(cls).values()}
 
 
 def _standard(kind: str, cls: type) -> tuple[str, ...] | None:

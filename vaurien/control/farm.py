@@ -20,7 +20,7 @@ import gevent
 from vaurien.address import Address
 from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.catalog import Catalog
-from vaurien.control.ttl import Ttls
+from vaurien.control.ttl import Back, Ttls
 from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
@@ -104,10 +104,10 @@ class Farm:
 
     def toxic(self, name: str, toxic: str) -> Toxic:
         """A toxic of a proxy; NotFound if there is none."""
-        for found in self.get(name).plan.toxics:
-            if found.name == toxic:
-                return found
-        raise NotFound("toxic not found")
+        found = _toxic_of(toxic, self.get(name).plan)
+        if found is None:
+            raise NotFound("toxic not found")
+        return found
 
     # Observing
 
@@ -137,7 +137,10 @@ class Farm:
         """Have all listen; ListenError if one cannot, and none does then."""
         try:
             for proxy in self:
-                proxy.start()
+                plan = proxy.plan
+                target = locate(plan.local, plan.where) if plan.enabled else None
+                _refuse_loop(plan, plan.local, target)
+                proxy.start(target)
         except BaseException:
             for proxy in self:
                 proxy.disable()
@@ -159,9 +162,11 @@ class Farm:
         target = locate(plan.local, plan.where) if plan.enabled else None
         proxy = made or self._build(plan)
         self._refuse_doubled(plan.name)  # another may have been quicker
+        _refuse_loop(plan, plan.local, target)
         proxy.start(target)
+        proxy.observers = self._observers  # who has come or gone since it was built
         self.proxies[plan.name] = proxy
-        self.ttls.changed((plan.name, "proxy"), ttl, lambda: self._delete_if(proxy))
+        self.ttls.changed((plan.name, "proxy"), ttl, lambda _: self._delete_if(proxy))
         self._tell(plan.name, "created", f"at {proxy.address}, backend {plan.distant}")
         return proxy
 
@@ -287,17 +292,19 @@ class Farm:
         while True:
             before = proxy.plan
             plan = changed(before)
-            if plan.enabled and (plan.local != before.local or not before.enabled):
+            moves = plan.local != before.local
+            if plan.enabled and (moves or not before.enabled):
                 self._refuse_if_stopping()
             if proxy.must_locate(plan) and (found is None or found[0] != plan.local):
                 found = plan.local, locate(plan.local, plan.where)
-            if plan.distant.leads_to(plan.local if plan.local != before.local else proxy.address):
-                raise UsageError(f"upstream: {plan.distant} is where {proxy.name!r} listens itself")
+            target = found[1] if found is not None and found[0] == plan.local else None
+            if moves or plan.distant != before.distant:
+                _refuse_loop(plan, plan.local if moves else proxy.address, target)
             change = proxy.prepare(plan, build)
             self._still_there(proxy)
             if proxy.plan is before:
                 break
-        change.bind(found[1] if found is not None and found[0] == plan.local else None)
+        change.bind(target)
         change.apply()
         return before
 
@@ -318,24 +325,38 @@ class Farm:
         before = self._settle(proxy, lambda plan: replace(plan, enabled=enabled)).enabled
         back = self._back(
             proxy,
+            lambda plan: plan.enabled,
             lambda plan: replace(plan, enabled=before),
             "enabled" if before else "disabled",
             "again",
         )
-        self.ttls.changed((name, "enabled"), ttl, back)
+        self.ttls.changed((name, "enabled"), ttl, back, enabled)
         self._tell(name, "enabled" if enabled else "disabled", _for(ttl))
         return proxy
 
     def _back(
-        self, proxy: Proxy, changed: Callable[[Plan], Plan], change: str, detail: str
-    ) -> Callable[[], None]:
-        """What brings back, by ourselves, what was there before; what goes wrong is logged."""
+        self,
+        proxy: Proxy,
+        part: Callable[[Plan], object],
+        changed: Callable[[Plan], Plan],
+        change: str,
+        detail: str,
+    ) -> Back:
+        """What brings back, by ourselves, what was there before; what goes wrong is logged.
 
-        def back() -> None:
+        It may take time, and nothing is brought back if somebody else changes the `part` meanwhile.
+        """
+
+        def back(now: object) -> None:
+            def if_it_stands(plan: Plan) -> Plan:
+                if part(plan) != now:
+                    raise NotFound("what was changed for a while is not there any more")
+                return changed(plan)
+
             if self.proxies.get(proxy.name) is not proxy:
                 return
             try:
-                self._settle(proxy, changed)
+                self._settle(proxy, if_it_stands)
             except (NotFound, Stopping):
                 pass  # gone meanwhile
             except VaurienError as error:
@@ -370,10 +391,11 @@ class Farm:
         before = self._settle(proxy, lambda plan: _with(plan, behaviors, handlers))
         for what, behavior in behaviors.items():
             old = getattr(before, what)
+            part = partial(_behavior_of, what)
             back = self._back(
-                proxy, partial(_with_former, what, before), what, f"{_shown(old)} again"
+                proxy, part, partial(_with_former, what, before), what, f"{_shown(old)} again"
             )
-            self.ttls.changed((name, what), ttl, back)
+            self.ttls.changed((name, what), ttl, back, part(proxy.plan))
             self._tell(name, what, f"{_shown(behavior)}{_for(ttl, ' ')}")
         return proxy
 
@@ -382,29 +404,36 @@ class Farm:
     def add_toxic(self, name: str, toxic: Toxic, ttl: float | None = None) -> None:
         """Pin a toxic to a proxy; AlreadyThere if it has one of that name."""
         proxy = self.get(name)
-        if any(other.name == toxic.name for other in proxy.plan.toxics):
+        if _toxic_of(toxic.name, proxy.plan) is not None:
             raise AlreadyThere("toxic already exists")
-        self._settle(proxy, partial(_with_toxic, toxic.name, toxic))
-        back = self._back(
-            proxy, partial(_with_toxic, toxic.name, None), "toxic removed", toxic.name
-        )
-        self.ttls.changed((name, f"toxic {toxic.name}"), ttl, back)
+        undo = partial(_without_toxic, toxic.name)
+        self._put_toxic(proxy, toxic, ttl, undo, "toxic removed", toxic.name)
         self._tell(name, "toxic added", f"{toxic.name}: {_told(toxic)}{_for(ttl, ' ')}")
 
     def update_toxic(self, name: str, toxic: Toxic, ttl: float | None = None) -> None:
         """Put a toxic in the place of the one of its name."""
         before = self.toxic(name, toxic.name)
-        proxy = self.get(name)
-        self._settle(proxy, partial(_with_toxic, toxic.name, toxic))
-        again = f"{toxic.name}: {_told(before)} again"
-        back = self._back(proxy, partial(_with_toxic, toxic.name, before), "toxic changed", again)
-        self.ttls.changed((name, f"toxic {toxic.name}"), ttl, back)
+        undo, again = partial(_with_toxic, before), f"{toxic.name}: {_told(before)} again"
+        self._put_toxic(self.get(name), toxic, ttl, undo, "toxic changed", again)
         self._tell(name, "toxic changed", f"{toxic.name}: {_told(toxic)}{_for(ttl, ' ')}")
+
+    def _put_toxic(
+        self,
+        proxy: Proxy,
+        toxic: Toxic,
+        ttl: float | None,
+        undo: Callable[[Plan], Plan],
+        change: str,
+        detail: str,
+    ) -> None:
+        self._settle(proxy, partial(_with_toxic, toxic))
+        back = self._back(proxy, partial(_toxic_of, toxic.name), undo, change, detail)
+        self.ttls.changed((proxy.name, f"toxic {toxic.name}"), ttl, back, toxic)
 
     def remove_toxic(self, name: str, toxic: str) -> None:
         """Take a toxic away; what it holds is passed on."""
         self.toxic(name, toxic)
-        self._settle(self.get(name), partial(_with_toxic, toxic, None))
+        self._settle(self.get(name), partial(_without_toxic, toxic))
         self.ttls.changed((name, f"toxic {toxic}"), None)
         self._tell(name, "toxic removed", toxic)
 
@@ -454,6 +483,7 @@ class Farm:
             for plan in settings.plans:
                 if self._is_away(plan, targets):
                     targets[plan.name] = locate(plan.local, plan.where)
+                _refuse_loop(plan, plan.local, targets.get(plan.name))
                 if plan.name not in self.proxies and plan.name not in built:
                     built[plan.name] = self._build(plan)
             others = [proxy for proxy, _ in before if proxy.name not in wanted]
@@ -504,7 +534,8 @@ class Farm:
             self._tell(name, "changed", "by reload")
         for name in configured:
             self.ttls.forget(name)
-        for name in created:
+        for name, proxy in created.items():
+            proxy.observers = self._observers  # who has come or gone since it was built
             self._tell(name, "created", "by reload")
         both = {**self.proxies, **created}
         self.proxies = {name: both[name] for name in wanted}
@@ -544,14 +575,34 @@ def _with_former(what: str, former: Plan, plan: Plan) -> Plan:
     return _with(plan, {what: behavior}, handlers, getattr(former, _DECISIONS[what]))
 
 
-def _with_toxic(name: str, toxic: Toxic | None, plan: Plan) -> Plan:
-    """`plan` with `toxic` in the place of the one of that name, or last; without it, if None."""
-    toxics = {other.name: other for other in plan.toxics}
-    if toxic is not None:
-        toxics[name] = toxic
-    else:
-        toxics.pop(name, None)
+def _behavior_of(what: str, plan: Plan) -> object:
+    """The behavior `what` of `plan`, with what its names stand for."""
+    behavior: Behavior = getattr(plan, what)
+    return behavior, {name: plan.handlers.get(name) for name in behavior.names}
+
+
+def _toxic_of(name: str, plan: Plan) -> Toxic | None:
+    """The toxic of that name."""
+    return next((toxic for toxic in plan.toxics if toxic.name == name), None)
+
+
+def _with_toxic(toxic: Toxic, plan: Plan) -> Plan:
+    """`plan` with `toxic` in the place of the one of its name, or last."""
+    toxics = {other.name: other for other in plan.toxics} | {toxic.name: toxic}
     return replace(plan, toxics=tuple(toxics.values()))
+
+
+def _without_toxic(name: str, plan: Plan) -> Plan:
+    """`plan` without the toxic of that name."""
+    return replace(plan, toxics=tuple(toxic for toxic in plan.toxics if toxic.name != name))
+
+
+def _refuse_loop(plan: Plan, local: Address, target: Target | None) -> None:
+    """UsageError if its backend is itself at `local`, or at `target` if that has been resolved."""
+    if target is not None and not local.path:
+        local = Address(*target[1][:2])
+    if plan.distant.leads_to(local):
+        raise UsageError(f"upstream: {plan.distant} is where {plan.name!r} listens itself")
 
 
 def _harmless(plan: Plan) -> Plan:

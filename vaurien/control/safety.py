@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vaurien import address
-from vaurien.address import Address
+from vaurien.address import Address, is_loopback
 from vaurien.errors import UsageError
 
 if TYPE_CHECKING:
@@ -93,17 +93,6 @@ def host_name(host: str) -> str:
     """The name in a Host header, without its port, in lower case; nothing if it is no host."""
     found = _HOST.fullmatch(host)
     return found[1].strip("[]").rstrip(".").lower() if found else ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address can be this machine's only (RFC 6761 6.3 for names)."""
-    host = host.lower().rstrip(".")
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _is_address(name: str) -> bool:

@@ -124,7 +124,7 @@ class Populate(_Resource):
                 made.append(proxy)
                 gevent.sleep(0)  # each is an operation of its own
         except VaurienError as error:
-            if isinstance(error, UsageError):
+            if isinstance(error, UsageError) and not made:
                 raise
             message = self.context.message(error)
             body = {"error": message, "status": 500, "proxies": [body_of(one) for one in made]}

@@ -14,15 +14,19 @@ import gevent
 #: What was changed: the proxy's name, and what of it.
 Key = tuple[str, str]
 
+#: Brings back what was there before, if that is still what it is called with.
+Back = Callable[[object], None]
 
-def _nothing() -> None: ...
+
+def _nothing(_: object) -> None: ...
 
 
 class _Layer:
-    """One change for a while; `back` brings what stands below it."""
+    """One change for a while, to `now`; `back` brings what stands below it."""
 
-    def __init__(self, back: Callable[[], None], ttl: float, below: _Layer | None) -> None:
-        self.back, self.until, self.below = back, monotonic() + ttl, below
+    def __init__(self, now: object, back: Back, ttl: float, below: _Layer | None) -> None:
+        self.now, self.back = now, back
+        self.until, self.below = monotonic() + ttl, below
         self.timer: gevent.Greenlet[..., None] | None = None
 
     def stop(self) -> None:
@@ -38,12 +42,17 @@ class Ttls:
     def __init__(self) -> None:
         self._tops: dict[Key, _Layer] = {}
 
-    def changed(self, key: Key, ttl: float | None, back: Callable[[], None] = _nothing) -> None:
-        """`key` was changed, for `ttl` seconds or for good; `back` is called if that ends."""
+    def changed(
+        self, key: Key, ttl: float | None, back: Back = _nothing, now: object = None
+    ) -> None:
+        """`key` was changed, for `ttl` seconds or for good; `back` is called if that ends.
+
+        It gets what the change has made of it, `now`.
+        """
         if ttl is None:
             self._drop(key)
             return
-        layer = _Layer(back, ttl, self._tops.get(key))
+        layer = _Layer(now, back, ttl, self._tops.get(key))
         while layer.below is not None and layer.below.until <= layer.until:
             # it is over before this one, which then brings back what is below it
             below = layer.below
@@ -58,20 +67,14 @@ class Ttls:
             del self._tops[key]
         else:
             self._tops[key] = layer.below
-        layer.back()
+        layer.back(layer.now)
 
     def renew(self, key: Key, ttl: float | None) -> None:
         """If `key` was changed for a while, that ends in `ttl` seconds from now, or never."""
         layer = self._tops.get(key)
-        if layer is None or ttl is None:
-            self._drop(key)
-            return
-        layer.stop()
-        if layer.below is None:
-            del self._tops[key]
-        else:
-            self._tops[key] = layer.below
-        self.changed(key, ttl, layer.back)
+        self._drop(key)
+        if layer is not None and ttl is not None:
+            self.changed(key, ttl, layer.back, layer.now)
 
     def forget(self, proxy: str, but: str = "") -> None:
         """All that was changed of `proxy` stays as it is; `but` one thing."""

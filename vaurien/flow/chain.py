@@ -17,7 +17,7 @@ from itertools import count, groupby
 from math import inf
 from typing import TYPE_CHECKING, Any
 
-from vaurien.errors import RAISED, HandlerRaised
+from vaurien.errors import HandlerRaised
 from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
 from vaurien.handlers.flow import CHUNK
 
@@ -134,7 +134,9 @@ class Chain:
         self._renumber()
         try:
             last = [event for _, event in slot.stage.removed(now)]
-        except RAISED as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a handler may raise what is no Exception, too
             raise HandlerRaised(slot.key) from error
         for event in last:
             self.held += len(event.data) + PIECE if type(event) is Data else 0
@@ -156,20 +158,16 @@ class Chain:
         self._heap[:] = [entry for entry in self._heap if entry[2] is not slot]
         heapify(self._heap)
         slot.pending = 0
+        mine = [entry for entry in mine if entry[3] is not WAKE and type(entry[3]) is not Reset]
         later = self.slots[slot.position + 1 :]
         size = min((other.stage.chunk for other in later), default=CHUNK)
-        left: list[tuple[Event, Exchange]] = []
         for of, run in groupby(mine, lambda entry: type(entry[3]) is Data and entry[4]):
-            if not of:
-                left += [entry[3:] for entry in run]
-                continue
-            pieces = [entry[3].data for entry in run]  # type: ignore[union-attr]
-            data = b"".join(pieces)
-            whole = [(Data(data[i : i + size]), of) for i in range(0, len(data), size)]
-            self.held += PIECE * (len(whole) - len(pieces))
-            left += whole
-        for event, route in left:
-            if event is not WAKE and type(event) is not Reset:
+            left: list[tuple[Any, Exchange]] = [entry[3:] for entry in run]
+            if of:
+                data, pieces = b"".join(event.data for event, _ in left), len(left)
+                left = [(Data(data[i : i + size]), of) for i in range(0, len(data), size)]
+                self.held += PIECE * (len(left) - pieces)
+            for event, route in left:
                 self._give(slot.position + 1, event, route, now)
 
     def _renumber(self) -> None:
@@ -232,7 +230,9 @@ class Chain:
                     break
         except HandlerRaised:
             raise
-        except RAISED as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # a handler may raise what is no Exception, too
             raise HandlerRaised(slot.key) from error
         if type(event) is Data and not kept:
             self.held -= len(event.data) + PIECE

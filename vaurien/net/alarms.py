@@ -45,17 +45,29 @@ class Alarms:
 
     @staticmethod
     def of_loop() -> Alarms:
-        """Those of the present loop, as long as it lives; OSError if they cannot be had."""
+        """Those of the present loop, for one more until `leave`; OSError if they cannot be had."""
         mine = vars(get_hub())
         if _ALARMS not in mine:
             mine[_ALARMS] = Alarms()
-        return cast(Alarms, mine[_ALARMS])
+        found = cast(Alarms, mine[_ALARMS])
+        found._users += 1
+        return found
+
+    def leave(self) -> None:
+        """One less has alarms here; the last one takes them away."""
+        self._users -= 1
+        if not self._users:
+            del vars(get_hub())[_ALARMS]
+            self._watcher.stop()
+            self._watcher.close()
+            os.close(self._descriptor)
 
     def __init__(self) -> None:
         self._descriptor = _libc.timerfd_create(time.CLOCK_MONOTONIC, _FLAGS)
         if self._descriptor < 0:
             code = ctypes.get_errno()
             raise OSError(code, os.strerror(code))
+        self._users = 0
         self._watcher: Any = get_hub().loop.io(self._descriptor, 1, ref=False)
         self._watcher.start(self._ring)
         self._heap: list[tuple[float, int, Alarm]] = []

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from typing import Any
 
 import gevent
+from gevent import socket as gsocket
 from gevent.hub import get_hub
-from gevent.threadpool import ThreadPool
 
 from vaurien.address import Address
 from vaurien.net.guard import guarded
@@ -26,10 +26,9 @@ log = logging.getLogger("vaurien")
 #: What the system says when it has no descriptor or memory left for another socket.
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 RETRY = 0.05  # seconds until a dial tries again that found no descriptor, or a full unix backlog
-#: Lookups at a time of each kind, local names and backends: a thread each, made when needed. In
-#: gevent's own pool, ten that hang would hold up all others.
+#: Lookups at a time: a thread each, made when needed. With gevent's own limit, ten that hang would
+#: hold up all others.
 LOOKUPS = 1000
-_RESOLVERS = "vaurien_resolvers"
 _WAITING = frozenset((errno.EINPROGRESS, errno.EALREADY))
 
 #: (family, sockaddr)
@@ -50,29 +49,21 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
         return [(_socket.AF_UNIX, address.path)]
     flags = _socket.AI_PASSIVE if passive else 0
     try:
-        found = _resolver(passive).getaddrinfo(
+        pool = get_hub().threadpool
+        if pool.maxsize < LOOKUPS:
+            pool.maxsize = LOOKUPS
+        found = gsocket.getaddrinfo(
             address.host or None, address.port, 0, _socket.SOCK_STREAM, _socket.IPPROTO_TCP, flags
         )
     except UnicodeError as error:
         raise OSError(errno.EINVAL, f"no host name: {error}") from error
+    except RuntimeError as error:  # no thread can be started
+        raise OSError(errno.EAGAIN, str(error)) from error
     targets: list[Target] = list(dict.fromkeys((int(entry[0]), entry[4]) for entry in found))
     if passive:
         first = _socket.AF_INET if address.host else _socket.AF_INET6
         targets.sort(key=lambda target: target[0] != first)
     return targets
-
-
-def _resolver(local: bool) -> Any:
-    """The loop's resolver for local names or for backends: gevent's, with threads of its own."""
-    hub = get_hub()
-    mine = vars(hub).setdefault(_RESOLVERS, {})
-    if local not in mine:
-        found: Any = hub.resolver
-        if hasattr(found, "pool"):  # else it needs no threads
-            found = type(found)(hub)
-            found.pool = ThreadPool(LOOKUPS, hub)
-        mine[local] = found
-    return mine[local]
 
 
 def literal(address: Address) -> list[Target] | None:

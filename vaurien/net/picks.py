@@ -6,7 +6,8 @@ exact points do not allow it, without another draw.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from bisect import bisect_left
+from collections.abc import Iterable
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -132,7 +133,7 @@ class Picks:
         flows = [name for name in made if made[name][0].call is None and name in behavior.names]
         flows.sort(key=lambda name: made[name][0].place)
         self._order = order(behavior, "behavior", flows)
-        stay = staying(flows, list(self._order))
+        stay = staying(flows, self._order)
         self._before = {
             name: one for name, one in made.items() if name in stay or name not in flows
         }
@@ -156,7 +157,8 @@ class Picks:
         )
         self._met = self._met_of(decisions)
         self.started: float = before.started if before is not None else monotonic()
-        self._count: int = before._count if before is not None else 0  # picks in the whole proxy
+        self._count = 0  # picks in the whole proxy
+        self._former = before
         kept = {id(picked) for made in self._made.values() for picked in made}
         #: Of `before`, who is picked no more.
         self.left = {
@@ -166,6 +168,9 @@ class Picks:
 
     def take_over(self) -> None:
         """From now on it is in force."""
+        if self._former is not None:
+            self.started, self._count = self._former.started, self._former._count
+            self._former = None
         for picked in self.left:
             picked.gone = True
         for picked, place in self._places:
@@ -249,14 +254,24 @@ class Picks:
         return True
 
 
-def staying(before: Sequence[str], after: Sequence[str]) -> list[str]:
-    """Of the names in both, those that keep their order when others are taken out and put back."""
-    stay = [name for name in before if name in after]
-    order = [name for name in after if name in stay]
-    while stay != order:
-        moved = next(name for old, name in zip(stay, order, strict=True) if old != name)
-        stay.remove(moved)
-        order.remove(moved)
+def staying(before: Iterable[str], after: Iterable[str]) -> set[str]:
+    """Of the names in both, as many as keep their order when the others are taken out and put back.
+
+    That is a longest increasing subsequence.
+    """
+    place = {name: at for at, name in enumerate(after)}
+    ends: list[str] = []  # the lowest that so many can end with
+    below: dict[str, str | None] = {}
+    for name in before:
+        if name in place:
+            at = bisect_left(ends, place[name], key=place.__getitem__)
+            below[name] = ends[at - 1] if at else None
+            ends[at : at + 1] = [name]
+    stay: set[str] = set()
+    last = ends[-1] if ends else None
+    while last is not None:
+        stay.add(last)
+        last = below[last]
     return stay
 
 

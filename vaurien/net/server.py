@@ -157,7 +157,7 @@ class Server(StreamServer):
         #: Who picks; None while nothing can be picked and nobody looks, which costs nothing.
         self.picks: Picks | None = None
         self._look()
-        self.alarms: Alarms  # of all flows; there since `bind`
+        self.alarms: Any = None  # of all flows; there from `bind` until all has ended
         self._down: Picked | None = None  # of the plan
         self._was_down: Picked | None = None  # when last settled
         self._trouble = ""  # why it then could not listen, or keep its address
@@ -194,11 +194,20 @@ class Server(StreamServer):
         """
         if self.stopped:
             raise Stopping("Vaurien is stopping; nothing is begun any more")
-        own = self._bound
+        if self.alarms is not None:
+            return self._bind_anew(plan, target)
         try:
             self.alarms = Alarms.of_loop()
         except OSError as error:  # no descriptor left
             raise refused(error, plan.local, plan.where, "timerfd_create") from None
+        try:
+            return self._bind_anew(plan, target)
+        except ListenError:
+            self._leave_alarms()
+            raise
+
+    def _bind_anew(self, plan: Plan, target: Target | None) -> Bound:
+        own = self._bound
         if target is None:
             assert own is not None
             return self._bind(plan, own.address, own.target)
@@ -226,9 +235,6 @@ class Server(StreamServer):
 
         Its time begins when it is enabled; `down` may have it that it does not listen yet.
         """
-        if self.stopped:
-            bound.close()
-            return
         self._unlisten()
         self._bound = bound
         self.family = bound.sock.family
@@ -349,9 +355,10 @@ class Server(StreamServer):
 
     @property
     def in_place(self) -> bool:
-        """Whether its plan needs no other socket: it has one, or has stopped for good."""
+        """Whether its plan needs no other socket: it has one, tries to have it, or has stopped."""
         held = self.started or (self._bound is not None and self._bound.held)
-        return held or (self.stopped and self.plan.enabled)
+        tries_again = self.enabled and (bool(self._trouble) or self._was_down is None)
+        return held or tries_again or (self.stopped and self.plan.enabled)
 
     @property
     def located(self) -> bool:
@@ -582,7 +589,7 @@ class Server(StreamServer):
             for name, pin in before.items()
             if name in wanted and wanted[name].same_kind(pin.toxic)
         ]
-        stay = staying(kept, list(wanted))
+        stay = staying(kept, wanted)
         for name, pin in before.items():
             if name not in stay:
                 self._for_each(pin.detach)
@@ -668,6 +675,12 @@ class Server(StreamServer):
         self._stop_sweeper()
         self._unlisten()
         self.end_all("dropped")
+        self._leave_alarms()
+
+    def _leave_alarms(self) -> None:
+        if self.alarms is not None:
+            self.alarms.leave()
+            self.alarms = None
 
     def end_all(self, why: str, how: str = "fin") -> int:
         """End all connections, by FIN or by ``reset``; how many there were."""
@@ -787,6 +800,7 @@ class Server(StreamServer):
         until = monotonic() + LINGER + _LOOK
         while self.connections and monotonic() < until:
             gevent.sleep(_LOOK)
+        self._leave_alarms()
         return len(left)
 
 
