@@ -508,3 +508,11 @@ def test_an_emptied_file_makes_no_proxy_while_an_api_runs(tmp_path: Path) -> Non
     file.write_text("")
     assert [plan.name for plan in resolve(given, [], {}).plans] == ["default"]
     assert resolve(given, [], {}, running=running).plans == ()
+
+
+def test_a_proxy_and_the_api_at_one_address_are_refused() -> None:
+    place = "127.0.0.1:8474"
+    with pytest.raises(UsageError, match=rf"--local: {place} is where --toxiproxy is served"):
+        resolved(local=place, distant="127.0.0.1:1", toxiproxy="yes")
+    with pytest.raises(UsageError, match="is where --http is served"):
+        resolved(local=place, distant="127.0.0.1:1", http="yes", http_port="8474")

@@ -266,6 +266,13 @@ def resolve(
     settings.plans = tuple(plans)
     _check_journal(settings)
     settings.access = check_api(settings)
+    for name, at in settings.access.addresses.items() if settings.access else ():
+        for plan in plans:
+            if plan.enabled and plan.local.meets(at):
+                raise UsageError(
+                    f"{plan.where}: {plan.local} is where --{name} is served; give one of them"
+                    " another port"
+                )
     if values["statsd"] is not None:
         from vaurien.observe import statsd  # here, for the time that a start takes
 

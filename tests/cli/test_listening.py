@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.helpers import refused, sentence
-from tests.support import Backend, Program, dial, echo, exchange, parse_address, proxy
+from tests.support import PATIENCE, Backend, Program, dial, echo, exchange, parse_address, proxy
 
 # The line that says that it is ready
 
@@ -275,3 +275,21 @@ def test_a_backend_that_is_down_closes_the_client_at_once_and_is_logged() -> Non
                 assert client.recv(1) == b""
             program.wait_log(rf"WARNING.*connection {number}: .*{address}.*refused")
         assert "Traceback" not in program.text
+
+
+def test_an_output_that_takes_no_line_is_told(echo_backend: Backend) -> None:
+    program = proxy(echo_backend)
+    with (
+        open("/dev/full", "wb") as full,
+        subprocess.Popen(
+            [sys.executable, "-m", "vaurien", *program.arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=program.env,
+            text=True,
+        ) as process,
+    ):
+        assert process.stderr is not None
+        assert "cannot be written to the output: No space left" in process.stderr.readline()
+        process.terminate()
+        assert process.wait(PATIENCE) == 0

@@ -585,8 +585,9 @@ def test_r14_without_descriptors_the_api_answers_and_accepting_goes_on(
             for sock in socks:
                 sock.sendall(b"hello")
             vaurien.wait_log("accepting pauses")
-            late = stack.enter_context(dial(api.address))  # its own listener has none left either
-            late.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            for _ in range(10):  # its own listener keeps some back
+                with contextlib.closing(Api(api.address)) as late:
+                    assert late.call("GET", "/health").status == 200
             for turn in range(5):
                 api.post("/behavior", {"behavior": f"{turn}:hang"})
                 api.post("/handler", {"name": "dummy"})
@@ -600,7 +601,6 @@ def test_r14_without_descriptors_the_api_answers_and_accepting_goes_on(
             resource.prlimit(vaurien.pid, resource.RLIMIT_NOFILE, (1000, hard))
             for sock in socks:
                 assert receive(sock, 5) == b"hello"
-            assert whatever(late).startswith(b"HTTP/1.1 200")
         with connected(vaurien.address, 30), contextlib.closing(Api(api.address)) as fresh:
             assert fresh.call("GET", "/health").status == 200
 

@@ -156,8 +156,7 @@ def test_errors_of_accept_are_counted(shared: Noisy) -> None:
                 assert exchange(late, b"hello") == b"hello"
         finally:
             resource.prlimit(shared.pid, resource.RLIMIT_NOFILE, (soft, hard))
-    pauses = shared.text.count("good: accepting pauses")
-    assert shared.of("accept_errors", "good") == pauses >= 2
+    assert shared.text.count("good: accepting pauses") == 1  # told once, and each 10 s from then on
     assert shared.of("accept_errors", "raises") == 0
 
 

@@ -341,8 +341,12 @@ class Run:
         gc.collect()
         gc.freeze()  # what is there now stays: the collector need not look at it again
         gc.set_threshold(*GARBAGE)
-        with contextlib.suppress(OSError):  # if nobody reads it, so be it
+        try:
             say("\n".join(self._places()))
+        except BrokenPipeError:
+            pass  # if nobody reads it, so be it
+        except OSError as error:
+            log.warning("where it listens cannot be written to the output: %s", error.strerror)
         if parent is not None:
             gevent.spawn(self._watch_parent, parent)
         self._started = True

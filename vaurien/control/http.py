@@ -8,11 +8,14 @@ whatever else may listen at an address.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable
-from io import BytesIO
+from io import BytesIO, FileIO
 from typing import Any
 
 import gevent
@@ -31,6 +34,7 @@ SLOW = 10.0  # seconds that a request may take to come in, head or body
 BODY = 1 << 20  # bytes of a body at most
 _LINGER = 1.0  # seconds in which what a refused client still sends is discarded
 _BACKLOG = 1024
+_RESERVE = 4  # descriptors that are kept for clients of the API
 _PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 
 #: A header's name, RFC 9110 5.6.2.
@@ -213,17 +217,44 @@ class _Errors:
 
 
 class _Server(WSGIServer):
-    """Accepts, whatever the system says to that."""
+    """Accepts, whatever the system says to that.
+
+    It keeps some descriptors back: when clients of proxies have taken all others, whoever ends
+    their connections must still come in.
+    """
+
+    _kept: list[FileIO]
 
     def do_read(self) -> Any:
         try:
             return super().do_read()
         except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE) and self._kept:
+                self._kept.pop().close()  # gevent's os.close would come too late
+                accepted = self.do_read()
+                if accepted is None:  # the system wants one before it looks whether anybody waits
+                    self.keep_some()
+                return accepted
             self.stop_accepting()
             resume: Any = self._start_accepting_if_started  # type: ignore[attr-defined]
             gevent.spawn_later(_PAUSE, resume)
             log.warning("http: accepting pauses for %g s: %s", _PAUSE, error.strerror)
             return None
+
+    def do_close(self, *arguments: Any) -> None:
+        super().do_close(*arguments)
+        self.keep_some()
+
+    def keep_some(self) -> None:
+        """Have as many descriptors in reserve as can be had."""
+        with contextlib.suppress(OSError):
+            while len(self._kept) < _RESERVE:
+                self._kept.append(FileIO(os.devnull))
+
+    def close(self) -> None:
+        super().close()
+        while self._kept:
+            self._kept.pop().close()
 
 
 class HttpServer:
@@ -251,6 +282,8 @@ class HttpServer:
             log=None,
             error_log=_Errors(),
         )
+        self._server._kept = []
+        self._server.keep_some()
         self._server.start()
 
     def stop(self) -> None:

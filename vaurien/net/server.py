@@ -40,6 +40,7 @@ log = logging.getLogger("vaurien")
 _BUFFER = "vaurien_buffer"
 RETRY = 1.0  # seconds until it tries again to listen, when it cannot
 PAUSE = 0.1  # seconds without accepting, when descriptors have run out
+TELL = 10.0  # seconds until that is told again
 QUIET = 0.25  # seconds after which a connection with nothing under way ends while draining
 _LOOK = 0.025  # seconds between two looks at the connections while draining
 _NETWORK = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM))
@@ -168,6 +169,7 @@ class Server(StreamServer):
         self.connections: dict[int, Connection] = {}
         self._bound: Bound | None = None
         self._sweeper: Any = None
+        self._tell_of_pauses = 0.0  # not before then, monotonic seconds
         self.enabled = self.stopped = False
         super().__init__(cast(Any, None), spawn=None)
 
@@ -431,9 +433,13 @@ class Server(StreamServer):
         self.stop_accepting()
         self._timer = cast(Any, self.loop.timer(PAUSE))
         self._timer.start(self._start_accepting_if_started)
+        now = monotonic()
+        if now < self._tell_of_pauses:
+            return
+        self._tell_of_pauses = now + TELL
         log.warning(
-            "%s: accepting pauses for %g s: %s (%s open; raise the limit of open"
-            " files, or set --max-connections)",
+            "%s: accepting pauses for %g s, again and again while it lasts: %s (%s open; raise the"
+            " limit of open files, or set --max-connections)",
             self.name,
             PAUSE,
             error.strerror,
