@@ -329,6 +329,28 @@ def test_on_a_terminal_tables_have_a_header_and_are_aligned(echo_backend: Backen
         assert text == "vaurienctl: there is no proxy 'defualt'; did you mean 'default'?\n"
 
 
+def test_a_table_without_a_row_is_its_header() -> None:
+    with start_proxy() as running:
+        host = str(running.http)
+
+        def screen(words: str) -> str:
+            code, text = on_terminal(host, *words.split(), COLUMNS="80")
+            assert code == 0, text
+            assert on_terminal(host, *words.split(), COLUMNS="9")[0] == 0
+            return text
+
+        for words, header in (
+            ("list", "NAME  LOCAL"),
+            ("connections", "PROXY  "),
+            ("watch --interval 0.05 --count 1", "PROXY  CONNECTIONS"),
+            ("journal", "TIME  PROXY"),
+        ):
+            assert header in screen(words)
+        running.client.create("a", "127.0.0.1:0", "127.0.0.1:1", enabled=False)
+        for words, header in (("toxic list a", "NAME  TYPE"), ("connections a", "NUMBER")):
+            assert header in screen(words)
+
+
 def test_a_low_terminal_shows_what_fits(echo_backend: Backend) -> None:
     with start_proxy(distant=echo_backend.address) as running:
         for n in range(20):

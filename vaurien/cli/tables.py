@@ -119,7 +119,8 @@ def aligned(
         widths[-1] = max(min(widths[-1], room - sum(widths[:-1])), 20)
         texts = [line for row in texts for line in _continued(row, widths[-1])]
     else:
-        least = [max(map(len, column)) for column in zip(*texts[bool(header) :], strict=True)]
+        cells = texts[bool(header) :] or [[""] * len(widths)]
+        least = [max(map(len, column)) for column in zip(*cells, strict=True)]
         names = header or [""] * len(least)
         firm = [low if name in _FIRM else 0 for name, low in zip(names, least, strict=True)]
         for most in (least, firm, [0] * len(least)):  # what stands above a column first
