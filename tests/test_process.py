@@ -286,6 +286,30 @@ def test_it_ends_when_its_caller_is_killed(
         dial(address)
 
 
+def test_it_ends_with_its_caller_though_python_has_no_pidfd_open(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\ndel os.pidfd_open\n")
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLER, echo_backend.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    ) as process:
+        assert process.stdout is not None
+        number, address = process.stdout.readline().split()
+        pid = int(number)
+        try:
+            process.kill()
+            wait_for(lambda: not alive(pid), "the proxy to go", PATIENCE)
+        finally:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
+    with pytest.raises(OSError, match="refused"):
+        dial(address)
+
+
 def test_it_ends_when_its_caller_ends_without_a_word(
     caller: tuple[subprocess.Popen[str], int, str],
 ) -> None:

@@ -259,14 +259,14 @@ def wait_for_end(parent: socket.socket) -> None:
     """
     watched: list[Any] = [parent]
     with contextlib.ExitStack() as stack:
-        pid, _, _ = struct.unpack("3i", parent.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
         try:
+            pid, _, _ = struct.unpack("3i", parent.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
             watched.append(os.pidfd_open(pid))
             stack.callback(os.close, watched[-1])
         except ProcessLookupError:
             return
-        except OSError:
-            pass  # an old system, or a sandbox; then it is left to the socket
+        except (OSError, AttributeError):
+            pass  # an old system or Python, or a sandbox; then it is left to the socket
         while True:
             ready, _, _ = select.select(watched, [], [])
             if ready != [parent] or not parent.recv(1024):
@@ -399,7 +399,8 @@ class Run:
                 wait_for_end(parent)
         except OSError:
             pass  # gone as well
-        self._stop.set()
+        finally:
+            self._stop.set()
 
     def _hangup(self) -> None:
         if not self._started:  # the name of an address may take its time
