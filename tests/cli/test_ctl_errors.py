@@ -147,6 +147,9 @@ def test_what_the_api_refuses_or_does_not_have(echo_backend: Backend) -> None:
         ):
             assert part in refused(host, *words.split(), code=code)
         assert refused(host, "create", "", "--distant", "a:1", code=1) == "'' is no name"
+        for flag in ("--distant", "--local"):
+            sentence = refused(host, "change", "redis", flag, "", code=1)
+            assert sentence == f"{flag}: '' is no address; write HOST:PORT"
         assert [state["name"] for state in client.proxies()] == ["default", "redis"]
         assert client.proxy("redis")["enabled"]
         with dial(running.address) as sock:

@@ -56,7 +56,11 @@ _HERE = (
     (r"^missing required field: name$", "'' is no name"),
     (r"^name: (?=.* is no name for a toxic)", "--name: "),
     (r"^name: ", ""),
-    (r"^missing required field: upstream$", "--distant: '' is no address; write HOST:PORT"),
+    (
+        r"^(missing required field: upstream$|upstream is empty; .*)",
+        "--distant: '' is no address; write HOST:PORT",
+    ),
+    (r"^listen is empty; .*", "--local: '' is no address; write HOST:PORT"),
     (r"^upstream: ", "--distant: "),
     (r"^listen: ", "--local: "),
     (r"^on_connect: ", "--on-connect: "),
