@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from vaurien.cli import ctl_commands as do
 from vaurien.cli.completion import HIDDEN
 from vaurien.cli.ctl_commands import Ask
 from vaurien.cli.ctl_parser import DONE, MISSING, REFUSED, arrange, parser
-from vaurien.cli.entry import INTERRUPTED
+from vaurien.cli.entry import INTERRUPTED, take
 from vaurien.cli.tables import Output, plain
 from vaurien.client import TIMEOUT, TOKEN_VARIABLE, Client, api_address
 from vaurien.errors import ClientError, Unreachable, UsageError, VaurienError, nearest
@@ -132,6 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        take(signal.SIGINT, signal.default_int_handler)
         try:
             _run(sys.argv[1:] if arguments is None else list(arguments))
         except SystemExit:  # argparse has printed its help
