@@ -117,6 +117,16 @@ def test_wrong_settings_are_its_own_sentence(echo_backend: Backend) -> None:
         start_proxy(distant=echo_backend.address, behavior="20:dleay")
     with pytest.raises(UsageError, match=r"'distnat=.*did you mean 'distant'"):
         start_proxy(distnat=echo_backend.address)
+    with pytest.raises(
+        UsageError, match=r"unknown argument 'log_uotput=/--a-b'; did you mean 'log_o"
+    ):
+        start_proxy(distant=echo_backend.address, log_uotput="/--a-b")
+    with pytest.raises(UsageError, match=r"^journal: .*'/nope/--foo-bar'"):
+        start_proxy(distant=echo_backend.address, journal="/nope/--foo-bar")
+    with pytest.raises(UsageError, match=r"^behavior: .*'--foo-bar'"):
+        start_proxy(distant=echo_backend.address, behavior="--foo-bar")
+    with pytest.raises(UsageError, match=r"^http_token: http_token_file is given too; leave one"):
+        start_proxy(http_token="x", http_token_file="/nope")
     with pytest.raises(UsageError, match=r"^handlers.delay.slep: .*did you mean 'sleep'"):
         start_proxy(distant=echo_backend.address, handlers={"delay": {"slep": 1}})
     with pytest.raises(UsageError, match=r"^handlers: .* is not options by handler"):
