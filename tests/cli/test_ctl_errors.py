@@ -414,6 +414,27 @@ def test_columns_are_shortened_by_their_width() -> None:
     ]
 
 
+def test_columns_are_those_of_the_terminal_though_letters_take_two_or_none() -> None:
+    accented = "e\N{COMBINING ACUTE ACCENT}"
+    rows = [("漢字漢字", 1), (accented, 2), ("abc", 3)]
+    assert aligned(("name", "n"), rows) == [
+        "NAME      N",
+        "漢字漢字  1",
+        f"{accented}         2",
+        "abc       3",
+    ]
+    assert aligned(("name", "n"), [(accented * 8, 1), ("漢字漢字", 2)], 9) == [
+        "NAME    N",
+        f"{accented * 5}…  1",
+        "漢字…   2",
+    ]
+    assert aligned(("name", "summary"), [("a", "漢字漢字漢字 漢字漢字漢字")], 26, prose=True) == [
+        "NAME  SUMMARY",
+        "a     漢字漢字漢字",
+        "      漢字漢字漢字",
+    ]
+
+
 def test_what_the_api_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     Output(as_json=True).json({"a": "\x9b2Jö\x1b\n"})
     assert capsys.readouterr().out == '{"a": "\\u009b2Jö\\u001b\\n"}\n'
