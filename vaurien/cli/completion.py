@@ -287,7 +287,6 @@ def _subparsers(parser: argparse.ArgumentParser) -> Any:
 
 
 _BREAKS = "@><=;|&(:"  # as bash has it if nothing else is said
-_BARE = re.compile(r"[\w./:=@%+,-]")  # what means itself in a shell
 
 
 @dataclass
@@ -307,7 +306,7 @@ class _Typed:
         if self.quote:
             special = "'" if self.quote == "'" else '"$`\\!'
             return None if any(c in text for c in special) else text
-        return "".join(c if _BARE.match(c) else f"\\{c}" for c in text)
+        return re.sub(r"[^\w./:=@%+,-]", r"\\\g<0>", text)  # but for what means itself in a shell
 
 
 def _split(line: str, breaks: str = "") -> _Typed:

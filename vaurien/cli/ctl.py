@@ -67,6 +67,7 @@ _HERE = (
     (r"^on_connect: ", "--on-connect: "),
     (r"^(protocol|seed|toxicity): ", r"--\1: "),
     (r"^(?:attributes|handlers)\.", ""),
+    (r"^invalid toxic type: ", "there is no flow handler "),
     (r"set a mixture as the behavior$", "for a mixture use vaurienctl behavior {choice}"),
     (r"give it to --on-connect$", "use vaurienctl behavior --on-connect {choice}"),
     (r"POST /proxies$", "vaurienctl create NAME --distant ADDRESS"),
@@ -89,10 +90,6 @@ def _here(args: argparse.Namespace, sentence: str) -> str:
 def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> ClientError:
     """The API's error; if it is of what is not there, one with the nearest that is."""
     with contextlib.suppress(ClientError):
-        if str(error).startswith("invalid toxic type"):
-            flows = [one["name"] for one in client.list_handlers() if one["kind"] == "flow"]
-            hint = nearest(args.type, flows, "flow handlers")
-            return ClientError(f"there is no flow handler {args.type!r}; {hint}", error.status)
         if str(error) == "proxy already exists":
             way = "choose another name, or use vaurienctl change"
             return ClientError(f"proxy {args.name!r} already exists; {way}", error.status)
@@ -120,10 +117,6 @@ def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> Cli
             if name is not None and name not in toxics:
                 hint = nearest(name, toxics, "toxics")
                 return ClientError(f"{args.proxy} has no toxic {name!r}; {hint}", 404)
-        if (number := getattr(args, "drop", None)) is not None:
-            there = [str(one["number"]) for one in client.connections(args.proxy)]
-            hint = f"connections: {', '.join(there[:10])}" if there else "it has none"
-            return ClientError(f"{args.proxy} has no open connection {number}; {hint}", 404)
     return ClientError(_here(args, str(error)), error.status)
 
 
