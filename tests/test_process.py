@@ -117,6 +117,16 @@ def test_wrong_settings_are_its_own_sentence(echo_backend: Backend) -> None:
         start_proxy(distant=echo_backend.address, behavior="20:dleay")
     with pytest.raises(UsageError, match=r"'distnat=.*did you mean 'distant'"):
         start_proxy(distnat=echo_backend.address)
+    with pytest.raises(
+        UsageError, match=r"unknown argument 'log_uotput=/--a-b'; did you mean 'log_o"
+    ):
+        start_proxy(distant=echo_backend.address, log_uotput="/--a-b")
+    with pytest.raises(UsageError, match=r"^journal: .*'/nope/--foo-bar'"):
+        start_proxy(distant=echo_backend.address, journal="/nope/--foo-bar")
+    with pytest.raises(UsageError, match=r"^behavior: .*'--foo-bar'"):
+        start_proxy(distant=echo_backend.address, behavior="--foo-bar")
+    with pytest.raises(UsageError, match=r"^http_token: http_token_file is given too; leave one"):
+        start_proxy(http_token="x", http_token_file="/nope")
     with pytest.raises(UsageError, match=r"^handlers.delay.slep: .*did you mean 'sleep'"):
         start_proxy(distant=echo_backend.address, handlers={"delay": {"slep": 1}})
     with pytest.raises(UsageError, match=r"^handlers: .* is not options by handler"):
@@ -282,6 +292,30 @@ def test_it_ends_when_its_caller_is_killed(
         assert alive(pid)
         process.kill()
         wait_for(lambda: not alive(pid), "the proxy to go", PATIENCE)
+    with pytest.raises(OSError, match="refused"):
+        dial(address)
+
+
+def test_it_ends_with_its_caller_though_python_has_no_pidfd_open(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import os\ndel os.pidfd_open\n")
+    with subprocess.Popen(
+        [sys.executable, "-c", CALLER, echo_backend.address],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}"},
+    ) as process:
+        assert process.stdout is not None
+        number, address = process.stdout.readline().split()
+        pid = int(number)
+        try:
+            process.kill()
+            wait_for(lambda: not alive(pid), "the proxy to go", PATIENCE)
+        finally:
+            if alive(pid):
+                os.kill(pid, signal.SIGKILL)
     with pytest.raises(OSError, match="refused"):
         dial(address)
 

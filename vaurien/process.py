@@ -24,7 +24,10 @@ from vaurien.errors import UsageError, VaurienError
 
 READY_TIMEOUT, STOP_TIMEOUT = 20.0, 10.0
 _SENTENCE = re.compile(r"^vaurien: (.*)$", re.MULTILINE)
-_FLAG = re.compile(r"(?<![\w-])--([a-z][\w.-]*)")
+#: A flag in a sentence; in quotes, and in a path, there are values, but for these two.
+_FLAG = re.compile(
+    r"""(?:(?<![\w/'"-])|(?<=unknown argument ')|(?<=did you mean '))--([a-z][\w.-]*)"""
+)
 
 
 class Running:
@@ -166,8 +169,9 @@ def _arguments(
         if {"distant", "behavior"} & set(given) and "VAURIEN_LOCAL" not in environment:
             given.setdefault("local", "127.0.0.1:0")
     if "http_token" in given:  # the arguments of a process are anybody's to read
-        if "http_token_file" not in given:
-            environment.pop(FILE_VARIABLE, None)
+        if "http_token_file" in given:
+            raise UsageError("http_token: http_token_file is given too; leave one of them away")
+        environment.pop(FILE_VARIABLE, None)
         environment[TOKEN_VARIABLE] = str(given.pop("http_token"))
     elif "http_token_file" in given:
         environment.pop(TOKEN_VARIABLE, None)

@@ -273,7 +273,9 @@ def test_no_shell_expands_a_name(
             f"cd {tmp_path}; {prepare} source <(vaurienctl completion {argv[0]}); echo rea''dy\r",
             "ready",
         )
-        for name, typed in ((HOSTILE, r"\$\("), ("*", r"\*"), ("my proxy", "my")):
+        names = [(HOSTILE, r"\$\("), ("*", r"\*"), ("my proxy", "my")]
+        names += [("my proxy", typed) for typed in ("'my", '"my', "'my p", r"my\ p")]
+        for name, typed in [*names, (HOSTILE, "'$("), ("a'b", '"a'), ('a"b', "'a"), ("$a", "'$")]:
             client.create(name, "127.0.0.1:0", "127.0.0.1:9", seed=4711)
             terminal.type(f"vaurienctl show {typed}\t", " ")
             terminal.type("\r", "4711")  # it was found by its name

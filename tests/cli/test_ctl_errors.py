@@ -147,6 +147,9 @@ def test_what_the_api_refuses_or_does_not_have(echo_backend: Backend) -> None:
         ):
             assert part in refused(host, *words.split(), code=code)
         assert refused(host, "create", "", "--distant", "a:1", code=1) == "'' is no name"
+        for flag in ("--distant", "--local"):
+            sentence = refused(host, "change", "redis", flag, "", code=1)
+            assert sentence == f"{flag}: '' is no address; write HOST:PORT"
         assert [state["name"] for state in client.proxies()] == ["default", "redis"]
         assert client.proxy("redis")["enabled"]
         with dial(running.address) as sock:
@@ -329,6 +332,28 @@ def test_on_a_terminal_tables_have_a_header_and_are_aligned(echo_backend: Backen
         assert text == "vaurienctl: there is no proxy 'defualt'; did you mean 'default'?\n"
 
 
+def test_a_table_without_a_row_is_its_header() -> None:
+    with start_proxy() as running:
+        host = str(running.http)
+
+        def screen(words: str) -> str:
+            code, text = on_terminal(host, *words.split(), COLUMNS="80")
+            assert code == 0, text
+            assert on_terminal(host, *words.split(), COLUMNS="9")[0] == 0
+            return text
+
+        for words, header in (
+            ("list", "NAME  LOCAL"),
+            ("connections", "PROXY  "),
+            ("watch --interval 0.05 --count 1", "PROXY  CONNECTIONS"),
+            ("journal", "TIME  PROXY"),
+        ):
+            assert header in screen(words)
+        running.client.create("a", "127.0.0.1:0", "127.0.0.1:1", enabled=False)
+        for words, header in (("toxic list a", "NAME  TYPE"), ("connections a", "NUMBER")):
+            assert header in screen(words)
+
+
 def test_a_low_terminal_shows_what_fits(echo_backend: Backend) -> None:
     with start_proxy(distant=echo_backend.address) as running:
         for n in range(20):
@@ -386,6 +411,27 @@ def test_columns_are_shortened_by_their_width() -> None:
         "NAME  SUMMARY",
         "a     many words go on",
         "      below",
+    ]
+
+
+def test_columns_are_those_of_the_terminal_though_letters_take_two_or_none() -> None:
+    accented = "e\N{COMBINING ACUTE ACCENT}"
+    rows = [("漢字漢字", 1), (accented, 2), ("abc", 3)]
+    assert aligned(("name", "n"), rows) == [
+        "NAME      N",
+        "漢字漢字  1",
+        f"{accented}         2",
+        "abc       3",
+    ]
+    assert aligned(("name", "n"), [(accented * 8, 1), ("漢字漢字", 2)], 9) == [
+        "NAME    N",
+        f"{accented * 5}…  1",
+        "漢字…   2",
+    ]
+    assert aligned(("name", "summary"), [("a", "漢字漢字漢字 漢字漢字漢字")], 26, prose=True) == [
+        "NAME  SUMMARY",
+        "a     漢字漢字漢字",
+        "      漢字漢字漢字",
     ]
 
 

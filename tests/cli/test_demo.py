@@ -94,7 +94,8 @@ def test_another_seed_picks_otherwise_and_a_terminal_sees_a_bar(output: str) -> 
     assert counts(text) != counts(output)
 
 
-def test_ctrl_c_is_no_success() -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_one_that_is_ended_is_no_success(number: int, code: int) -> None:
     master, slave = os.openpty()
     with (
         open(master, "rb", buffering=0) as screen,
@@ -109,9 +110,9 @@ def test_ctrl_c_is_no_success() -> None:
         os.close(slave)
         while b"] 1 of" not in screen.read(65536):
             pass
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, errors) == (130, b"")
+    assert (process.returncode, errors) == (code, b"")
 
 
 def test_without_a_terminal_there_is_no_bar(output: str) -> None:

@@ -12,10 +12,13 @@ import re
 import select
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import pytest
 
@@ -99,7 +102,10 @@ def test_it_ends_with_0_and_without_a_word_of_complaint(number: int, echo_backen
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_it_ends_with_0_before_it_listens_too(number: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("flag", ["--strict", "--check"])
+def test_before_it_listens_it_ends_with_0_too_but_not_a_check(
+    flag: str, number: int, tmp_path: Path
+) -> None:
     module(
         tmp_path,
         "mine",
@@ -111,21 +117,22 @@ def test_it_ends_with_0_before_it_listens_too(number: int, tmp_path: Path) -> No
         threading.Event().wait(20)
         """,
     )
-    program = Program("--behavior", "20:mine.Mine", cwd=tmp_path).spawn()
+    program = Program("--behavior", "20:mine.Mine", flag, cwd=tmp_path).spawn()
     try:
         wait_for((tmp_path / "importing").exists, "the import of a handler")
-        assert program.stop(number) == 0
+        assert program.stop(number) == (128 + number if flag == "--check" else 0)
         assert program.text == ""
         assert program.output == []
     finally:
         program.__exit__()
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
-def test_what_ends_nothing_ends_nothing_before_it_listens_either(
-    number: int, echo_backend: Backend, tmp_path: Path
-) -> None:
-    # gevent.monkey is the first of the slow imports
+@pytest.fixture
+def loading(echo_backend: Backend, tmp_path: Path) -> Program:
+    """One that, when it is spawned, touches ``importing`` and loads as soon as ``go`` is written.
+
+    gevent is the first of the slow imports.
+    """
     module(
         tmp_path,
         "sitecustomize",
@@ -146,7 +153,14 @@ def test_what_ends_nothing_ends_nothing_before_it_listens_either(
         """,
     )
     os.mkfifo(tmp_path / "go")
-    program = proxy(echo_backend, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)}).spawn()
+    return proxy(echo_backend, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+def test_what_ends_nothing_ends_nothing_before_it_listens_either(
+    number: int, loading: Program, tmp_path: Path
+) -> None:
+    program = loading.spawn()
     try:
         wait_for((tmp_path / "importing").exists, "the import of gevent")
         program.send_signal(number)
@@ -157,6 +171,55 @@ def test_what_ends_nothing_ends_nothing_before_it_listens_either(
         assert program.stop() == 0
     finally:
         program.__exit__()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_while_it_loads_it_ends_with_the_shell_s_code(
+    number: int, loading: Program, tmp_path: Path
+) -> None:
+    # by a handler, without which the first process of a container does not get them
+    program = loading.spawn()
+    try:
+        wait_for((tmp_path / "importing").exists, "the import of gevent")
+        assert program.stop(number) == 128 + number
+        assert program.text == ""
+    finally:
+        program.__exit__()
+
+
+def test_what_its_starter_ignores_stays_ignored(loading: Program, tmp_path: Path) -> None:
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        program = loading.spawn()
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+    try:
+        wait_for((tmp_path / "importing").exists, "the import of gevent")
+        for number in numbers:
+            program.send_signal(number)
+        with open(tmp_path / "go", "w"):
+            address = wait_for(lambda: program.output, "it listens")[0].split()[3].rstrip(",")
+        for number in (*numbers, signal.SIGUSR1):
+            program.send_signal(number)
+        program.wait_log("no handler is configured")
+        with dial(address) as client:
+            assert exchange(client, b"hello") == b"hello"
+        assert program.stop() == 0
+        assert "reload" not in program.text
+    finally:
+        program.__exit__()
+
+
+def test_importing_the_command_line_takes_no_signal() -> None:
+    source = """
+        import signal
+        before = [signal.getsignal(number) for number in signal.valid_signals()]
+        import vaurien.cli.main
+        assert [signal.getsignal(number) for number in signal.valid_signals()] == before
+    """
+    subprocess.run([sys.executable, "-c", dedent(source)], check=True)
 
 
 def test_accepting_stops_while_others_are_served(slow: tuple[Backend, Slow]) -> None:

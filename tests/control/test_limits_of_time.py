@@ -44,15 +44,15 @@ def service_of(farm: Farm, **arguments: str) -> Service:
 
 
 @contextlib.contextmanager
-def served(backend: Backend) -> Iterator[str]:
-    """Where the API of a farm with the proxy ``a`` listens, in this loop."""
+def served(backend: Backend, name: str = "a") -> Iterator[str]:
+    """Where the API of a farm with one proxy listens, in this loop."""
     farm = Farm(resolved(http="yes"))
-    farm.create(plan(backend))
+    farm.create(plan(backend, name))
     service = service_of(farm)
     service.start()
     yield str(service.addresses["http"])
     service.stop()
-    farm.delete("a")
+    farm.delete(name)
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +89,32 @@ def test_a_connection_that_asks_nothing_ends_after_its_time_and_no_sooner(
                 pass
         took = time.monotonic() - start
     assert took > 0.8, "it ended before it was idle for so long"
+
+
+@pytest.mark.parametrize("start", [b"G", b"GET /health HTTP/1.1\r\nHost: "])
+def test_a_head_that_takes_too_long_is_answered(
+    start: bytes, backend: Backend, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert http.SLOW == 10
+    monkeypatch.setattr(http, "SLOW", 0.1)
+    with served(backend) as place, dial(place) as client:
+        client.settimeout(PATIENCE)
+        client.sendall(start)
+        back = bytearray()
+        while data := client.recv(65536):
+            back += data
+    assert back.startswith(b"HTTP/1.1 408 ")
+    assert back.endswith(b'"the request came in too slowly", "status": 408}')
+
+
+@pytest.mark.parametrize("name", ["à", "Å", "é", "漢"])
+def test_a_path_may_be_utf_8_as_it_is(name: str, backend: Backend) -> None:
+    with served(backend, name) as place:
+        for start in ("", "http://localhost"):
+            with dial(place) as client:
+                back = ask(client, f"{start}/proxies/{name}")
+            assert back.startswith(b"HTTP/1.1 200 "), back
+            assert json.loads(back.partition(b"\r\n\r\n")[2])["name"] == name
 
 
 def test_a_quiet_stream_of_events_has_a_sign_of_life(

@@ -36,7 +36,8 @@ ZSH = """\
 # vaurienctl in zsh:  source <(vaurienctl completion zsh)
 _vaurienctl() {
     local -a found open
-    found=("${(@f)$("${(Q)words[1]}" __complete zsh "${(@Q)words[2,CURRENT]}" 2>/dev/null)}")
+    found=("${(@f)$("${(Q)words[1]}" __complete zsh "${(@Q)words[2,CURRENT-1]}" \\
+        "$QIPREFIX$PREFIX" 2>/dev/null)}")
     found=("${(@)found:#}")
     open=("${(@M)found:#*[=:]}")
     found=("${(@)found:#*[=:]}")
@@ -71,19 +72,19 @@ def answer(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> list[st
     """The lines for a shell's script; `arguments` are its name and what was typed.
 
     bash gives the line up to the cursor and the characters at which it splits words, such as ``=``
-    and ``:``; it wants only what follows the last of them, quoted. The others give the words, fish
-    the last one as it was typed, and quote themselves.
+    and ``:``; it wants only what follows the last of them, quoted. The others give the words, the
+    last one as it was typed, and quote themselves.
     """
     shell, *typed = arguments
     if shell == "bash":
         line = _split(typed[0], (typed[1:] or [""])[0] or _BREAKS)
         found = candidates(parser, line.words[1:] or [""])
         return [text for one, _ in found if (text := line.inserted(one)) is not None]
+    typed[-1:] = _split(typed[-1]).words[-1:] if typed else [""]
+    found = candidates(parser, typed)
     if shell == "fish":
-        typed[-1:] = _split(typed[-1]).words[-1:] if typed else []
-        found = candidates(parser, typed or [""])
         return [f"{text}\t{_plain(what)}" if what else text for text, what in found]
-    return [text for text, _ in candidates(parser, typed or [""])]
+    return [text for text, _ in found]
 
 
 def candidates(parser: argparse.ArgumentParser, words: Sequence[str]) -> list[Candidate]:
@@ -286,7 +287,6 @@ def _subparsers(parser: argparse.ArgumentParser) -> Any:
 
 
 _BREAKS = "@><=;|&(:"  # as bash has it if nothing else is said
-_BARE = re.compile(r"[\w./:=@%+,-]")  # what means itself in a shell
 
 
 @dataclass
@@ -306,7 +306,7 @@ class _Typed:
         if self.quote:
             special = "'" if self.quote == "'" else '"$`\\!'
             return None if any(c in text for c in special) else text
-        return "".join(c if _BARE.match(c) else f"\\{c}" for c in text)
+        return re.sub(r"[^\w./:=@%+,-]", r"\\\g<0>", text)  # but for what means itself in a shell
 
 
 def _split(line: str, breaks: str = "") -> _Typed:

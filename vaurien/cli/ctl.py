@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import os
 import re
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,7 @@ from vaurien.cli import ctl_commands as do
 from vaurien.cli.completion import HIDDEN
 from vaurien.cli.ctl_commands import Ask
 from vaurien.cli.ctl_parser import DONE, MISSING, REFUSED, arrange, parser
-from vaurien.cli.entry import INTERRUPTED
+from vaurien.cli.entry import INTERRUPTED, take
 from vaurien.cli.tables import Output, plain
 from vaurien.client import TIMEOUT, TOKEN_VARIABLE, Client, api_address
 from vaurien.errors import ClientError, Unreachable, UsageError, VaurienError, nearest
@@ -56,12 +57,17 @@ _HERE = (
     (r"^missing required field: name$", "'' is no name"),
     (r"^name: (?=.* is no name for a toxic)", "--name: "),
     (r"^name: ", ""),
-    (r"^missing required field: upstream$", "--distant: '' is no address; write HOST:PORT"),
+    (
+        r"^(missing required field: upstream$|upstream is empty; .*)",
+        "--distant: '' is no address; write HOST:PORT",
+    ),
+    (r"^listen is empty; .*", "--local: '' is no address; write HOST:PORT"),
     (r"^upstream: ", "--distant: "),
     (r"^listen: ", "--local: "),
     (r"^on_connect: ", "--on-connect: "),
     (r"^(protocol|seed|toxicity): ", r"--\1: "),
     (r"^(?:attributes|handlers)\.", ""),
+    (r"^invalid toxic type: ", "there is no flow handler "),
     (r"set a mixture as the behavior$", "for a mixture use vaurienctl behavior {choice}"),
     (r"give it to --on-connect$", "use vaurienctl behavior --on-connect {choice}"),
     (r"POST /proxies$", "vaurienctl create NAME --distant ADDRESS"),
@@ -84,10 +90,6 @@ def _here(args: argparse.Namespace, sentence: str) -> str:
 def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> ClientError:
     """The API's error; if it is of what is not there, one with the nearest that is."""
     with contextlib.suppress(ClientError):
-        if str(error).startswith("invalid toxic type"):
-            flows = [one["name"] for one in client.list_handlers() if one["kind"] == "flow"]
-            hint = nearest(args.type, flows, "flow handlers")
-            return ClientError(f"there is no flow handler {args.type!r}; {hint}", error.status)
         if str(error) == "proxy already exists":
             way = "choose another name, or use vaurienctl change"
             return ClientError(f"proxy {args.name!r} already exists; {way}", error.status)
@@ -115,10 +117,6 @@ def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> Cli
             if name is not None and name not in toxics:
                 hint = nearest(name, toxics, "toxics")
                 return ClientError(f"{args.proxy} has no toxic {name!r}; {hint}", 404)
-        if (number := getattr(args, "drop", None)) is not None:
-            there = [str(one["number"]) for one in client.connections(args.proxy)]
-            hint = f"connections: {', '.join(there[:10])}" if there else "it has none"
-            return ClientError(f"{args.proxy} has no open connection {number}; {hint}", 404)
     return ClientError(_here(args, str(error)), error.status)
 
 
@@ -128,6 +126,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
+        take(signal.SIGINT, signal.default_int_handler)
         try:
             _run(sys.argv[1:] if arguments is None else list(arguments))
         except SystemExit:  # argparse has printed its help

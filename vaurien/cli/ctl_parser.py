@@ -331,13 +331,15 @@ def _instead(flag: str, place: argparse.ArgumentParser) -> str:
     words = {action.metavar for action in place._actions if action.nargs == "*"}
     if (own := _ELSEWHERE.get(flag)) in taken:
         return f"did you mean {own!r}?"
-    hint = nearest(flag, [name for name in taken if name not in ("--help", "--token")], "flags")
     name = flag.lstrip("-").replace("-", "_")
-    if "OPTION=VALUE" in words and not hint.startswith("did"):
-        return f"an option of a handler is a word: write {name}=VALUE"
-    if "CHOICE|HANDLER.OPTION=VALUE" in words and not hint.startswith("did"):
-        return f"an option of a handler is a word: write HANDLER.{name}=VALUE"
-    return nearest(flag, taken, "flags")
+    if "OPTION=VALUE" in words:
+        option = f"{name}=VALUE"
+    elif "CHOICE|HANDLER.OPTION=VALUE" in words:
+        option = f"HANDLER.{name}=VALUE"
+    else:
+        return nearest(flag, taken, "flags")
+    hint = nearest(flag, [name for name in taken if name not in ("--help", "--token")], "flags")
+    return hint if hint.startswith("did") else f"an option of a handler is a word: write {option}"
 
 
 def _flags_with_value(made: argparse.ArgumentParser) -> Iterator[str]:

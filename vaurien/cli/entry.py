@@ -1,20 +1,29 @@
 """Where the two programs begin.
 
-Law: nothing heavy is imported before Ctrl-C is quiet, for the imports are most of what a short
-command does; and to import this does nothing yet.
+Law: nothing heavy is imported before the signals are taken, for the imports are most of what a
+short command does; and to import this does nothing yet. What whoever started us ignores of SIGINT
+and SIGHUP (``nohup``, ``vaurien &`` in a script) stays ignored.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Callable
 
 INTERRUPTED = 130  # as the shells have it for SIGINT
+TERMINATED = 143  # and for SIGTERM
+
+#: The SIGHUPs that have come before there was anything to read again.
+HANGUPS: list[int] = []
 
 
 def vaurien() -> int:
     """``vaurien``; its exit code."""
-    _quiet()
+    take(signal.SIGINT, _leave)
+    take(signal.SIGTERM, _leave)  # which the first process of a container would never see else
+    take(signal.SIGHUP, lambda number, _: HANGUPS.append(number))
+    take(signal.SIGUSR1, signal.SIG_IGN)  # there is no table yet
     from vaurien.cli.main import main
 
     return main()
@@ -22,22 +31,23 @@ def vaurien() -> int:
 
 def vaurienctl() -> int:
     """``vaurienctl``; its exit code."""
-    _quiet()
+    take(signal.SIGINT, _leave)
     from vaurien.cli.ctl import main
 
-    try:
-        if signal.getsignal(signal.SIGINT) is _leave:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-        return main()
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    return main()
 
 
-def _quiet() -> None:
-    """Let Ctrl-C end the program at once, without a word; not if whoever started it ignores it."""
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, _leave)
+def take(
+    number: int,
+    handler: Callable[..., object] | int,
+    how: Callable[..., object] = signal.signal,
+) -> None:
+    """Have `handler` deal with a signal, set by `how`; not if it is one to stay ignored."""
+    always = number in (signal.SIGTERM, signal.SIGUSR1)
+    if always or signal.getsignal(number) is not signal.SIG_IGN:
+        how(number, handler)
 
 
-def _leave(*_: object) -> None:
-    os._exit(INTERRUPTED)
+def _leave(number: int, _: object) -> None:
+    """End at once, without a word."""
+    os._exit(128 + number)

@@ -6,13 +6,6 @@ monkey-patches: here, and before anything else, so that a handler's ``time.sleep
 
 from __future__ import annotations
 
-import signal
-
-#: Which of these have come before there was anything that they could be for.
-_EARLY: set[int] = set()
-for _number in (signal.SIGHUP, signal.SIGUSR1):  # which end a process that does not take them
-    signal.signal(_number, lambda number, _: _EARLY.add(number))
-
 from gevent import monkey
 
 monkey.patch_all()
@@ -26,6 +19,7 @@ import logging
 import os
 import resource
 import select
+import signal
 import socket
 import struct
 import sys
@@ -39,7 +33,7 @@ import gevent
 from gevent.event import Event as Event_
 
 import vaurien
-from vaurien.cli.entry import INTERRUPTED
+from vaurien.cli.entry import HANGUPS, take
 from vaurien.control.farm import Farm
 from vaurien.errors import UsageError, VaurienError, many, nearest
 from vaurien.handlers import registry
@@ -259,14 +253,14 @@ def wait_for_end(parent: socket.socket) -> None:
     """
     watched: list[Any] = [parent]
     with contextlib.ExitStack() as stack:
-        pid, _, _ = struct.unpack("3i", parent.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
         try:
+            pid, _, _ = struct.unpack("3i", parent.getsockopt(socket.SOL_SOCKET, SO_PEERCRED, 12))
             watched.append(os.pidfd_open(pid))
             stack.callback(os.close, watched[-1])
         except ProcessLookupError:
             return
-        except OSError:
-            pass  # an old system, or a sandbox; then it is left to the socket
+        except (OSError, AttributeError):
+            pass  # an old system or Python, or a sandbox; then it is left to the socket
         while True:
             ready, _, _ = select.select(watched, [], [])
             if ready != [parent] or not parent.recv(1024):
@@ -326,9 +320,9 @@ class Run:
             log.warning("%s", warning)
         raise_file_limit()
         for number in (signal.SIGINT, signal.SIGTERM):
-            gevent.signal_handler(number, self._signalled)
-        gevent.signal_handler(signal.SIGUSR1, self._tell)
-        gevent.signal_handler(signal.SIGHUP, self._hangup)
+            take(number, self._signalled, gevent.signal_handler)
+        take(signal.SIGUSR1, self._tell, gevent.signal_handler)
+        take(signal.SIGHUP, self._hangup, gevent.signal_handler)
         farm.start()
         if self._api is not None:
             self._api.start()
@@ -350,7 +344,7 @@ class Run:
         if parent is not None:
             gevent.spawn(self._watch_parent, parent)
         self._started = True
-        if signal.SIGHUP in _EARLY:
+        if HANGUPS:
             gevent.spawn(self._hangup)
         self._stop.wait()
         if self._api is not None:
@@ -403,11 +397,12 @@ class Run:
                 wait_for_end(parent)
         except OSError:
             pass  # gone as well
-        self._stop.set()
+        finally:
+            self._stop.set()
 
     def _hangup(self) -> None:
         if not self._started:  # the name of an address may take its time
-            _EARLY.add(signal.SIGHUP)
+            HANGUPS.append(signal.SIGHUP)
             log.info("reload: put off until all listen")
             return
         try:
@@ -524,9 +519,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vaurien``; the exit code: 0, 1 if it cannot run, 2 for wrong usage, `NEVER_FIRED`."""
     arguments = sys.argv[1:] if arguments is None else arguments
     # Until there is something to drain; what was to print something has not done so.
-    unfinished = INTERRUPTED if {"--check", "--demo", "--list-handlers"} & {*arguments} else 0
-    signal.signal(signal.SIGINT, lambda *_: os._exit(unfinished))
-    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    unfinished = bool({"--check", "--demo", "--list-handlers"} & {*arguments})
+    for signal_number in (signal.SIGINT, signal.SIGTERM):
+        take(signal_number, lambda number, _: os._exit(128 + number if unfinished else 0))
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())  # for handlers by dotted path
     try:

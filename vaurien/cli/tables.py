@@ -11,13 +11,15 @@ import json
 import shutil
 import sys
 import textwrap
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import accumulate
 from typing import Any
 
 Row = Sequence[object]
 _GAP = "  "  # between columns
 _FIRM = ("name", "proxy", "local", "distant", "client")  # columns that are shortened last
-_LEAST = 3  # characters that a column is shortened to at most
+_LEAST = 3  # columns of the terminal that a column is shortened to at most
 
 
 class Output:
@@ -113,20 +115,21 @@ def aligned(
     if header:
         texts.insert(0, [name.upper() for name in header])
         numbers = numbers or [False] * len(header)
-    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    widths = [max(map(wide, column)) for column in zip(*texts, strict=True)]
     room = width - len(_GAP) * (len(widths) - 1) if width else sum(widths)
     if prose and widths:
         widths[-1] = max(min(widths[-1], room - sum(widths[:-1])), 20)
         texts = [line for row in texts for line in _continued(row, widths[-1])]
     else:
-        least = [max(map(len, column)) for column in zip(*texts[bool(header) :], strict=True)]
+        cells = texts[bool(header) :] or [[""] * len(widths)]
+        least = [max(map(wide, column)) for column in zip(*cells, strict=True)]
         names = header or [""] * len(least)
         firm = [low if name in _FIRM else 0 for name, low in zip(names, least, strict=True)]
         for most in (least, firm, [0] * len(least)):  # what stands above a column first
             _shrink(widths, room, most)
     return [
         _GAP.join(
-            _short(text, size).rjust(size) if right else _short(text, size).ljust(size)
+            _placed(text, size, right)
             for text, size, right in zip(row, widths, numbers, strict=True)
         ).rstrip()
         for row in texts
@@ -136,19 +139,42 @@ def aligned(
 def _shrink(widths: list[int], room: int, least: Sequence[int]) -> None:
     """Take from the widest column, again and again, until all fit; none becomes less than that."""
     while sum(widths) > room:
-        wide = [n for n, low in enumerate(least) if widths[n] > max(low, _LEAST)]
-        if not wide:
+        ample = [n for n, low in enumerate(least) if widths[n] > max(low, _LEAST)]
+        if not ample:
             return
-        widths[max(wide, key=widths.__getitem__)] -= 1
+        widths[max(ample, key=widths.__getitem__)] -= 1
 
 
-def _short(text: str, width: int) -> str:
-    return text if len(text) <= width else f"{text[: width - 1]}…"
+def wide(text: str) -> int:
+    """How many columns of a terminal a text takes: CJK takes two, what combines none."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(c: str) -> int:
+    if unicodedata.category(c) in ("Mn", "Me"):
+        return 0
+    return 2 if unicodedata.east_asian_width(c) in "WF" else 1
+
+
+def cut(text: str, width: int) -> str:
+    """As much of a text as fits into so many columns."""
+    if text.isascii():
+        return text[:width]
+    ends = accumulate(map(_columns, text))
+    return "".join(c for c, end in zip(text, ends, strict=True) if end <= width)
+
+
+def _placed(text: str, width: int, right: bool) -> str:
+    """A text in its column, shortened if need be."""
+    text = text if wide(text) <= width else f"{cut(text, width - 1)}…"
+    space = " " * (width - wide(text))
+    return space + text if right else text + space
 
 
 def _continued(row: list[str], width: int) -> Iterator[list[str]]:
     """A row, and what of its last cell does not fit below it."""
-    first, *more = textwrap.wrap(row[-1], width) or [""]
+    text = row[-1]  # what is wide may be as wide as twice its length
+    first, *more = textwrap.wrap(text, width if wide(text) == len(text) else width // 2) or [""]
     yield [*row[:-1], first]
     for line in more:
         yield [*[""] * (len(row) - 1), line]

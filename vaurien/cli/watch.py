@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import datetime, timezone
 from typing import Any
 
-from vaurien.cli.tables import Output, aligned, cell, columns, tabs
+from vaurien.cli.tables import Output, aligned, cell, columns, cut, tabs
 from vaurien.client import Client
 
 HEADER = ("proxy", "connections", "exchanges/s", "up/s", "down/s", "fired")
@@ -106,7 +106,7 @@ def _draw(client: Client, rates: list[Any], interval: float) -> None:
     clock = datetime.now().strftime("%H:%M:%S")
     title = f"Vaurien at {client.address}, {clock}, every {interval:g} s; Ctrl-C ends"
     text = "".join(
-        f"{line[: size.columns]}{_REST_OF_LINE}\r\n" for line in (cell(title), "", *lines)
+        f"{cut(line, size.columns)}{_REST_OF_LINE}\r\n" for line in (cell(title), "", *lines)
     )
     sys.stdout.write(_HOME + text + _REST_OF_SCREEN)
     sys.stdout.flush()

@@ -72,7 +72,6 @@ _CALLED = {
     type(None): "null",
 }
 _BAD = "bad request body"
-_NO_JSON = "it is no JSON: "
 
 
 class Worded(UsageError):
@@ -90,20 +89,28 @@ def bad(reason: str) -> UsageError:
 
 def load(data: bytes) -> Any:
     """The JSON in `data`; UsageError if it is none."""
+    try:
+        return _loaded(data)
+    except json.JSONDecodeError as error:
+        raise bad(f"it is no JSON: {error}") from None
+    except _Refused as error:
+        raise bad(str(error)) from None
+
+
+def _loaded(data: bytes) -> Any:
+    """The JSON in `data`; JSONDecodeError or `_Refused`, saying why, if it is none."""
     if not data:
-        raise bad("there is none; send JSON")
+        raise _Refused("there is none; send JSON")
     try:
         return json.loads(data.decode(), parse_constant=_constant, object_pairs_hook=_once)
     except RecursionError:
-        raise bad("it is nested too deeply") from None
+        raise _Refused("it is nested too deeply") from None
     except UnicodeDecodeError as error:
-        raise bad(f"it is not UTF-8 (byte {error.start})") from None
-    except _Refused as error:
-        raise bad(str(error)) from None
-    except json.JSONDecodeError as error:
-        raise bad(f"{_NO_JSON}{error}") from None
+        raise _Refused(f"it is not UTF-8 (byte {error.start})") from None
+    except (json.JSONDecodeError, _Refused):
+        raise
     except ValueError:  # Python's own bound
-        raise bad("it has a number with too many digits") from None
+        raise _Refused("it has a number with too many digits") from None
 
 
 class _Refused(ValueError):
@@ -258,10 +265,10 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
     if not path.lower().endswith(".json") and data.lstrip()[:1] not in (b"[", b"{"):
         return None
     try:
-        found = load(data)
-    except UsageError as error:
+        found = _loaded(data)
+    except (json.JSONDecodeError, _Refused) as error:
         if path.lower().endswith(".json"):
-            raise UsageError(f"{where}: {path!r} is no JSON: {_reason(error)}") from None
+            raise UsageError(f"{where}: {path!r} is no JSON: {error}") from None
         return None
     if not isinstance(found, list):
         raise UsageError(
@@ -269,11 +276,6 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
             ' "upstream": ...}]'
         )
     return [(body, f"{path}, proxy {number}") for number, body in enumerate(found, 1)]
-
-
-def _reason(error: UsageError) -> str:
-    """Why a file is no JSON."""
-    return str(error).removeprefix(f"{_BAD}: ").removeprefix(_NO_JSON)
 
 
 def proxy_body(plan: Plan, listen: object, enabled: bool) -> dict[str, Any]:

@@ -41,8 +41,8 @@ _PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 #: What no line of a head may have within it: all controls but the tab, RFC 9110 5.5.
 _CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
-#: In the first line these too, at which gevent would split it as at a space.
-_SPACE = re.compile(r"[\x85\xa0]")
+#: What stands for itself in a path though RFC 3986 wants it encoded; at two of them gevent splits.
+_NO_ASCII = re.compile(r"[\x80-\xff]")
 #: The absolute form of what is asked for, RFC 9112 3.2.2: the authority, and the rest.
 _ABSOLUTE = re.compile(r"http://([^/?#]*)(.*)", re.IGNORECASE)
 
@@ -54,6 +54,10 @@ def _check_line(line: bytes) -> bytes:
     if _CONTROL.search(line.removesuffix(b"\n").removesuffix(b"\r")):
         raise ValueError("a line of the head has control characters")
     return line
+
+
+class _TooSlow(Exception):
+    """A head took longer than `SLOW`. No OSError, for gevent answers none in the first line."""
 
 
 class _Head:
@@ -98,6 +102,8 @@ class _Handler(WSGIHandler):
     def handle_one_request(self) -> Any:
         try:
             result: Any = super().handle_one_request()
+        except _TooSlow as error:
+            result = self._handle_client_error(error)
         finally:
             if self._timer is not None:
                 self._timer.close()
@@ -108,15 +114,14 @@ class _Handler(WSGIHandler):
         """Wait for a request; from its first byte on it has `SLOW` seconds."""
         with Timeout(IDLE, TimeoutError()):
             self.rfile.peek(1)
-        self._timer = Timeout.start_new(SLOW, TimeoutError("the request came in too slowly"))
+        self._timer = Timeout.start_new(SLOW, _TooSlow("the request came in too slowly"))
         return str(super().read_requestline())
 
     def read_request(self, raw_requestline: str) -> Any:
         try:
             _check_line(raw_requestline.encode("latin-1"))
-            if _SPACE.search(raw_requestline):
-                raise ValueError("the words of the first line are not parted by spaces")
-            result = super().read_request(raw_requestline)
+            line = _NO_ASCII.sub(lambda byte: f"%{ord(byte[0]):02X}", raw_requestline)
+            result = super().read_request(line)
             self._take_authority()
             return result
         finally:
@@ -181,7 +186,7 @@ class _Handler(WSGIHandler):
                 pass
 
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
-        slow = isinstance(error, TimeoutError)
+        slow = isinstance(error, _TooSlow)
         return ("408", _raw(408, str(error))) if slow else ("400", _raw(400, "no HTTP request"))
 
     def finalize_headers(self) -> None:
