@@ -253,7 +253,7 @@ class _Server(WSGIServer):
     def keep_some(self) -> None:
         """Have as many descriptors in reserve as can be had."""
         with contextlib.suppress(OSError):
-            while len(self._kept) < _RESERVE:
+            while len(self._kept) < _RESERVE and self.started:
                 self._kept.append(FileIO(os.devnull))
 
     def close(self) -> None:
@@ -288,8 +288,8 @@ class HttpServer:
             error_log=_Errors(),
         )
         self._server._kept = []
-        self._server.keep_some()
         self._server.start()
+        self._server.keep_some()
 
     def stop(self) -> None:
         """Serve no more; who waits for events is cut off."""
