@@ -25,7 +25,7 @@ import struct
 import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from socket import SO_PEERCRED
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -105,8 +105,9 @@ class _Parser(argparse.ArgumentParser):
         say(message.removesuffix("\n"))
 
 
+@cache
 def parser() -> argparse.ArgumentParser:
-    """The parser of the command line, made from the declared settings."""
+    """The parser of the command line, made from the declared settings; one, for reloads too."""
     made = _Parser(
         prog="vaurien",
         description="A chaos TCP proxy: stands between an application and its backend and\n"

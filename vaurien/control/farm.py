@@ -486,11 +486,12 @@ class Farm:
                 _refuse_loop(plan, plan.local, targets.get(plan.name))
                 if plan.name not in self.proxies and plan.name not in built:
                     built[plan.name] = self._build(plan)
-            others = [proxy for proxy, _ in before if proxy.name not in wanted]
-            deleted = [proxy for proxy in others if proxy.name in self._configured]
-            for proxy in others:
-                if proxy not in deleted:
-                    wanted[proxy.name] = replace(proxy.plan, **settings.common)
+            deleted = []
+            for proxy, plan in before:
+                if proxy.name not in wanted and proxy.name in self._configured:
+                    deleted.append(proxy)
+                elif proxy.name not in wanted:
+                    wanted[proxy.name] = _with_common(plan, settings.common)
             changes = {
                 proxy.name: proxy.prepare(
                     wanted[proxy.name], builders.setdefault(proxy, Builder(proxy))
@@ -573,6 +574,12 @@ def _with_former(what: str, former: Plan, plan: Plan) -> Plan:
     behavior: Behavior = getattr(former, what)
     handlers = {name: found for name, found in former.handlers.items() if name in behavior.names}
     return _with(plan, {what: behavior}, handlers, getattr(former, _DECISIONS[what]))
+
+
+def _with_common(plan: Plan, common: Mapping[str, Any]) -> Plan:
+    """`plan` with what all proxies have in common, itself if it has that."""
+    same = all(getattr(plan, name) == value for name, value in common.items())
+    return plan if same else replace(plan, **common)
 
 
 def _behavior_of(what: str, plan: Plan) -> object:
