@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -336,3 +337,9 @@ def test_the_public_names_are_there() -> None:
         assert name in dir(vaurien)
     with pytest.raises(AttributeError, match="no attribute 'Clint'"):
         _ = vaurien.Clint
+
+
+@pytest.mark.parametrize("wrong", ["x", None, True])
+def test_a_time_that_is_none_is_refused_before_anything_starts(wrong: Any) -> None:
+    with pytest.raises(UsageError, match=f"ready_timeout: {wrong!r} is no time"):
+        start_proxy(ready_timeout=wrong)

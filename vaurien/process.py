@@ -129,6 +129,8 @@ def start_proxy(
     UsageError for settings that are wrong, and VaurienError if it cannot run or does not listen
     within `ready_timeout` seconds, with its own sentence, in the names of the arguments.
     """
+    if isinstance(ready_timeout, bool) or not isinstance(ready_timeout, (int, float)):
+        raise UsageError(f"ready_timeout: {ready_timeout!r} is no time; give seconds")
     arguments, environment = _arguments(http, handlers or {}, settings)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())

@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 
 from tests.cli.ctl import COMMAND, environment, on_terminal, refused, run
-from tests.support import PATIENCE, Backend, dial, exchange, wait_for
+from tests.support import PATIENCE, Backend, Pipe, dial, exchange, wait_for
 from vaurien import Client, start_proxy
 from vaurien.cli.ctl_parser import EPILOG
 from vaurien.cli.tables import Output, aligned, cell
@@ -441,3 +441,18 @@ def test_what_the_api_says_cannot_steer_the_terminal(capsys: pytest.CaptureFixtu
     assert cell("a\x1b[2Jb\tc\nd") == "a?[2Jb c d"
     assert cell(None) == cell("") == cell([]) == "-"
     assert (cell(True), cell(1.0), cell(0.1)) == ("yes", "1", "0.1")
+
+
+def test_events_end_with_their_reader_though_nothing_happens(echo_backend: Backend) -> None:
+    with start_proxy(distant=echo_backend.address) as running, Pipe() as pipe:
+        process = subprocess.Popen(
+            [*COMMAND, "events"],
+            stdout=pipe.writer,
+            env=environment(str(running.client.address)),
+        )
+        try:
+            pipe.reader.close()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait()

@@ -958,6 +958,7 @@ def test_another_way_to_end_is_refused(path: str, proxy: Remote) -> None:
         sentence = proxy.api.refused("DELETE", f"{proxy.path}{path}?how=explode")
         assert "'explode'" in sentence and "fin" in sentence and "reset" in sentence
         assert exchange(client, b"hello") == b"hello"
+    assert "?how" in proxy.api.refused("GET", f"{proxy.path}/connections?how=fin")
 
 
 def test_all_connections_of_the_first_proxy(farm: Farm) -> None:
@@ -1219,9 +1220,8 @@ def test_who_watches_slowly_holds_up_nobody_and_is_told(backend: Backend, tmp_pa
 
 def test_nothing_is_left_when_who_watched_has_gone(farm: Farm, proxy: Remote) -> None:
     proxy.set(CALM)
-    before = farm.descriptors()
     streams = [Stream(farm, f"{proxy.path}/events") for _ in range(20)]
-    assert farm.descriptors() >= before + 20
+    before = farm.descriptors() - 20  # other tests' connections may still be on their way out
     for stream in streams:
         stream.close()
 

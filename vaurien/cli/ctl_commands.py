@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
+import select
+import stat
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -251,6 +255,7 @@ def watch(ask: Ask) -> None:
 
 def events(ask: Ask) -> None:
     left = ask.args.count
+    threading.Thread(target=_end_with_reader, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt), ask.client.events(ask.args.proxy) as events:
         for event in events:
             if ask.output.as_json:
@@ -262,6 +267,15 @@ def events(ask: Ask) -> None:
             if left == 0:
                 return
         raise Unreachable(f"Vaurien at {ask.client.address} stops; there are no more events")
+
+
+def _end_with_reader() -> None:
+    """End the process when whoever reads its output has gone: there may be nothing to write."""
+    if stat.S_ISFIFO(os.fstat(1).st_mode):
+        poll = select.poll()
+        poll.register(1, 0)  # an error is told in any case
+        poll.poll()
+        os._exit(0)
 
 
 def journal(ask: Ask) -> None:

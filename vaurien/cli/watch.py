@@ -100,7 +100,7 @@ def _draw(client: Client, rates: list[Any], interval: float) -> None:
     rows = [(*r[:3], _bytes(r[3]), _bytes(r[4]), *r[5:]) for r in map(_row, rates)]
     lines = aligned(HEADER, rows, columns())
     size = shutil.get_terminal_size()
-    room = max(size.lines - 3, 2)
+    room = max(size.lines - 4, 2)  # with the title, a blank line, the last one, and the cursor's
     if len(lines) > room:
         lines[room:] = [f"and {len(lines) - room} more: the terminal is too low"]
     clock = datetime.now().strftime("%H:%M:%S")

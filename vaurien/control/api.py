@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import falcon
@@ -59,9 +59,10 @@ class _Guard:
         browser = (req.user_agent or "").startswith("Mozilla/")
         if browser and getattr(resource, "refuses_browsers", False):
             raise falcon.HTTPForbidden(description="User agent not allowed")
-        known: tuple[str, ...] | None = getattr(resource, "queries", None)
-        if known is None:
+        queries: Mapping[str, tuple[str, ...]] | None = getattr(resource, "queries", None)
+        if queries is None:
             return
+        known = queries.get(req.method, ())
         for name in req.params:
             if name not in known:
                 hint = nearest(name, known, "parameters")

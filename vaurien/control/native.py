@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,7 +93,7 @@ def read_nothing(req: falcon.Request) -> None:
 class _Resource:
     """One path. A path without a proxy's name means the first proxy."""
 
-    queries: tuple[str, ...] = ()  # what may stand behind the ?
+    queries: Mapping[str, tuple[str, ...]] = {}  # what may stand behind the ?, by method
 
     def __init__(self, context: Context) -> None:
         self.context, self.farm = context, context.farm
@@ -307,7 +307,7 @@ def _ways(both: tuple[int, int]) -> dict[str, int]:
 class Connections(_Resource):
     """``/connections`` and ``/proxies/{name}/connections``."""
 
-    queries = ("how",)
+    queries = {"DELETE": ("how",)}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         found = [
@@ -336,7 +336,7 @@ class Connections(_Resource):
 class OneConnection(_Resource):
     """``/proxies/{name}/connections/{number}``."""
 
-    queries = ("how",)
+    queries = {"DELETE": ("how",)}
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str, number: int) -> None:
         proxy = self.proxy(name)
@@ -372,7 +372,7 @@ class Events(_Resource):
 class JournalOf(_Resource):
     """``/journal`` and ``/proxies/{name}/journal``."""
 
-    queries = ("limit",)
+    queries = {"GET": ("limit",)}
 
     def on_get(self, req: falcon.Request, resp: falcon.Response, name: str | None = None) -> None:
         if name is not None:
