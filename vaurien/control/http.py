@@ -107,8 +107,11 @@ class _Handler(WSGIHandler):
         finally:
             if self._timer is not None:
                 self._timer.close()
-        too_long = isinstance(result, tuple) and result[0] == "414"
-        return ("414", _raw(414, "the request line is too long")) if too_long else result
+        if not isinstance(result, tuple):
+            return result
+        status, answer = result
+        self._refuse(_raw(414, "the request line is too long") if status == "414" else answer)
+        return None
 
     def read_requestline(self) -> str:
         """Wait for a request; from its first byte on it has `SLOW` seconds."""
@@ -172,18 +175,19 @@ class _Handler(WSGIHandler):
             gevent.sleep(0)  # who sends without waiting for answers must not starve others
             return
         self.close_connection = True
-        try:
-            self.socket.sendall(_raw(*self._refused))
-            self._discard()
-        except (OSError, TimeoutError):
-            pass  # it has gone
+        self._refuse(_raw(*self._refused))
 
-    def _discard(self) -> None:
-        """Closing with unread bytes would be a reset, and the client might miss the answer."""
-        self.socket.shutdown(1)
-        with Timeout(_LINGER, TimeoutError()):
-            while self.socket.recv(65536):
-                pass
+    def _refuse(self, answer: bytes) -> None:
+        """Answer, and read no more than for the answer to arrive.
+
+        Closing with unread bytes would be a reset, and the client might miss it.
+        """
+        with contextlib.suppress(OSError, TimeoutError):  # it has gone
+            self.socket.sendall(answer)
+            self.socket.shutdown(1)
+            with Timeout(_LINGER, TimeoutError()):
+                while self.socket.recv(65536):
+                    pass
 
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
         slow = isinstance(error, _TooSlow)
