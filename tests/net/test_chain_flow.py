@@ -640,8 +640,8 @@ CROWDED: dict[str, Any] = {
     "truncate__bytes": 500,
     "limit_data__bytes": 5000,
     "timeout__timeout": 20,
-    # Both ways, as those below: if only an answer were swallowed, and the second half of a word came
-    # after it, that half would be an exchange of its own, and be answered.
+    # Both ways, as those below: if only an answer were swallowed, and the second half of a word
+    # came after it, that half would be an exchange of its own, and be answered.
     "timeout__stream": "both",
     "cut__bytes": 10_000,
     "cut__how": "reset",
