@@ -29,7 +29,7 @@ from tests.support import (
 )
 from vaurien import Client, ClientError, Unreachable, UsageError, start_proxy
 from vaurien.client import Event, api_address
-from vaurien.process import Running
+from vaurien.kit.process import Running
 
 ROOT = Path(__file__).parent.parent
 NOBODY = "127.0.0.1:1"  # a port at which nobody listens

@@ -28,7 +28,7 @@ import pytest
 import vaurien
 from tests.cli.ctl import read_terminal
 from tests.support import PATIENCE, Program, parse_address, run, wait_for
-from vaurien import flow, presets
+from vaurien import flow, presets, registry
 from vaurien.cli.ctl_parser import (
     DONE,
     MISSING,
@@ -39,7 +39,6 @@ from vaurien.cli.ctl_parser import (
 )
 from vaurien.cli.entry import INTERRUPTED
 from vaurien.control import openapi
-from vaurien.handlers import registry
 from vaurien.observe.events import Ended
 from vaurien.observe.journal import Journal
 from vaurien.observe.metrics import FAMILIES

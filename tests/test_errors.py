@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vaurien.errors import many
-from vaurien.net.server import Counters
+from vaurien.relay.server import Counters
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ import pytest
 from vaurien.address import Address, Networks
 from vaurien.behavior import ALWAYS, Points, parse
 from vaurien.errors import UsageError
+from vaurien.exchange.picks import staying
 from vaurien.flow import Event
 from vaurien.handlers import BaseHandler, FlowHandler
-from vaurien.handlers.registry import builtins
-from vaurien.net.picks import staying
 from vaurien.options import Raw
 from vaurien.plan import Plan, Specification, Toxic, framework, order, specify
+from vaurien.registry import builtins
 
 
 def specification(name: str, **options: Any) -> Specification:

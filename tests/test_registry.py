@@ -11,8 +11,8 @@ from textwrap import dedent
 import pytest
 
 from tests.support import CONTRACT
+from vaurien import registry
 from vaurien.errors import UsageError
-from vaurien.handlers import registry
 from vaurien.options import Raw
 from vaurien.plan import Specification
 from vaurien.settings import Settings, resolve

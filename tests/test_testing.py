@@ -12,7 +12,7 @@ import vaurien.testing
 from tests.flow.helpers import Answers, near, scripted
 from vaurien.errors import HandlerRaised
 from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
-from vaurien.handlers.flow import FlowHandler
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.latency import Latency
 from vaurien.handlers.stall import Stall
 from vaurien.testing import play

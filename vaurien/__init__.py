@@ -19,9 +19,9 @@ if TYPE_CHECKING:
         UsageError,
         VaurienError,
     )
+    from vaurien.kit.process import start_proxy, stop_proxy
     from vaurien.plan import Plan, Specification, Toxic
-    from vaurien.process import start_proxy, stop_proxy
-    from vaurien.proxy import Proxy
+    from vaurien.relay.proxy import Proxy
 
 __all__ = [
     "Client",
@@ -45,11 +45,11 @@ __version__ = "2.0.0.dev0"
 _MODULES = {
     "Client": "client",
     "Plan": "plan",
-    "Proxy": "proxy",
+    "Proxy": "relay.proxy",
     "Specification": "plan",
     "Toxic": "plan",
-    "start_proxy": "process",
-    "stop_proxy": "process",
+    "start_proxy": "kit.process",
+    "stop_proxy": "kit.process",
 }
 
 

@@ -9,12 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from vaurien import ini, presets
+from vaurien import ini, presets, registry
 from vaurien.behavior import DUMMY, Behavior
 from vaurien.errors import UsageError, nearest
-from vaurien.handlers import registry
-from vaurien.handlers.connect import ConnectHandler
-from vaurien.handlers.flow import STREAMS, FlowHandler
+from vaurien.kinds import STREAMS, is_connect, is_flow
 from vaurien.options import Raw, find, key, number, told
 from vaurien.plan import (
     NOTHING,
@@ -166,7 +164,7 @@ class Catalog:
         """The nearest name; `meets` says whether of those that meet clients, or of the others."""
         names = {*self.classes, *registry.known(), *self.presets}
         if meets is not None:
-            connect = {own for own, cls in self.classes.items() if issubclass(cls, ConnectHandler)}
+            connect = {own for own, cls in self.classes.items() if is_connect(cls)}
             names = names & connect if meets else names - connect
         return nearest(name, names, "handlers")
 
@@ -251,8 +249,8 @@ class Catalog:
         """
         own = self.knows(kind, where)
         cls = self.classes.get(own)
-        if cls is None or not issubclass(cls, FlowHandler):
-            flows = [n for n, c in self.classes.items() if issubclass(c, FlowHandler)]
+        if cls is None or not is_flow(cls):
+            flows = [n for n, c in self.classes.items() if is_flow(c)]
             raise UsageError(
                 f"{where}: {kind!r} is no flow handler; {nearest(kind, flows, 'toxics')}"
             )

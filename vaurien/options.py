@@ -89,6 +89,8 @@ class Bounded:
 
 
 seconds = Bounded(number, "seconds", 0, 1e9)
+milliseconds = Bounded(number, "milliseconds", 0, 1e9)
+percent = Bounded(number, "percent", 0, 100)
 count = Bounded(whole, "count", 0)
 
 #: How a declared type converts; a type that is not here is called as it is.

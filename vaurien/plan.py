@@ -16,8 +16,7 @@ from typing import Any
 from vaurien.address import Address, networks
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Points
 from vaurien.errors import RAISED, UsageError
-from vaurien.handlers.connect import ConnectHandler, Down
-from vaurien.handlers.flow import STREAMS, FlowHandler
+from vaurien.kinds import STREAMS, closes_listener, is_connect, is_flow
 from vaurien.options import (
     Bounded,
     Option,
@@ -64,7 +63,7 @@ STREAM = declared(
 def framework(cls: type) -> dict[str, Option]:
     """The options of Vaurien's own that handlers of the class `cls` take, by key."""
     own = declared(cls.options)  # type: ignore[attr-defined]
-    given = {**POINTS, **STREAM} if issubclass(cls, FlowHandler) else POINTS
+    given = {**POINTS, **STREAM} if is_flow(cls) else POINTS
     return {key: option for key, option in given.items() if key not in own}
 
 
@@ -115,7 +114,7 @@ class Specification:
     @property
     def is_flow(self) -> bool:
         """Whether it is a flow handler, and not a socket handler."""
-        return issubclass(self.cls, FlowHandler)
+        return is_flow(self.cls)
 
     @property
     def points(self) -> Points:
@@ -212,7 +211,7 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
             f"{wheres['until']}: {show(until)} is not after since ({show(since)}), so that nothing"
             " would ever be harmed; give a later time"
         )
-    if issubclass(cls, FlowHandler) and values.get("stream", "both") not in STREAMS:
+    if is_flow(cls) and values.get("stream", "both") not in STREAMS:
         raise UsageError(f"{name}: {values['stream']!r} is no stream; streams: {STREAMS}")
     return Specification(name, cls, values, given, written)
 
@@ -309,7 +308,7 @@ def check(
     for _, part in behavior.parts:
         found = specifications(part)
         for spec in found:
-            if issubclass(spec.cls, ConnectHandler):
+            if is_connect(spec.cls):
                 raise UsageError(
                     f"{where}: {spec.name!r} deals with clients that connect, not with exchanges;"
                     f" give it to --on-connect"
@@ -348,7 +347,7 @@ def check_connect(
     for weight, part in behavior.parts:
         found = specifications(part)
         for spec in found:
-            if not issubclass(spec.cls, ConnectHandler):
+            if not is_connect(spec.cls):
                 raise UsageError(
                     f"{where}: {spec.name!r} deals with exchanges, not with clients that connect;"
                     " give it to --behavior"
@@ -359,11 +358,11 @@ def check_connect(
                     " proxy; leave it away"
                 )
             given = sorted(set(spec.given) - {"since", "until"})
-            if spec.cls is Down and weight != 100 and not replayed:
+            if closes_listener(spec.cls) and weight != 100 and not replayed:
                 raise UsageError(
                     f"{where}: {part!r} closes the listener for everybody; write 100:down"
                 )
-            if spec.cls is Down and given:
+            if closes_listener(spec.cls) and given:
                 raise UsageError(
                     f"{where}: down.{given[0]} has no effect: nobody is accepted; give since and"
                     " until only"
@@ -447,4 +446,4 @@ class Plan:
     def goes_down(self) -> bool:
         """Whether `down` may have it that it does not listen."""
         met = (spec for name in self.on_connect.names for spec in self.specifications(name))
-        return any(spec.cls is Down for spec in met)
+        return any(closes_listener(spec.cls) for spec in met)

@@ -11,14 +11,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from vaurien import ini
+from vaurien import ini, registry
 from vaurien.errors import UsageError
-from vaurien.handlers.bandwidth import Bandwidth
-from vaurien.handlers.blackhole import Blackhole
-from vaurien.handlers.flow import milliseconds, percent
-from vaurien.handlers.latency import Latency
-from vaurien.handlers.stall import Stall
-from vaurien.options import Bounded, declared, find, number
+from vaurien.options import Bounded, declared, find, milliseconds, number, percent
 from vaurien.plan import Specification
 
 PREFIX = "preset:"
@@ -96,14 +91,14 @@ def _one_way(
     name: str, stream: str, rate: float | None, latency: float | None, loss: float
 ) -> list[Specification]:
     """One direction of the line: its sender's rate, its length, its losses."""
-    given = {"stream": stream}
+    given, handlers = {"stream": stream}, registry.builtins()
     if rate == 0:
-        return [Specification(name, Blackhole, given)]
+        return [Specification(name, handlers["blackhole"], given)]
     found = []
     if rate is not None:
-        found.append(Specification(name, Bandwidth, {"rate": rate / 8, **given}))
+        found.append(Specification(name, handlers["bandwidth"], {"rate": rate / 8, **given}))
     if latency:
-        found.append(Specification(name, Latency, {"latency": latency, **given}))
+        found.append(Specification(name, handlers["latency"], {"latency": latency, **given}))
     if loss:
-        found.append(Specification(name, Stall, {"loss": loss, **given}))
+        found.append(Specification(name, handlers["stall"], {"loss": loss, **given}))
     return found

@@ -12,14 +12,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from vaurien import address, behavior, ini
+from vaurien import address, behavior, ini, registry
+from vaurien.access import TOKEN, Access, check_api
 from vaurien.address import Address
 from vaurien.behavior import DUMMY
+from vaurien.bodies import behaviors, check_name, read_file, read_written
 from vaurien.catalog import Catalog, dotted, toxics
-from vaurien.control.bodies import behaviors, check_name, read_file, read_written
-from vaurien.control.safety import TOKEN, Access, check_api
 from vaurien.errors import UsageError, nearest
-from vaurien.handlers import registry
 from vaurien.observe import journal
 from vaurien.observe.log import FORMATS, LEVELS, STDERR
 from vaurien.options import (

@@ -20,7 +20,7 @@ from math import inf
 from vaurien.behavior import Dice, Exchange
 from vaurien.flow import EOF, Begin, Close, Data, Event, Reset
 from vaurien.flow.chain import Chain, Slot
-from vaurien.handlers.flow import FlowHandler
+from vaurien.flow.handler import FlowHandler
 
 __all__ = ["play"]
 

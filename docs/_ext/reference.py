@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from vaurien import ini, presets
-from vaurien.handlers import registry
+from vaurien import registry
 from vaurien.observe.metrics import FAMILIES
 from vaurien.options import Option, show
 from vaurien.plan import POINTS, STREAM

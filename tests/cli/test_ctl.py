@@ -24,7 +24,7 @@ from tests.support import (
     wait_for,
 )
 from vaurien import Client, start_proxy
-from vaurien.process import Running
+from vaurien.kit.process import Running
 
 
 @pytest.fixture(scope="module")

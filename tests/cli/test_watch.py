@@ -13,7 +13,7 @@ from tests.cli.ctl import ending
 from tests.cli.test_ctl import spawn
 from tests.support import Backend, clients, exchange
 from vaurien import start_proxy
-from vaurien.process import Running
+from vaurien.kit.process import Running
 
 REQUEST, REPLY, TIMES, INTERVAL = 100, 2500, 40, 0.4
 

@@ -35,12 +35,12 @@ from vaurien.flow import Data
 from vaurien.handlers import BaseHandler, FlowHandler
 from vaurien.net import dial as dial_
 from vaurien.net import listener
-from vaurien.net.handoff import Call
 from vaurien.observe.events import Began, Changed
 from vaurien.observe.events import Event as Told
 from vaurien.options import Raw
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
-from vaurien.proxy import Proxy
+from vaurien.relay.handoff import Call
+from vaurien.relay.proxy import Proxy
 
 
 @pytest.fixture(scope="module")

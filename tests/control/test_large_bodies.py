@@ -13,8 +13,7 @@ from typing import Any
 import pytest
 
 from tests.control.helpers import Api
-from vaurien import behavior
-from vaurien.control import bodies
+from vaurien import behavior, bodies
 
 UPSTREAM = "127.0.0.1:9"
 

@@ -23,7 +23,8 @@ from tests.control.test_farm import dial, plan
 from tests.support import PATIENCE, Backend, echo, exchange, receive, wait_for
 from tests.support import dial as dial_blocking
 from tests.test_settings import resolved
-from vaurien.control import events, http, safety
+from vaurien import access
+from vaurien.control import events, http
 from vaurien.control.farm import Farm
 from vaurien.control.service import Service
 from vaurien.errors import UsageError
@@ -234,7 +235,7 @@ def test_populate_gives_a_proxy_that_is_there_what_it_says_and_nothing_else(
 
 
 def test_tokens_are_compared_in_a_time_that_tells_nothing() -> None:
-    tree = ast.parse(inspect.getsource(safety))
+    tree = ast.parse(inspect.getsource(access))
     calls = [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, ast.Call)]
     (compared,) = [call for call in calls if call.startswith("hmac.compare_digest(")]
     assert "self.token" in compared and "shown" in compared

@@ -27,7 +27,7 @@ from tests.support import (
     receive_all,
     wait_for,
 )
-from vaurien.handlers import registry
+from vaurien import registry
 
 NUMBERS = itertools.count(1)
 CALM = "100:dummy"

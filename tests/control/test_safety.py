@@ -518,7 +518,7 @@ import pathlib
 pathlib.Path({here!r}).touch()
 
 from vaurien.handlers import BaseHandler
-from vaurien.handlers.flow import FlowHandler
+from vaurien.flow.handler import FlowHandler
 
 
 class Evil(BaseHandler):

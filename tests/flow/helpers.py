@@ -11,7 +11,7 @@ import pytest
 from vaurien.behavior import Dice, Exchange
 from vaurien.flow import EOF, Begin, Close, Data, Event, Reset
 from vaurien.flow.chain import Chain, Slot
-from vaurien.handlers.flow import Draws, FlowHandler
+from vaurien.flow.handler import Draws, FlowHandler
 
 Answers = Iterable[tuple[float, Event]]
 Left = list[tuple[float, Event]]

@@ -24,7 +24,7 @@ from tests.flow.helpers import (
 from vaurien.errors import HandlerRaised
 from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
 from vaurien.flow.chain import PIECE, Slot
-from vaurien.handlers.flow import FlowHandler
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.latency import Latency
 from vaurien.handlers.noop import Noop
 from vaurien.handlers.slicer import Slicer

@@ -12,11 +12,11 @@ from tests.flow.helpers import ENDS, Answers, Flow, Left, draws, joined
 from vaurien.behavior import Dice, Exchange
 from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
 from vaurien.flow.chain import PIECE
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.bandwidth import Bandwidth
 from vaurien.handlers.blackhole import Blackhole
 from vaurien.handlers.corrupt import Corrupt
 from vaurien.handlers.cut import Cut, ResetPeer
-from vaurien.handlers.flow import FlowHandler
 from vaurien.handlers.latency import Latency
 from vaurien.handlers.limit_data import LimitData
 from vaurien.handlers.noop import Noop

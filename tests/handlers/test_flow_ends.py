@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tests.flow.helpers import Flow, ends, joined, near, pieces
 from vaurien.flow import EOF, OPEN, Begin, Close, Data, Event, Reset
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.blackhole import Blackhole, Hang
 from vaurien.handlers.cut import Abort, Blackout, Cut, ResetClient, ResetPeer
-from vaurien.handlers.flow import FlowHandler
 from vaurien.handlers.latency import Latency
 from vaurien.handlers.limit_data import LimitData
 from vaurien.handlers.slow_close import SlowClose

@@ -9,10 +9,10 @@ import pytest
 from tests.flow.helpers import Flow
 from vaurien.behavior import Dice
 from vaurien.errors import UsageError
-from vaurien.handlers.flow import Draws, FlowHandler
-from vaurien.handlers.registry import builtins, summary
+from vaurien.flow.handler import Draws, FlowHandler
 from vaurien.options import Raw
 from vaurien.plan import Specification, framework, specify
+from vaurien.registry import builtins, summary
 
 FLOW = {name: cls for name, cls in builtins().items() if issubclass(cls, FlowHandler)}
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tests.flow.helpers import Flow, Left, draws, joined, near, pieces, times
 from vaurien.behavior import Dice, Exchange
 from vaurien.flow import EOF, Begin, Data, Event
-from vaurien.handlers.flow import FlowHandler
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.stall import Stall
 from vaurien.handlers.truncate import Truncate
 from vaurien.testing import play

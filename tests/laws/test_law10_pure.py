@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import vaurien
-from vaurien.handlers import registry
+from vaurien import registry
 
 ROOT = Path(vaurien.__file__).parent
 FORBIDDEN = {
@@ -34,11 +34,10 @@ HANDLERS = {
 PURE = [
     *sorted(ROOT.glob("flow/**/*.py")),
     *sorted(HANDLERS),
-    ROOT / "handlers" / "flow.py",
+    ROOT / "kinds.py",
     ROOT / "plan.py",
     ROOT / "ini.py",
-    ROOT / "presets.py",
-    ROOT / "observe" / "summary.py",
+    ROOT / "counts.py",
     *sorted(ROOT.glob("protocols/**/*.py")),
     ROOT / "behavior.py",
     ROOT / "options.py",

@@ -13,7 +13,9 @@ from tests.support import PATIENCE, Backend, dial, exchange
 
 ROOT = Path(vaurien.__file__).parent
 ELSEWHERE = [
-    path for path in sorted(ROOT.rglob("*.py")) if "net" not in path.relative_to(ROOT).parts
+    path
+    for path in sorted(ROOT.rglob("*.py"))
+    if not {"net", "relay"} & {*path.relative_to(ROOT).parts}
 ]
 #: Where gevent hides its loop; what is left is for handlers: gevent.sleep, spawn, Event, Timeout.
 OF_THE_LOOP = (
@@ -40,7 +42,7 @@ import vaurien
 for module in pkgutil.walk_packages(vaurien.__path__, "vaurien."):
     if module.name not in {commands!r}:
         importlib.import_module(module.name)
-assert "vaurien.net.server" in sys.modules
+assert "vaurien.relay.server" in sys.modules
 from gevent import monkey
 assert not monkey.saved, sorted(monkey.saved)
 import socket, threading, time

@@ -1237,7 +1237,7 @@ def test_nothing_is_left_of_many_connections_that_were_lent(
         + """
 if data == b"objects":
     import gc
-    from vaurien.net.connection import Connection
+    from vaurien.relay.connection import Connection
     gc.collect()
     say("objects", sum(isinstance(thing, Connection) for thing in gc.get_objects()))
         """,

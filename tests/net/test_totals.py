@@ -15,7 +15,7 @@ import pytest
 from tests.laws.helpers import MB, Acceptor, Flood, digest_of, threads, unused_port, write_module
 from tests.rivals.driver import Driven, Rig
 from tests.support import PATIENCE, Backend, echo, exchange, receive, receive_all, reset, wait_for
-from vaurien.observe.summary import Directions, Totals
+from vaurien.counts import Directions, Totals
 
 OWN = """
 class Plain(BaseHandler):

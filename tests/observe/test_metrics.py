@@ -20,12 +20,12 @@ from prometheus_client.parser import text_string_to_metric_families
 import vaurien
 from tests.rivals.driver import Driven, Rig
 from tests.support import Backend, echo, exchange, wait_for
+from vaurien.counts import DELAYS, Buckets, Counts, Done, Histogram, Stats
 from vaurien.observe.metrics import CONTENT_TYPE, FAMILIES, Metrics
-from vaurien.observe.summary import DELAYS, Buckets, Counts, Done, Histogram, Stats
 from vaurien.observe.watchdog import LAGS, Lag
 from vaurien.options import Raw
 from vaurien.plan import Specification, Toxic
-from vaurien.proxy import Proxy
+from vaurien.relay.proxy import Proxy
 from vaurien.settings import resolve
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -87,7 +87,7 @@ def full() -> Metrics:
 
 
 def type_of(name: str) -> type:
-    from vaurien.handlers import registry
+    from vaurien import registry
 
     return registry.find(name, "test")
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vaurien.observe.summary import Histogram, Stats, table
+from vaurien.counts import Histogram, Stats, table
 
 durations = st.lists(st.one_of(st.just(0.0), st.floats(1e-5, 1e6)), min_size=1, max_size=200)
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import PATIENCE, Backend, dial, wait_for
-from vaurien.observe.summary import Directions, Totals
+from vaurien.counts import Directions, Totals
 
 ROOT = Path(__file__).parents[2]
 PROMPT = 1.0  # seconds within which each operation has to be done, whatever the clients do
@@ -209,12 +209,12 @@ def main() -> None:
     import gevent
     from gevent.fileobject import FileObjectPosix
 
+    from vaurien import registry
     from vaurien.errors import VaurienError
-    from vaurien.handlers import registry
     from vaurien.observe.metrics import Metrics
     from vaurien.options import Raw
     from vaurien.plan import Specification, Toxic
-    from vaurien.proxy import Proxy
+    from vaurien.relay.proxy import Proxy
     from vaurien.settings import resolve
 
     logging.basicConfig(level=logging.WARNING)

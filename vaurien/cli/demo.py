@@ -17,14 +17,13 @@ from typing import cast
 
 from gevent.pywsgi import WSGIServer
 
-from vaurien import behavior
+from vaurien import behavior, registry
 from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.errors import UsageError
-from vaurien.handlers import registry
 from vaurien.observe.events import Began
 from vaurien.plan import Plan, Specification
-from vaurien.proxy import Proxy
+from vaurien.relay.proxy import Proxy
 from vaurien.settings import Settings
 
 BEHAVIOR = "25:delay,15:error,10:reset"

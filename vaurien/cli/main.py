@@ -33,20 +33,20 @@ import gevent
 from gevent.event import Event as Event_
 
 import vaurien
+from vaurien import registry
 from vaurien.cli.entry import HANGUPS, take
 from vaurien.control.farm import Farm
+from vaurien.counts import table
 from vaurien.errors import UsageError, VaurienError, many, nearest
-from vaurien.handlers import registry
-from vaurien.net.handoff import report_exceptions
 from vaurien.net.spin import Spin
 from vaurien.observe.events import Event
 from vaurien.observe.journal import Journal
 from vaurien.observe.log import QueueWriter, log_fault, start
-from vaurien.observe.summary import table
 from vaurien.observe.watchdog import Watchdog
 from vaurien.options import BOOLEANS, Option, Raw, key, show
 from vaurien.plan import POINTS, STREAM
-from vaurien.proxy import Proxy
+from vaurien.relay.handoff import report_exceptions
+from vaurien.relay.proxy import Proxy
 from vaurien.settings import SETTINGS, Settings, resolve
 
 if TYPE_CHECKING:

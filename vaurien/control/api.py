@@ -13,10 +13,10 @@ from typing import Any
 
 import falcon
 
+from vaurien.access import Access
+from vaurien.bodies import dumps
 from vaurien.control import native, toxiproxy
-from vaurien.control.bodies import dumps
 from vaurien.control.native import Context
-from vaurien.control.safety import Access
 from vaurien.errors import UsageError, VaurienError, nearest
 
 log = logging.getLogger("vaurien")

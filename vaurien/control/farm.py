@@ -22,13 +22,13 @@ from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.catalog import Catalog
 from vaurien.control.ttl import Back, Ttls
 from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
+from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
-from vaurien.net.picks import Builder
 from vaurien.observe.events import Changed, Event
 from vaurien.options import show
 from vaurien.plan import NOTHING, Decisions, Handlers, Plan, Toxic
-from vaurien.proxy import Proxy
+from vaurien.relay.proxy import Proxy
 
 if TYPE_CHECKING:
     from vaurien.settings import Settings

@@ -10,17 +10,17 @@ import falcon
 
 import vaurien
 from vaurien import behavior as behavior_
+from vaurien import bodies, registry
 from vaurien.address import Address
-from vaurien.control import bodies, openapi
-from vaurien.control.bodies import bad, dumps, fields, load
+from vaurien.bodies import bad, dumps, fields, load
+from vaurien.control import openapi
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
 from vaurien.errors import ListenError, NotFound, UsageError, VaurienError, nearest
-from vaurien.handlers import registry
 from vaurien.observe.journal import line
 from vaurien.options import Option, Raw, told
 from vaurien.plan import NOTHING
-from vaurien.proxy import Proxy
+from vaurien.relay.proxy import Proxy
 
 _LONGEST = 1e9  # seconds of a ttl
 _BEHAVIOR: dict[str, tuple[type, ...]] = {

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from vaurien.access import Access
 from vaurien.address import Address, is_loopback
 from vaurien.control.api import application
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
 from vaurien.control.http import HttpServer
 from vaurien.control.native import Context
-from vaurien.control.safety import Access
 from vaurien.errors import UsageError
 
 _SETTINGS = {"http": "--http-port", "toxiproxy": "--toxiproxy-port"}

@@ -10,14 +10,13 @@ import falcon
 import gevent
 
 import vaurien
-from vaurien import address
-from vaurien.control import bodies
-from vaurien.control.bodies import bad, fields, load
+from vaurien import address, bodies
+from vaurien.bodies import bad, fields, load
 from vaurien.control.farm import Entry
 from vaurien.control.native import Context, answer, ttl_of
 from vaurien.errors import UsageError, VaurienError
 from vaurien.plan import Plan
-from vaurien.proxy import Proxy
+from vaurien.relay.proxy import Proxy
 
 
 class _Resource:

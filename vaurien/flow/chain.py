@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from vaurien.errors import HandlerRaised
 from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
-from vaurien.handlers.flow import CHUNK
+from vaurien.flow.handler import CHUNK
 
 if TYPE_CHECKING:
     from vaurien.behavior import Exchange
-    from vaurien.handlers.flow import FlowHandler
+    from vaurien.flow.handler import FlowHandler
 
 PIECE = 256  # what a held piece counts beside its bytes: about what its objects take
 _number = count().__next__  # what is due at the same time keeps its order

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
-from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler
+from vaurien.flow.handler import CHUNK, PIECES, FlowHandler
 from vaurien.options import Bounded, number
 
 WORTH = 0.01  # seconds: how much of the line's time a piece may take

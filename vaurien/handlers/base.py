@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from vaurien import options as options_
 from vaurien.behavior import Exchange
-from vaurien.handlers.flow import CHUNK
+from vaurien.flow.handler import CHUNK
+from vaurien.kinds import Kind, left_open
 from vaurien.options import Values
 
 if TYPE_CHECKING:
-    from vaurien.proxy import Proxy
+    from vaurien.relay.proxy import Proxy
 
 
 class BaseHandler:
@@ -26,6 +27,7 @@ class BaseHandler:
     time there is something to read on one side, and may block cooperatively.
     """
 
+    works_on: ClassVar[Kind] = "socket"
     name: ClassVar[str] = ""
 
     #: ``{name: (description, type, default[, choices])}``; on an instance, ``self.options('x')``
@@ -55,6 +57,7 @@ class BaseHandler:
         """The converted value of the option `name`."""
         return self.options(name)
 
+    @left_open
     def __call__(
         self, client_sock: socket.socket, backend_sock: socket.socket, to_backend: bool
     ) -> bool | None:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import EOF, Close, Data, Event
-from vaurien.handlers.flow import STREAMS, FlowHandler
+from vaurien.flow.handler import FlowHandler
+from vaurien.kinds import STREAMS
 
 
 class Blackhole(FlowHandler):

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 from vaurien import options as options_
-from vaurien.handlers.flow import milliseconds
-from vaurien.options import Values
+from vaurien.kinds import Kind
+from vaurien.options import Values, milliseconds
 
 
 class Met(Protocol):
@@ -33,6 +33,7 @@ class Met(Protocol):
 class ConnectHandler:
     """A handler that meets a client; subclasses set `name` and `options` and implement `meet`."""
 
+    works_on: ClassVar[Kind] = "connect"
     name: ClassVar[str] = ""
     options: Any = {}
     points: ClassVar[Mapping[str, str]] = {}
@@ -67,6 +68,7 @@ class Down(Refuse):
     With ``since`` and ``until`` it is down for a while only. Connections that are open stay.
     """
 
+    closes_listener = True
     name = "down"
 
 

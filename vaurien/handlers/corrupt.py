@@ -7,8 +7,9 @@ from math import log1p
 from typing import Any
 
 from vaurien.flow import OPEN, Begin, Data, Event
-from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler, percent
+from vaurien.flow.handler import CHUNK, PIECES, FlowHandler
 from vaurien.handlers.slicer import some_bytes
+from vaurien.options import percent
 
 
 class Corrupt(FlowHandler):

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, WAKE, Begin, Close, Data, Event, Reset
-from vaurien.handlers.flow import STREAMS, FlowHandler, milliseconds
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.slicer import some_bytes
+from vaurien.kinds import STREAMS
+from vaurien.options import milliseconds
 
 
 class Cut(FlowHandler):

@@ -9,7 +9,8 @@ from typing import Any
 
 from vaurien.errors import nearest
 from vaurien.flow import EOF, OPEN, Data, Event
-from vaurien.handlers.flow import FlowHandler, milliseconds, percent
+from vaurien.flow.handler import FlowHandler
+from vaurien.options import milliseconds, percent
 
 _NORMAL = NormalDist()
 _LONGEST = 1e6  # seconds; what is longer is as good as never

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import Close, Data, Event
-from vaurien.handlers.flow import FlowHandler
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.slicer import some_bytes
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import Event
-from vaurien.handlers.flow import FlowHandler
+from vaurien.flow.handler import FlowHandler
 
 
 class Noop(FlowHandler):

@@ -7,7 +7,8 @@ from math import inf
 from typing import Any
 
 from vaurien.flow import OPEN, Begin, Event
-from vaurien.handlers.flow import FlowHandler, milliseconds
+from vaurien.flow.handler import FlowHandler
+from vaurien.options import milliseconds
 
 
 class Pause(FlowHandler):

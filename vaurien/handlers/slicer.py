@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
-from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler
+from vaurien.flow.handler import CHUNK, PIECES, FlowHandler
 from vaurien.options import Bounded, number, whole
 
 piece_bytes = Bounded(whole, "bytes", 1, 1 << 62)

@@ -7,8 +7,9 @@ from math import inf
 from typing import Any
 
 from vaurien.flow import OPEN, Begin, Data, Event
-from vaurien.handlers.flow import CHUNK, PIECES, FlowHandler, milliseconds, percent
+from vaurien.flow.handler import CHUNK, PIECES, FlowHandler
 from vaurien.handlers.slicer import piece_bytes
+from vaurien.options import milliseconds, percent
 
 TRIES = 15  # how often a lost packet is sent again at most; tcp_retries2 of Linux, tcp(7)
 

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Event
-from vaurien.handlers.flow import FlowHandler, milliseconds
+from vaurien.flow.handler import FlowHandler
+from vaurien.options import milliseconds
 
 
 class Timeout(FlowHandler):

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
-from vaurien.handlers.flow import PIECES, FlowHandler, milliseconds
+from vaurien.flow.handler import PIECES, FlowHandler
+from vaurien.options import milliseconds
 
 APART = 0.001  # seconds between two pieces at least
 

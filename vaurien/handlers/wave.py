@@ -7,8 +7,8 @@ from math import pi, sin
 from typing import Any
 
 from vaurien.flow import EOF, OPEN, Data, Event
-from vaurien.handlers.flow import FlowHandler, milliseconds
-from vaurien.options import Bounded, number
+from vaurien.flow.handler import FlowHandler
+from vaurien.options import Bounded, milliseconds, number
 
 period_ms = Bounded(number, "milliseconds", 1, 1e9)
 

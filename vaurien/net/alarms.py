@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from gevent.hub import get_hub
 
 if TYPE_CHECKING:
-    from vaurien.net.connection import Flow
+    from vaurien.relay.connection import Flow
 
 _ABSOLUTE = 1  # TFD_TIMER_ABSTIME
 _FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK, TFD_CLOEXEC

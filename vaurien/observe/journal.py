@@ -16,9 +16,9 @@ from datetime import datetime, timezone
 from fractions import Fraction
 from typing import Any
 
+from vaurien import registry
 from vaurien.behavior import DUMMY, Behavior
 from vaurien.errors import UsageError, many
-from vaurien.handlers import registry
 from vaurien.observe.events import Ended, Event
 from vaurien.observe.writer import Writer
 from vaurien.options import Raw, show

@@ -22,11 +22,11 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 import vaurien
-from vaurien.observe.summary import DELAYS, Counts, Directions, Done, Totals
+from vaurien.counts import DELAYS, Counts, Directions, Done, Totals
 from vaurien.observe.watchdog import LAGS, Lag
 
 if TYPE_CHECKING:
-    from vaurien.proxy import Proxy
+    from vaurien.relay.proxy import Proxy
 
 #: The text format that every Prometheus and its kin reads.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -15,12 +15,12 @@ import gevent
 
 from vaurien import address
 from vaurien.address import Address
+from vaurien.counts import Counts
 from vaurien.errors import UsageError
 from vaurien.observe.metrics import FAMILIES, Labels, Metrics, Snapshot, look
-from vaurien.observe.summary import Counts
 
 if TYPE_CHECKING:
-    from vaurien.proxy import Proxy
+    from vaurien.relay.proxy import Proxy
 
 log = logging.getLogger("vaurien")
 

@@ -14,8 +14,8 @@ from types import FrameType
 
 import gevent
 
+from vaurien.counts import Buckets
 from vaurien.observe import native
-from vaurien.observe.summary import Buckets
 
 log = logging.getLogger("vaurien")
 

@@ -21,19 +21,19 @@ from gevent.server import StreamServer
 
 from vaurien.address import Address
 from vaurien.behavior import Dice, Exchange
+from vaurien.counts import Directions, Done, Stats, Totals
 from vaurien.errors import RAISED, ListenError, Stopping, many
+from vaurien.exchange.picks import NOBODY, Builder, Choice, Picked, Picks, staying
+from vaurien.flow.handler import CHUNK
 from vaurien.handlers.connect import Down, Refuse
-from vaurien.handlers.flow import CHUNK
 from vaurien.net.alarms import Alarms
-from vaurien.net.connection import Connection, Flow, client_name
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
 from vaurien.net.listener import Bound, refused
-from vaurien.net.picks import NOBODY, Builder, Choice, Picked, Picks, staying
 from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.log import fields
-from vaurien.observe.summary import Directions, Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
+from vaurien.relay.connection import Connection, Flow, client_name
 
 log = logging.getLogger("vaurien")
 

@@ -29,7 +29,7 @@ from vaurien.net.linger import ABORT, close, reset
 log = logging.getLogger("vaurien")
 
 if TYPE_CHECKING:
-    from vaurien.net.connection import Connection, Flow
+    from vaurien.relay.connection import Connection, Flow
 
 
 #: Seconds until a handler is called again that returned without reading what is there.

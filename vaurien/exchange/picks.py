@@ -12,14 +12,14 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Dice, cuts
+from vaurien.counts import Stats
 from vaurien.errors import RAISED, UsageError
-from vaurien.handlers.flow import Draws, FlowHandler
-from vaurien.observe.summary import Stats
+from vaurien.flow.handler import Draws, FlowHandler
 from vaurien.options import Values
 from vaurien.plan import Decisions, Plan, Specification, order
 
 if TYPE_CHECKING:
-    from vaurien.net.connection import Connection
+    from vaurien.relay.connection import Connection
 
 
 class Picked:

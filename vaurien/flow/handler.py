@@ -13,16 +13,11 @@ from typing import Any, ClassVar
 from vaurien import options as options_
 from vaurien.behavior import Dice
 from vaurien.flow.events import Event
-from vaurien.options import Bounded, Values, number
+from vaurien.kinds import Kind, left_open
+from vaurien.options import Values
 
 CHUNK = 65536  # bytes; what the pump reads at most at a time
 PIECES = 500  # into so many a chunk is cut at most, which takes 2 ms or so and 128 KiB
-
-#: Types of options that many flow handlers have.
-milliseconds = Bounded(number, "milliseconds", 0, 1e9)
-percent = Bounded(number, "percent", 0, 100)
-
-STREAMS = ("downstream", "upstream", "both")
 
 
 class Draws:
@@ -54,6 +49,7 @@ class FlowHandler:
     Made by hand, as in a test, it takes a mapping of options: ``Latency({"latency": 20})``.
     """
 
+    works_on: ClassVar[Kind] = "flow"
     name: ClassVar[str] = ""
 
     #: ``{name: (description, type, default[, choices])}``; on an instance, ``self.options('x')``
@@ -101,6 +97,7 @@ class FlowHandler:
     ) -> None:
         """For subclasses to extend; the attributes are there before it is called."""
 
+    @left_open
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         """What becomes of `event`, which came at `now`: later events, each with its delay.
 

@@ -13,12 +13,11 @@ from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
-from vaurien import address, behavior
+from vaurien import address, behavior, registry
 from vaurien.address import Address
 from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
-from vaurien.handlers import registry
-from vaurien.handlers.flow import STREAMS
+from vaurien.kinds import STREAMS
 from vaurien.options import Raw, show, told
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
 

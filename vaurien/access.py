@@ -10,18 +10,29 @@ import hmac
 import ipaddress
 import re
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from vaurien import address
 from vaurien.address import Address, is_loopback
 from vaurien.errors import UsageError
 
-if TYPE_CHECKING:
-    from vaurien.settings import Settings
-
 NO_TOKEN = "none"
 TOKEN = ("http-token", "http-token-file")
 _OF_THE_API = ("http-host", "http-port", *TOKEN, "http-allowed-host")
+
+
+class Settings(Protocol):
+    """What is asked here of `vaurien.settings.Settings`, which asks us in turn."""
+
+    sources: dict[str, str]
+    warnings: list[str]
+
+    @property
+    def has_api(self) -> bool: ...
+
+    def __getitem__(self, name: str) -> Any: ...
+
+    def where(self, name: str) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from vaurien.address import Address
+from vaurien.counts import Done, Stats, Totals
 from vaurien.errors import UsageError, nearest
-from vaurien.net.connection import Look
+from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
-from vaurien.net.picks import Builder
-from vaurien.net.server import Counters, Server
 from vaurien.observe.events import Event
-from vaurien.observe.summary import Done, Stats, Totals
 from vaurien.plan import Plan, Toxic
+from vaurien.relay.connection import Look
+from vaurien.relay.server import Counters, Server
 
 
 class Proxy:

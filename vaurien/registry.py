@@ -15,13 +15,10 @@ from typing import Any
 
 from vaurien import options as options_
 from vaurien.errors import UsageError, nearest
-from vaurien.handlers.base import BaseHandler
-from vaurien.handlers.connect import ConnectHandler
-from vaurien.handlers.flow import FlowHandler
+from vaurien.kinds import Kind, is_flow, is_left_open, kind_of
 from vaurien.options import Option
 
 GROUP = "vaurien.handlers"
-_BASES = (BaseHandler, FlowHandler, ConnectHandler)
 
 
 @cache
@@ -34,11 +31,11 @@ def builtins() -> Mapping[str, type]:
         for cls in vars(module).values():
             if (
                 isinstance(cls, type)
-                and issubclass(cls, _BASES)
+                and hasattr(cls, "works_on")
                 and cls.__module__ == module.__name__
-                and cls.name
+                and (name := getattr(cls, "name", ""))
             ):
-                found[cls.name] = cls
+                found[name] = cls
     return dict(sorted(found.items()))
 
 
@@ -114,8 +111,8 @@ def check(found: object, where: str, name: str) -> type:
         raise UsageError(
             f"{where}: {name!r} is no handler: give the class a mapping `options` (it may be empty)"
         )
-    if issubclass(found, FlowHandler):
-        if found.on is FlowHandler.on:
+    if is_flow(found):
+        if is_left_open(getattr(found, "on", None)):
             raise UsageError(
                 f"{where}: {name!r} is no flow handler: give the class on(self, event, now)"
             )
@@ -125,7 +122,7 @@ def check(found: object, where: str, name: str) -> type:
     call = next(
         (vars(base)["__call__"] for base in found.__mro__ if "__call__" in vars(base)), None
     )
-    if call is BaseHandler.__call__ or not _takes(call, 4):
+    if is_left_open(call) or not _takes(call, 4):
         raise UsageError(
             f"{where}: {name!r} is no handler:"
             " give the class __call__(self, client_sock, backend_sock, to_backend)"
@@ -147,11 +144,9 @@ def options_of(cls: type, where: str = "") -> dict[str, Option]:
         raise UsageError(f"{where or cls.__name__}: {cls.__name__!r}: {error}") from None
 
 
-def kind(cls: type) -> str:
-    """What a handler class works on: ``flow``, ``connect`` or ``socket``."""
-    if issubclass(cls, FlowHandler):
-        return "flow"
-    return "connect" if issubclass(cls, ConnectHandler) else "socket"
+def kind(cls: type) -> Kind:
+    """What a handler class works on."""
+    return kind_of(cls)
 
 
 def summary(cls: type) -> str:

@@ -21,21 +21,21 @@ from gevent import event
 from gevent.hub import get_hub
 
 from vaurien.behavior import Exchange
+from vaurien.counts import Directions
 from vaurien.errors import RAISED, HandlerRaised
 from vaurien.flow import EOF, Begin, Close, Data, Reset
 from vaurien.flow.chain import Chain, Slot
 from vaurien.net.alarms import Alarm
 from vaurien.net.dial import Dial
 from vaurien.net.guard import guarded
-from vaurien.net.handoff import HandlerSocket, hand_off
 from vaurien.net.linger import LINGER, READ, WRITE, Linger, close, reset
-from vaurien.observe.summary import Directions
 from vaurien.protocols.tcp import Tcp
+from vaurien.relay.handoff import HandlerSocket, hand_off
 
 if TYPE_CHECKING:
-    from vaurien.net.handoff import Call
-    from vaurien.net.picks import Choice, Picked
-    from vaurien.net.server import Server
+    from vaurien.exchange.picks import Choice, Picked
+    from vaurien.relay.handoff import Call
+    from vaurien.relay.server import Server
 
 
 def through(flow: Flow, data: bytes) -> None:
