@@ -6,7 +6,7 @@ Run from the root of a checkout, for instance
 
 from vaurien.flow import WAKE, Begin, Close, Data
 from vaurien.handlers import FlowHandler
-from vaurien.flow.handler import milliseconds, percent
+from vaurien.options import milliseconds, percent
 
 
 class Hiccup(FlowHandler):
