@@ -28,7 +28,7 @@ from .measures import (
     round_trips,
     stream,
 )
-from .peers import Fault, Subject
+from .peers import Fault, Setup, Subject
 from .processes import Address, RunError, cpu_seconds, memory
 from .streamer import ENDLESS, ask
 
@@ -232,8 +232,8 @@ def stored(subjects: Sequence[Subject], effort: Effort) -> Values:
     return {"fault-stored": (most - before) / STREAMS / 2**20}
 
 
-def _latency(milliseconds: int, share: str = "100") -> Fault:
-    return Fault("latency", {"latency": milliseconds}, share)
+def _latency(milliseconds: int, share: str = "100") -> Setup:
+    return Setup(Fault("latency", {"latency": milliseconds}, share))
 
 
 def _steady_load(connections: int, seconds: float, rounds: float) -> Measure:
@@ -248,7 +248,7 @@ def _steady_load(connections: int, seconds: float, rounds: float) -> Measure:
             Metric(name, title, "requests/s", higher=True),
             Metric(f"{name}-cpu", f"{title}: CPU", "µs/request", higher=False),
         ),
-        faults=(_latency(LOADED),),
+        setups=(_latency(LOADED),),
         rounds=rounds,
     )
 
@@ -272,7 +272,7 @@ FAULTS = {
                 for asked in DELAYS
                 for key in ("p50", "p99")
             ),
-            faults=(*map(_latency, DELAYS), None),
+            setups=(*map(_latency, DELAYS), Setup()),
             rounds=3,
         ),
         Measure(
@@ -288,7 +288,7 @@ FAULTS = {
                 )
                 for rate, title in RATES.items()
             ),
-            faults=tuple(Fault("bandwidth", {"rate": rate}) for rate in RATES),
+            setups=tuple(Setup(Fault("bandwidth", {"rate": rate})) for rate in RATES),
             rounds=3,
         ),
         Measure(
@@ -308,7 +308,7 @@ FAULTS = {
                     higher=True,
                 ),
             ),
-            faults=(_latency(0), _latency(0, NEVER), None),
+            setups=(_latency(0), _latency(0, NEVER), Setup()),
             rounds=3,
         ),
         Measure(
@@ -336,7 +336,7 @@ FAULTS = {
                     for key, title in ENGINE.items()
                 ),
             ),
-            faults=(Fault("noop"), _latency(0, NEVER), None),
+            setups=(Setup(Fault("noop")), _latency(0, NEVER), Setup()),
             rounds=3,
         ),
         Measure(
@@ -351,7 +351,7 @@ FAULTS = {
                     higher=False,
                 ),
             ),
-            faults=(_latency(STORING * 1000),),
+            setups=(_latency(STORING * 1000),),
             rounds=3,
         ),
     )

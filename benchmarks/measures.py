@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from .peers import Fault, Subject
+from .peers import Setup, Subject
 from .processes import Address, RunError, cpu_seconds, memory, run
 
 Values = dict[str, float]
@@ -78,10 +78,10 @@ class Metric:
 class Measure:
     """One thing that is done to a peer, and the metrics that come of it.
 
-    The peer is started once for each of `faults`, all at the same time; None is without one. `take`
-    gets them in this order. `compare` adds values that need those of all peers of a round.
-    `optional` measures are made when asked for. `rounds` is in how many it is made, at most.
-    `controlled` ones need the peer's control API.
+    The peer is started once for each of `setups`, all at the same time. `take` gets them in this
+    order, without those that only Vaurien has if the peer is another. `compare` adds values that
+    need those of all peers of a round. `optional` measures are made when asked for. `rounds` is in
+    how many it is made, at most. `controlled` ones need the peer's control API.
     """
 
     name: str
@@ -90,14 +90,14 @@ class Measure:
     metrics: tuple[Metric, ...]
     compare: Callable[[Round], None] | None = None
     optional: bool = False
-    faults: tuple[Fault | None, ...] = (None,)
+    setups: tuple[Setup, ...] = (Setup(),)
     rounds: float = math.inf
     controlled: bool = False
 
     @property
     def faulty(self) -> bool:
         """Whether it needs a peer that can inject faults, or be controlled, which the same can."""
-        return self.faults != (None,) or self.controlled
+        return any(each.fault for each in self.setups) or self.controlled
 
 
 def load(

@@ -22,8 +22,14 @@ from .processes import Address, RunError, free_address, started
 
 ROOT = Path(__file__).resolve().parent.parent
 
+HANDLERS = {"PYTHONPATH": str(ROOT / "benchmarks" / "handlers")}
+"""What Vaurien's environment has beside ours: where `Fault`s find handlers that are not its own."""
+
 NO_FLAGS = ("root", "python")
 """The settings that are not passed on to Vaurien."""
+
+BEFORE = "before"
+"""The spec of the version before, which takes no settings and has its checkout from elsewhere."""
 
 MAXIMUM = 8000
 """Connections that a peer is set up for, where it wants to know; more than any measure opens."""
@@ -43,6 +49,20 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """One of the ways in which a measure has a peer started.
+
+    `key` is the measure's name for it. `flags` are Vaurien's, beside those of the peer and of the
+    fault; None is for one that is not given at all, `{scratch}` stands for a directory for files.
+    """
+
+    fault: Fault | None = None
+    key: str = ""
+    flags: dict[str, str | None] = field(default_factory=dict)
+    only_vaurien: bool = False
+
+
+@dataclass(frozen=True)
 class Launch:
     """Where a peer is to listen, what it is to stand before, and a directory for its files.
 
@@ -57,6 +77,7 @@ class Launch:
     api: Address
     fault: Fault | None = None
     controlled: bool = False
+    flags: dict[str, str | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,12 +106,17 @@ class Peer:
         """The directory it is started in; `python -m` looks there first."""
         return Path(self.settings.get("root", ROOT))
 
+    @property
+    def is_vaurien(self) -> bool:
+        """Whether it is Vaurien, with whatever settings and of whatever version."""
+        return self.command is _vaurien
+
 
 @dataclass(frozen=True)
 class Subject:
     """What a measure looks at: where to connect, the backend, the process (None for direct).
 
-    `api` is where its control API is, if it was started with one.
+    `api` is where its control API is, if it was started with one; `scratch` has its files.
     """
 
     peer: Peer
@@ -98,6 +124,8 @@ class Subject:
     backend: Address
     pid: int | None
     api: Address | None = None
+    setup: Setup = Setup()
+    scratch: Path = Path()
 
 
 def split(specs: str) -> list[str]:
@@ -114,7 +142,7 @@ def parse(spec: str) -> Peer:
     peer = PEERS[name]
     if not colon:
         return peer
-    if peer.command is not _vaurien:
+    if not peer.is_vaurien:
         raise ValueError(f"{spec!r}: only Vaurien takes settings")
     settings = dict(peer.settings)
     for pair in rest.split(";"):
@@ -125,15 +153,23 @@ def parse(spec: str) -> Peer:
     return replace(peer, spec=spec, label=spec, settings=settings)
 
 
+def before(root: Path) -> Peer:
+    """The Vaurien of another checkout; raises ValueError with a sentence if there is none."""
+    if not (root / "vaurien" / "__init__.py").is_file():
+        raise ValueError(f"{root} is not a checkout of Vaurien: it has no vaurien/__init__.py")
+    vaurien = PEERS["vaurien"]
+    settings = {**vaurien.settings, "root": str(root.resolve())}
+    return replace(vaurien, spec=BEFORE, label=BEFORE, settings=settings)
+
+
 def version(peer: Peer) -> str:
     """The version of a peer, empty for direct; raises RunError with a sentence if it cannot run."""
-    is_vaurien = peer.command is _vaurien
-    argv = (*_vaurien_program(peer.settings), "--version") if is_vaurien else peer.version
+    argv = (*_vaurien_program(peer.settings), "--version") if peer.is_vaurien else peer.version
     try:
         said = says(*argv, cwd=peer.root) if argv else ""
     except FileNotFoundError as error:
         raise RunError(f"{error.filename} is not there") from None
-    if is_vaurien:
+    if peer.is_vaurien:
         with suppress(RunError, FileNotFoundError):
             said += f" ({says('git', 'describe', '--always', '--dirty', cwd=peer.root)})"
     return said
@@ -144,23 +180,37 @@ def running(
     peer: Peer,
     backend: Address,
     scratch: Path,
-    fault: Fault | None = None,
+    setup: Setup = Setup(),
     controlled: bool = False,
+    core: int | None = None,
 ) -> Iterator[Subject]:
-    """Run the peer before the backend until the block ends; `scratch` is for its files alone."""
+    """Run the peer before the backend until the block ends; `scratch` is for its files alone.
+
+    It is kept to `core`, if there is one.
+    """
     if peer.command is None:
-        yield Subject(peer, backend, backend, None)
+        yield Subject(peer, backend, backend, None, None, setup, scratch)
         return
+    fault = setup.fault
     launch = Launch(
-        free_address(), backend, scratch, peer.settings, free_address(), fault, controlled
+        free_address(),
+        backend,
+        scratch,
+        peer.settings,
+        free_address(),
+        fault,
+        controlled,
+        setup.flags,
     )
     argv = peer.command(launch)
+    if core is not None:
+        argv = ["taskset", "-c", str(core), *argv]
     listens_on = [launch.local, launch.api] if peer.inject or controlled else [launch.local]
-    with started(argv, listens_on, scratch / "peer.log", peer.root) as process:
+    with started(argv, listens_on, scratch / "peer.log", peer.root, HANDLERS) as process:
         if fault is not None and peer.inject is not None:
             peer.inject(launch)
         api = launch.api if controlled else None
-        yield Subject(peer, launch.local, backend, process.pid, api)
+        yield Subject(peer, launch.local, backend, process.pid, api, setup, scratch)
 
 
 def says(*argv: str, cwd: Path | None = None) -> str:
@@ -237,8 +287,8 @@ def _toxiproxy_toxic(launch: Launch) -> None:
 
 def _vaurien(launch: Launch) -> list[str]:
     settings = {
-        "local": launch.local,
-        "distant": launch.backend,
+        "local": str(launch.local),
+        "distant": str(launch.backend),
         "log-level": "warning",
         **launch.settings,
     }
@@ -250,6 +300,10 @@ def _vaurien(launch: Launch) -> list[str]:
         settings["behavior"] = f"{fault.share}:{fault.name}"
         for name, value in fault.attributes.items():
             settings[f"handlers.{fault.name}.{name}"] = str(value)
+    for key, text in launch.flags.items():
+        settings.pop(key, None)
+        if text is not None:
+            settings[key] = text.replace("{scratch}", str(launch.scratch))
     flags = [f"--{key}={value}" for key, value in settings.items() if key not in NO_FLAGS]
     return [*_vaurien_program(launch.settings), *flags]
 
@@ -271,7 +325,7 @@ PEERS = {
             "Toxiproxy",
             _toxiproxy,
             ("toxiproxy-server", "-version"),
-            skips=("native",),
+            skips=("native", "wrk-delay-20", "wrk-delay", "wrk-handler"),
             faults=True,
             inject=_toxiproxy_toxic,
         ),
@@ -288,7 +342,10 @@ PEERS = {
             "vaurien-delay",
             "vaurien 20:delay",
             _vaurien,
-            skips=("bulk",),  # one stream is one exchange: it is delayed as a whole or not at all
+            skips=(
+                "bulk",
+                "wrk-plain",
+            ),  # one stream is one exchange: it is delayed as a whole or not at all
             settings={"behavior": "20:delay", "handlers.delay.sleep": "0"},
         ),
     )

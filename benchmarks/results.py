@@ -6,13 +6,13 @@ ratio; a ratio of two medians would carry the machine's drift from round to roun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
 from .control import NATIVE, SHARED
 from .measures import Measure, Metric, Round
-from .peers import Peer
+from .peers import NO_FLAGS, Peer
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,10 @@ class Results:
         bases = dict.fromkeys((*self.against, *self.faulty_against))
         return {
             "facts": self.facts,
-            "peers": {peer.spec: {"label": peer.label, **peer.settings} for peer in self.peers},
+            "peers": {
+                peer.spec: {"label": peer.label, **_without_paths(peer.settings)}
+                for peer in self.peers
+            },
             "metrics": {key: asdict(metric) for key, metric in metrics.items()},
             "values": {
                 key: _known({spec: self.value(spec, key) for spec in specs}) for key in metrics
@@ -177,3 +180,8 @@ def spread(values: Iterable[float]) -> Spread | None:
 
 def _known(spreads: dict[str, Spread | None]) -> dict[str, dict[str, float]]:
     return {spec: asdict(each) for spec, each in spreads.items() if each is not None}
+
+
+def _without_paths(settings: Mapping[str, str]) -> dict[str, str]:
+    """What was measured, and not where on the machine it lay."""
+    return {key: value for key, value in settings.items() if key not in NO_FLAGS}
