@@ -1,9 +1,4 @@
-"""`python -m benchmarks`: the arguments and the rounds.
-
-In each round each measure is made once for every peer, in an order drawn anew, and each peer is
-started for that measurement alone: neither the machine's drift nor a neighbour nor the luck of one
-process sticks to one peer.
-"""
+"""`python -m benchmarks`: the arguments, and what is written when all is measured."""
 
 from __future__ import annotations
 
@@ -14,18 +9,14 @@ import resource
 import shutil
 import signal
 import sys
-import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from fnmatch import fnmatchcase
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from . import backends, machine, peers, report
-from .backends import Backends
+from . import backends, machine, peers, report, rounds
 from .control import CONTROL
 from .faults import FAULTS
-from .measures import PLAIN, Effort, Measure, Round, Values
+from .measures import PLAIN, Effort, Measure
 from .peers import PEERS, ROOT, Peer
 from .processes import RunError
 from .results import Results
@@ -43,9 +34,11 @@ DEFAULT_MEASURES = ",".join(name for name, measure in MEASURES.items() if not me
 BRIEF_PEERS = "haproxy,toxiproxy,vaurien"
 LEAST_ROUNDS = 5
 QUICK_ROUNDS = 2
+QUICK_TURNS = 4
 
 QUICK = Effort(
-    seconds=0.5,
+    seconds=0.25,
+    connections=1500,
     bulk_seconds=1,
     trips=500,
     idle=500,
@@ -54,9 +47,6 @@ QUICK = Effort(
     limited_seconds=2.0,
     operations=30,
 )
-
-QUIET = 10.0
-"""Percent of the CPU time that others may use without a word about it."""
 
 INTERRUPTED = 130
 
@@ -90,17 +80,23 @@ def main() -> int:
         measures,
         [spec for spec in against if spec in versions],
     )
-    effort = QUICK if arguments.quick else Effort()
-    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else LEAST_ROUNDS)
-    core = _keep_a_core_free() if arguments.pin else None
+    plan = rounds.Plan(
+        arguments.rounds or (QUICK_ROUNDS if arguments.quick else LEAST_ROUNDS),
+        arguments.turns or (QUICK_TURNS if arguments.quick else 1),
+        QUICK if arguments.quick else Effort(),
+        random.Random(arguments.seed),
+        _keep_a_core_free() if arguments.pin else None,
+        sparing=not brief,
+    )
     try:
-        _run(results, rounds, effort, random.Random(arguments.seed), core)
+        rounds.run(results, plan)
     except KeyboardInterrupt:
         print(report.terminal(results))
         return INTERRUPTED
     print(report.terminal(results))
     complete = asked == DEFAULT_PEERS and measures == _chosen(DEFAULT_MEASURES)
-    complete &= not arguments.quick and rounds >= LEAST_ROUNDS and not results.failures
+    complete &= not (arguments.quick or arguments.turns or results.failures)
+    complete &= plan.rounds >= LEAST_ROUNDS
     if complete:
         RESULTS.write_text(report.as_json(results), encoding="utf-8")
         TABLE.write_text(report.docs(results), encoding="utf-8")
@@ -153,7 +149,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rounds", type=int, help=f"default: {LEAST_ROUNDS}; {QUICK_ROUNDS} with --quick"
     )
-    parser.add_argument("--quick", action="store_true", help="short rounds, for a look")
+    parser.add_argument(
+        "--turns",
+        type=int,
+        help="how often peers that run side by side take turns in a round. Default: 1, each is "
+        f"started for its turn; {QUICK_TURNS} with --quick",
+    )
+    parser.add_argument("--quick", action="store_true", help="short turns, for a look")
     parser.add_argument(
         "--pin",
         action="store_true",
@@ -219,69 +221,6 @@ def _versions(wanted: Sequence[Peer]) -> dict[str, str]:
         except RunError as failure:
             print(f"{peer.spec} is left out: {failure}", file=sys.stderr)
     return found
-
-
-def _run(
-    results: Results, rounds: int, effort: Effort, order: random.Random, core: int | None
-) -> None:
-    """Make all the measurements, telling of each on stderr; what fails is noted and skipped."""
-    begun = time.monotonic()
-    with ExitStack() as stack:
-        scratch = Path(stack.enter_context(TemporaryDirectory(prefix="vaurien-bench-")))
-        servers = stack.enter_context(
-            backends.running(scratch, {each.backend for each in results.measures})
-        )
-        for number in range(1, rounds + 1):
-            results.others.append(machine.busy(0.5))
-            if results.others[-1] > QUIET:
-                print(f"others use {results.others[-1]:.0f}% of the CPU time", file=sys.stderr)
-            values: Round = {}
-            results.rounds.append(values)
-            for measure in results.measures:
-                able = _able(measure, results.peers) if number <= measure.rounds else []
-                for peer in order.sample(able, len(able)):
-                    where = f"round {number}, {measure.name}, {peer.label}"
-                    try:
-                        made = _take(measure, peer, servers, scratch, effort, core)
-                        values.setdefault(peer.spec, {}).update(made)
-                        told = ", ".join(f"{key} {report.number(made[key])}" for key in made)
-                    except (RunError, OSError) as failure:
-                        told = f"FAILED: {failure}"
-                        results.failures.append(f"{where}: {failure}")
-                    print(f"{time.monotonic() - begun:4.0f} s, {where}: {told}", file=sys.stderr)
-                if measure.compare is not None:
-                    measure.compare(values)
-
-
-def _able(measure: Measure, wanted: Sequence[Peer]) -> list[Peer]:
-    """The peers that a measure makes sense for."""
-    return [
-        peer
-        for peer in wanted
-        if measure.name not in peer.skips and (peer.faults or not measure.faulty)
-    ]
-
-
-def _take(
-    measure: Measure,
-    peer: Peer,
-    servers: Backends,
-    scratch: Path,
-    effort: Effort,
-    core: int | None,
-) -> Values:
-    with ExitStack() as stack:
-        subjects = []
-        setups = (each for each in measure.setups if peer.is_vaurien or not each.only_vaurien)
-        for setup in setups:
-            home = Path(stack.enter_context(TemporaryDirectory(dir=scratch)))
-            backend = servers.next(measure.backend)
-            subjects.append(
-                stack.enter_context(
-                    peers.running(peer, backend, home, setup, measure.controlled, core)
-                )
-            )
-        return measure.take(subjects, effort)
 
 
 if __name__ == "__main__":

@@ -353,6 +353,7 @@ FAULTS = {
             ),
             setups=(_latency(STORING * 1000),),
             rounds=3,
+            fresh=True,
         ),
     )
 }

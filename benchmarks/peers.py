@@ -336,16 +336,15 @@ PEERS = {
             "vaurien-picks",
             "vaurien picks",
             _vaurien,
+            skips=("bulk-64", "bulk-1024", "wrk-plain"),
             settings={"behavior": "0.000001:delay", "handlers.delay.sleep": "0"},
         ),
         Peer(
             "vaurien-delay",
             "vaurien 20:delay",
             _vaurien,
-            skips=(
-                "bulk",
-                "wrk-plain",
-            ),  # one stream is one exchange: it is delayed as a whole or not at all
+            # One stream is one exchange: it is delayed as a whole or not at all.
+            skips=("bulk", "bulk-64", "bulk-1024", "wrk-plain"),
             settings={"behavior": "20:delay", "handlers.delay.sleep": "0"},
         ),
     )

@@ -53,7 +53,11 @@ SUBJECT = "vaurien"
 RIVAL = "toxiproxy"
 """The spec that the metrics with faults are compared with, whatever else is."""
 
-_HIGHER = ("requests-1", "requests-50", "pipeline-16", "connections", "bulk-to", "bulk-from")
+_BULK = tuple(
+    f"{name}-{way}" for name in ("bulk-64", "bulk", "bulk-1024") for way in ("to", "from")
+)
+_HIGHER = ("requests-1", "requests-50", "pipeline-16", "connections", *_BULK)
+_WEB = ("wrk-latency", "wrk-delay-20", "wrk-delay", "wrk-handler", "wrk-late-1000")
 _LOWER = ("latency-added-p50", "latency-added-p99", "idle")
 _FAULTS = ("fault-latency-50", "fault-latency-1000", "fault-bulk")
 _RATES = (10, 1000, 100_000)  # KB/s
@@ -63,8 +67,7 @@ TARGETS = (
     Target("requests-50", "haproxy", 0.9, at_least=True),
     Target("pipeline-16", "haproxy", 0.9, at_least=True),
     Target("connections", "haproxy", 0.8, at_least=True),
-    Target("bulk-to", "haproxy", 1.0, at_least=True),
-    Target("bulk-from", "haproxy", 1.0, at_least=True),
+    *(Target(metric, "haproxy", 1.0, at_least=True) for metric in _BULK),
     Target("idle", None, 4.0, at_least=False),
     *(Target(metric, "toxiproxy", 1.0, at_least=True) for metric in _HIGHER),
     *(Target(metric, "toxiproxy", 1.0, at_least=False) for metric in _LOWER),
@@ -72,6 +75,13 @@ TARGETS = (
     *(Target(f"fault-delay-{asked}-p50", None, 0.5, at_least=False) for asked in (1, 10, 100)),
     *(Target(f"fault-bandwidth-{rate}", None, 98, at_least=True) for rate in _RATES),
     *(Target(f"fault-bandwidth-{rate}", None, 102, at_least=False) for rate in _RATES),
+    *(Target(f"{metric}-part", None, 0.9, at_least=True) for metric in _WEB),
+    *(Target(f"{metric}-journal-part", None, 0.7, at_least=True) for metric in _WEB),
+    *(Target(f"{metric}-lacking", None, 0.0, at_least=False) for metric in _WEB),
+    Target("wrk-latency-plain-cpu-part", None, 2.0, at_least=False),
+    Target("wrk-delay-20-plain-part", None, 0.5, at_least=True),
+    Target("wrk-late-1000", "toxiproxy", 0.9, at_least=True),
+    Target("wrk-late-1000-cpu", "toxiproxy", 1.0, at_least=False),
     Target("fault-bulk-unpicked", None, 0.95, at_least=True),
     Target("fault-stored", "toxiproxy", 1.0, at_least=False),
     *(Target(f"control-{key}-p99", None, 10, at_least=False) for key in {**SHARED, **NATIVE}),

@@ -39,11 +39,14 @@ def load(
     for subject in subjects:
         key = subject.setup.key
         before = cpu_seconds(subject.pid) if subject.pid else 0.0
+        written = _lines(subject.scratch / JOURNAL)
         count, rates[key] = wrk(subject.address, connections, seconds)
         if subject.pid:
             costs[key] = (_settled(subject.pid) - before) / count * 1e6
-        if key == "journal" and name != "wrk-plain":
-            values[f"{name}-lacking"] = 100 * lacking(subject.scratch / JOURNAL, count)
+        fault = subject.setup.fault
+        if key == "journal" and fault is not None and fault.share == "100":
+            path = subject.scratch / JOURNAL
+            values[f"{name}-lacking"] = 100 * lacking(path, written, count)
     for key in rates.keys() - {"plain"}:
         values[_key(name, key)] = rates[key]
         if key in costs:
@@ -72,13 +75,23 @@ def parse(said: str) -> tuple[int, float]:
     return int(count[1]), float(rate[1])
 
 
-def lacking(journal: Path, count: int) -> float:
-    """The share of so many exchanges that a journal lacks, once it stops growing."""
-    size = -1
-    while size != (size := journal.stat().st_size):
+def lacking(journal: Path, before: int, count: int) -> float:
+    """The share of so many exchanges that a journal lacks, once it stops growing.
+
+    `before` is how many lines it had.
+    """
+    lines = -1
+    while lines != (lines := _lines(journal)):
         time.sleep(0.2)
-    with journal.open("rb") as lines:
-        return max(0.0, 1 - sum(1 for _ in lines) / count)
+    return max(0.0, 1 - (lines - before) / count)
+
+
+def _lines(path: Path) -> int:
+    """How many lines a file has; none if it is not there."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as lines:
+        return sum(1 for _ in lines)
 
 
 def _settled(pid: int) -> float:
@@ -127,7 +140,7 @@ def _measure(
             metrics.append(
                 Metric(f"{own}-part", full, "multiple of log-level warning", higher=True)
             )
-    if fault is not None:
+    if fault is not None and fault.share == "100":  # of another share nobody knows how many
         metrics.append(
             Metric(f"{name}-lacking", f"wrk, {title}: lacking in the journal", "%", higher=None)
         )

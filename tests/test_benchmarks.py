@@ -14,11 +14,12 @@ from typing import Any, ClassVar
 import pytest
 
 from benchmarks import faults, report, streamer
-from benchmarks.__main__ import BEGIN, END, MEASURES, README, RESULTS, _able, _chosen
+from benchmarks.__main__ import BEGIN, END, MEASURES, README, RESULTS, _chosen
 from benchmarks.measures import Effort, Measure, Round
 from benchmarks.peers import PEERS, ROOT, Fault, Launch, Subject
 from benchmarks.processes import Address, RunError, free_address, started
 from benchmarks.results import Results
+from benchmarks.rounds import able
 
 ABLE = ("toxiproxy", "vaurien")
 
@@ -56,9 +57,9 @@ def test_a_measure_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=list(MEASURES))
 def test_faults_are_measured_for_those_that_have_them(measure: Measure) -> None:
-    specs = {peer.spec for peer in _able(measure, list(PEERS.values()))}
-    able = {spec for spec in ABLE if measure.name not in PEERS[spec].skips}
-    assert specs == able if measure.faulty else specs >= {"haproxy", "vaurien-picks"}
+    specs = {peer.spec for peer in able(measure, list(PEERS.values()))}
+    wanted = {spec for spec in ABLE if measure.name not in PEERS[spec].skips}
+    assert specs == wanted if measure.faulty else specs >= {"haproxy", "vaurien-picks"}
 
 
 def test_no_two_measures_share_a_metric() -> None:
