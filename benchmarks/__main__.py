@@ -33,13 +33,19 @@ DEFAULT_PEERS = ",".join(PEERS)
 DEFAULT_MEASURES = ",".join(name for name, measure in MEASURES.items() if not measure.optional)
 BRIEF_PEERS = "haproxy,toxiproxy,vaurien"
 LEAST_ROUNDS = 5
+
+QUICK_MEASURES = "requests,connections,bulk,wrk-latency"
 QUICK_ROUNDS = 2
-QUICK_TURNS = 4
+QUICK_TURNS = 2
+
+NOT_BEFORE = ("fault-delay", "fault-bandwidth", "fault-stored", "control", "native")
+"""What a complete run does without for the version before: it asks what things cost now."""
+
 
 QUICK = Effort(
     seconds=0.25,
     connections=1500,
-    bulk_seconds=1,
+    bulk=256,
     trips=500,
     idle=500,
     delayed_seconds=1.0,
@@ -59,15 +65,16 @@ def main() -> int:
     """
     parser = _parser()
     arguments = parser.parse_args()
+    brief = arguments.quick or arguments.measures is not None
+    arguments.peers = arguments.peers or (BRIEF_PEERS if brief else DEFAULT_PEERS)
     try:
-        brief = arguments.quick or arguments.measures != DEFAULT_MEASURES
-        asked = arguments.peers or (BRIEF_PEERS if brief else DEFAULT_PEERS)
-        wanted = [peers.parse(spec) for spec in peers.split(asked)]
+        wanted = [peers.parse(spec) for spec in peers.split(arguments.peers)]
         against = [peers.parse(spec).spec for spec in peers.split(arguments.against)]
         if arguments.before:
-            wanted.append(peers.before(arguments.before))
+            wanted.append(peers.before(arguments.before, () if brief else NOT_BEFORE))
             against.insert(0, peers.BEFORE)
-        chosen = _chosen(arguments.measures)
+        usual = QUICK_MEASURES if arguments.quick else DEFAULT_MEASURES
+        chosen = _chosen(arguments.measures or usual)
     except ValueError as error:
         parser.error(str(error))
     _prepare_process()
@@ -94,19 +101,28 @@ def main() -> int:
         print(report.terminal(results))
         return INTERRUPTED
     print(report.terminal(results))
-    complete = asked == DEFAULT_PEERS and measures == _chosen(DEFAULT_MEASURES)
-    complete &= not (arguments.quick or arguments.turns or results.failures)
-    complete &= plan.rounds >= LEAST_ROUNDS
-    if complete:
-        RESULTS.write_text(report.as_json(results), encoding="utf-8")
-        TABLE.write_text(report.docs(results), encoding="utf-8")
-        before, _, after = README.read_text(encoding="utf-8").partition(BEGIN)
-        after = after[after.index(END) :]
-        table = report.readme(results.rounds)
-        README.write_text(f"{before}{BEGIN}{table}{after}", encoding="utf-8")
+    if not brief and _is_complete(arguments, results, plan):
+        _write(results)
     if arguments.json:
         arguments.json.write_text(report.as_json(results), encoding="utf-8")
     return 1 if results.failures else 0
+
+
+def _is_complete(arguments: argparse.Namespace, results: Results, plan: rounds.Plan) -> bool:
+    """Whether the tables of the project may be made of a run."""
+    whole = arguments.peers == DEFAULT_PEERS and results.measures == _chosen(DEFAULT_MEASURES)
+    enough = plan.rounds >= LEAST_ROUNDS and plan.turns == 1
+    return whole and enough and not results.failures
+
+
+def _write(results: Results) -> None:
+    """Put the results where the docs and the README have them from."""
+    RESULTS.write_text(report.as_json(results), encoding="utf-8")
+    TABLE.write_text(report.docs(results), encoding="utf-8")
+    before, _, after = README.read_text(encoding="utf-8").partition(BEGIN)
+    after = after[after.index(END) :]
+    table = report.readme(results.rounds)
+    README.write_text(f"{before}{BEGIN}{table}{after}", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -134,11 +150,11 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         "--measures",
         dest="measures",
-        default=DEFAULT_MEASURES,
         metavar="MEASURE,...",
-        help=f"out of {', '.join(MEASURES)}, also with * for several, or the "
-        "beginning of several names, as in requests. Default: all but the "
-        f"{', '.join(name for name, measure in MEASURES.items() if measure.optional)}",
+        help=f"out of {', '.join(MEASURES)}, also with * for several, or the beginning of several "
+        "names, as in requests. Default: all but the "
+        f"{', '.join(name for name, measure in MEASURES.items() if measure.optional)}; "
+        f"{QUICK_MEASURES} with --quick",
     )
     parser.add_argument(
         "--against",

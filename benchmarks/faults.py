@@ -173,9 +173,9 @@ def transfer(address: Address, count: int) -> float:
 def bulk(subjects: Sequence[Subject], effort: Effort) -> Values:
     """MB/s from the backend: through a latency of 0, past a fault that never comes up, without any.
 
-    They take turns with streams of 128 MB for each second of bulk, after 64 MB to warm up.
+    They take turns with half the bulk, after 64 MiB to warm up.
     """
-    size = f"{128 * effort.bulk_seconds}M"
+    size = f"{effort.bulk // 2}M"
     for subject in subjects:
         stream(subject.address, "-n", "64M", "-R")
     turns = [
@@ -273,7 +273,7 @@ FAULTS = {
                 for key in ("p50", "p99")
             ),
             setups=(*map(_latency, DELAYS), Setup()),
-            rounds=3,
+            rounds=2,
         ),
         Measure(
             "fault-bandwidth",
@@ -289,7 +289,7 @@ FAULTS = {
                 for rate, title in RATES.items()
             ),
             setups=tuple(Setup(Fault("bandwidth", {"rate": rate})) for rate in RATES),
-            rounds=3,
+            rounds=2,
         ),
         Measure(
             "fault-bulk",
@@ -352,7 +352,7 @@ FAULTS = {
                 ),
             ),
             setups=(_latency(STORING * 1000),),
-            rounds=3,
+            rounds=2,
             fresh=True,
         ),
     )

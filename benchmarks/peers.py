@@ -31,6 +31,9 @@ NO_FLAGS = ("root", "python")
 BEFORE = "before"
 """The spec of the version before, which takes no settings and has its checkout from elsewhere."""
 
+OTHER_BLOCKS = ("bulk-64", "bulk-1024")
+"""Measures of bulk that say no more of some peers than the first one does."""
+
 MAXIMUM = 8000
 """Connections that a peer is set up for, where it wants to know; more than any measure opens."""
 
@@ -54,12 +57,14 @@ class Setup:
 
     `key` is the measure's name for it. `flags` are Vaurien's, beside those of the peer and of the
     fault; None is for one that is not given at all, `{scratch}` stands for a directory for files.
+    `one_core` is for peers that would use all there are.
     """
 
     fault: Fault | None = None
     key: str = ""
     flags: dict[str, str | None] = field(default_factory=dict)
     only_vaurien: bool = False
+    one_core: bool = False
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,7 @@ class Launch:
     fault: Fault | None = None
     controlled: bool = False
     flags: dict[str, str | None] = field(default_factory=dict)
+    one_core: bool = False
 
 
 @dataclass(frozen=True)
@@ -153,13 +159,13 @@ def parse(spec: str) -> Peer:
     return replace(peer, spec=spec, label=spec, settings=settings)
 
 
-def before(root: Path) -> Peer:
+def before(root: Path, skips: tuple[str, ...] = ()) -> Peer:
     """The Vaurien of another checkout; raises ValueError with a sentence if there is none."""
     if not (root / "vaurien" / "__init__.py").is_file():
         raise ValueError(f"{root} is not a checkout of Vaurien: it has no vaurien/__init__.py")
     vaurien = PEERS["vaurien"]
     settings = {**vaurien.settings, "root": str(root.resolve())}
-    return replace(vaurien, spec=BEFORE, label=BEFORE, settings=settings)
+    return replace(vaurien, spec=BEFORE, label=BEFORE, settings=settings, skips=skips)
 
 
 def version(peer: Peer) -> str:
@@ -201,6 +207,7 @@ def running(
         fault,
         controlled,
         setup.flags,
+        setup.one_core,
     )
     argv = peer.command(launch)
     if core is not None:
@@ -266,7 +273,8 @@ def _toxiproxy(launch: Launch) -> list[str]:
     config.write_text(json.dumps([{"name": "bench", "enabled": True, **ends}]))
     flags = ["-host", launch.api.host, "-port", str(launch.api.port), "-config", str(config)]
     # Left to itself it logs each connection, which none of the others does.
-    return ["env", "LOG_LEVEL=error", "toxiproxy-server", *flags]
+    environment = ["LOG_LEVEL=error", *(["GOMAXPROCS=1"] if launch.one_core else [])]
+    return ["env", *environment, "toxiproxy-server", *flags]
 
 
 def _toxiproxy_toxic(launch: Launch) -> None:
@@ -317,9 +325,9 @@ PEERS = {
     for peer in (
         Peer("direct", "direct", skips=("idle",)),
         Peer("haproxy", "HAProxy", _haproxy, ("haproxy", "-v")),
-        Peer("nginx", "nginx stream", _nginx, ("nginx", "-v")),
+        Peer("nginx", "nginx stream", _nginx, ("nginx", "-v"), skips=OTHER_BLOCKS),
         # A process a connection: 200 tell what one costs, 2,000 are more than a machine may take.
-        Peer("socat", "socat", _socat, ("socat", "-V"), idle=200),
+        Peer("socat", "socat", _socat, ("socat", "-V"), idle=200, skips=OTHER_BLOCKS),
         Peer(
             "toxiproxy",
             "Toxiproxy",
@@ -336,7 +344,7 @@ PEERS = {
             "vaurien-picks",
             "vaurien picks",
             _vaurien,
-            skips=("bulk-64", "bulk-1024", "wrk-plain"),
+            skips=(*OTHER_BLOCKS, "bulk", "pipeline-16", "wrk-plain"),
             settings={"behavior": "0.000001:delay", "handlers.delay.sleep": "0"},
         ),
         Peer(
@@ -344,7 +352,7 @@ PEERS = {
             "vaurien 20:delay",
             _vaurien,
             # One stream is one exchange: it is delayed as a whole or not at all.
-            skips=("bulk", "bulk-64", "bulk-1024", "wrk-plain"),
+            skips=(*OTHER_BLOCKS, "bulk", "pipeline-16", "wrk-plain"),
             settings={"behavior": "20:delay", "handlers.delay.sleep": "0"},
         ),
     )

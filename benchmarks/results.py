@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
+from statistics import median, quantiles
 
 from .control import NATIVE, SHARED
 from .measures import Measure, Metric, Round
@@ -17,11 +17,12 @@ from .peers import NO_FLAGS, Peer
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of the rounds, and the least and the most of them."""
+    """The median of the rounds, the least and the most of them, and the quartiles' distance."""
 
     median: float
     low: float
     high: float
+    middle: float
 
 
 @dataclass(frozen=True)
@@ -183,9 +184,12 @@ class Results:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Median, least and most; None if there are none."""
+    """What there is to say of some values; None if there are none."""
     found = list(values)
-    return Spread(median(found), min(found), max(found)) if found else None
+    if not found:
+        return None
+    first, _, third = quantiles(found, method="inclusive") if len(found) > 1 else [0.0] * 3
+    return Spread(median(found), min(found), max(found), third - first)
 
 
 def _known(spreads: dict[str, Spread | None]) -> dict[str, dict[str, float]]:

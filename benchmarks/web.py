@@ -128,7 +128,7 @@ def _measure(
 ) -> Measure:
     """A measure with `fault` in each of the modes, and without it if `plain`."""
     setups = [
-        Setup(fault, key, flags, only_vaurien=key != "default")
+        Setup(fault, key, flags, only_vaurien=key != "default", one_core=True)
         for key, (_, flags) in _MODES.items()
     ]
     metrics = []
