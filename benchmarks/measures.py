@@ -49,7 +49,7 @@ class Effort:
     streams into a latency; how often each operation of the control API is made.
     """
 
-    seconds: float = 0.8
+    seconds: float = 0.7
     connections: int = 5000
     bulk: int = 512
     trips: int = 3000
@@ -316,7 +316,7 @@ def _latency(name: str, title: str, pause: float, optional: bool = False) -> Mea
         )
     )
     take, compare = partial(latency, name, pause), partial(added_latency, name)
-    return Measure(name, "redis", take, metrics, compare, optional)
+    return Measure(name, "redis", take, metrics, compare, optional, rounds=3)
 
 
 PLAIN = {

@@ -173,6 +173,8 @@ def version(peer: Peer) -> str:
     argv = (*_vaurien_program(peer.settings), "--version") if peer.is_vaurien else peer.version
     try:
         said = says(*argv, cwd=peer.root) if argv else ""
+        if peer.command is _nginx:
+            _nginx_load_module()
     except FileNotFoundError as error:
         raise RunError(f"{error.filename} is not there") from None
     if peer.is_vaurien:
@@ -253,12 +255,18 @@ def _nginx(launch: Launch) -> list[str]:
 
 
 def _nginx_load_module() -> str:
-    """The directive that loads the stream module; empty where it is built in."""
+    """The directive that loads the stream module; empty where it is built in.
+
+    Raises RunError if there is none: Debian's nginx-light has it in a package of its own.
+    """
     built = subprocess.run(["nginx", "-V"], capture_output=True, text=True).stderr
-    modules = re.search(r"--modules-path=(\S+)", built)
-    if modules is None or "--with-stream=dynamic" not in built:
+    if re.search(r"--with-stream(?!=dynamic|_)", built):
         return ""
-    return f"load_module {modules[1]}/ngx_stream_module.so;\n"
+    modules = re.search(r"--modules-path=(\S+)", built)
+    module = Path(modules[1] if modules else "", "ngx_stream_module.so")
+    if "--with-stream=dynamic" not in built or not module.is_file():
+        raise RunError("nginx has no stream module (apt-get install libnginx-mod-stream)")
+    return f"load_module {module};\n"
 
 
 def _socat(launch: Launch) -> list[str]:

@@ -102,6 +102,20 @@ def test_the_version_before_is_run_from_its_checkout(tmp_path: Path) -> None:
     assert peers.version(peers.before(tmp_path)) == "vaurien 0.1 of before"
 
 
+def test_an_nginx_without_its_stream_module_is_no_peer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nginx = tmp_path / "nginx"
+    built = f"--modules-path={tmp_path} --with-stream_ssl_module --with-stream=dynamic"
+    nginx.write_text(f"#!/bin/sh\necho nginx/1.0 {built} >&2\n")
+    nginx.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(RunError, match="no stream module"):
+        peers.version(PEERS["nginx"])
+    (tmp_path / "ngx_stream_module.so").touch()
+    assert peers.version(PEERS["nginx"]).startswith("nginx/1.0")
+
+
 def test_a_directory_without_vaurien_is_no_version_before(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is not a checkout of Vaurien"):
         peers.before(tmp_path)
