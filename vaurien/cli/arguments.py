@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     add("--check", action="store_true", help="Validate and print the settings, listen to nothing")
     add("--list-handlers", action="store_true", help="Print all handlers with their options")
     add("--demo", action="store_true", help="Show what it does, with a backend and client inside")
-    add("--parent-fd", type=int, help=argparse.SUPPRESS)  # see vaurien.client.start_proxy
+    add("--parent-fd", type=int, help=argparse.SUPPRESS)  # see vaurien.kit.process
     add("--version", action="version", version=f"vaurien {vaurien.__version__}")
     return made
 
