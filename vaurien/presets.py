@@ -14,7 +14,7 @@ from pathlib import Path
 from vaurien import ini, registry
 from vaurien.errors import UsageError
 from vaurien.options import Bounded, declared, find, milliseconds, number, percent
-from vaurien.plan import Specification
+from vaurien.specification import Specification
 
 PREFIX = "preset:"
 _FILE = Path(__file__).with_name("presets.ini")

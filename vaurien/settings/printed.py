@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from vaurien.catalog import dotted
+from vaurien.configured import dotted
 from vaurien.fitting import together
 from vaurien.options import key, show
 from vaurien.plan import Plan
