@@ -19,7 +19,7 @@ from vaurien.specification import Specification
 PREFIX = "preset:"
 _FILE = Path(__file__).with_name("presets.ini")
 
-kilobits = Bounded(number, "kbit/s", 0, 1e9)
+kilobits = Bounded(number, "kbit/s", 0.001, 1e9, or_zero=True)
 
 #: What a ``[preset:NAME]`` section may say.
 OPTIONS = declared(

@@ -17,6 +17,7 @@ from vaurien.behavior import ALWAYS, Points
 from vaurien.errors import RAISED, UsageError
 from vaurien.kinds import STREAMS, is_flow
 from vaurien.options import (
+    LARGEST,
     Bounded,
     Option,
     Raw,
@@ -35,7 +36,7 @@ POINTS = declared(
     {
         "after": ("Let so many exchanges pass first", count, 0),
         "times": ("Do harm at most so often; any number if not set", count, None),
-        "every": ("Of the exchanges, harm each Nth only", Bounded(whole, "count", 1), 1),
+        "every": ("Of the exchanges, harm each Nth only", Bounded(whole, "count", 1, LARGEST), 1),
         "since": ("Seconds from the start before which nothing is harmed", seconds, 0),
         "until": ("Seconds from the start after which nothing is harmed", seconds, None),
         "scope": (

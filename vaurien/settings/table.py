@@ -8,13 +8,15 @@ do not.
 from __future__ import annotations
 
 from vaurien.observe.log import FORMATS, LEVELS, STDERR
-from vaurien.options import Bounded, Option, count, number, seconds, whole
+from vaurien.options import LARGEST, Bounded, Option, count, number, seconds, whole
 
 PREFIX = "VAURIEN_"
 DEFAULT = "default"  # the proxy of the plain command line
 
 connect_seconds = Bounded(number, "seconds", 0.001, 1e6)
-held_bytes = Bounded(whole, "bytes", 1)
+held_bytes = Bounded(whole, "bytes", 1, LARGEST)
+idle_seconds = Bounded(number, "seconds", 0.001, 1e9, or_zero=True)  # looked for that often
+spin_microseconds = Bounded(whole, "microseconds", 0, 1_000_000)  # more is never to sleep
 port_number = Bounded(whole, "port", 0, 65535)
 backlog_count = Bounded(whole, "count", 1, 65535)
 
@@ -30,14 +32,15 @@ SETTINGS: tuple[Option, ...] = (
     Option("toxics", "What acts on all exchanges: [NAME:] TYPE [OPTION=VALUE ...], separated by"
            " commas, such as latency latency=100 stream=upstream", str, None),
     Option("seed", "The seed of all random decisions; drawn and printed if not set", whole, None),
-    Option("timeout", "End a connection that is idle for so many seconds; 0 for never", seconds, 0),
+    Option("timeout", "End a connection that is idle for so many seconds; 0 for never",
+           idle_seconds, 0),
     Option("connect-timeout", "Give up an address of the backend after so many seconds",
            connect_seconds, 10),
     Option("max-connections", "Accept no more than so many connections at a time; 0 for any number",
            count, 0),
     Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
     Option("spin", "Poll for so many microseconds after the last event before sleeping: less"
-           " latency for more computing time; 0 for never", count, 50),
+           " latency for more computing time; 0 for never", spin_microseconds, 50),
     Option("max-held", "How many bytes each flow holds at most while handlers delay it; then its"
            " sender waits", held_bytes, 1 << 20),
     Option("journal", "The file to which a line of JSON is appended for each exchange that a"
