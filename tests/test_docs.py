@@ -37,7 +37,7 @@ from vaurien.cli.ctl_parser import (
     USAGE,
     parser,
 )
-from vaurien.cli.entry import INTERRUPTED
+from vaurien.cli.signals import INTERRUPTED
 from vaurien.control import openapi
 from vaurien.observe.events import Ended
 from vaurien.observe.journal import Journal

@@ -135,6 +135,8 @@ def start_proxy(
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         parent, child = map(stack.enter_context, socket.socketpair())
+        # For whom it is to watch, where the system does not say who made a pair of sockets.
+        parent.sendall(b"%d\n" % os.getpid())
         process = subprocess.Popen(
             [sys.executable, "-m", "vaurien", *arguments, f"--parent-fd={child.fileno()}"],
             stdin=subprocess.DEVNULL,
