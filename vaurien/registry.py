@@ -15,7 +15,7 @@ from typing import Any
 
 from vaurien import options as options_
 from vaurien.errors import UsageError, nearest
-from vaurien.kinds import Kind, is_flow, is_left_open, kind_of
+from vaurien.kinds import Kind, is_flow, is_left_open, is_message, kind_of
 from vaurien.options import Option
 
 GROUP = "vaurien.handlers"
@@ -115,6 +115,17 @@ def check(found: object, where: str, name: str) -> type:
         if is_left_open(getattr(found, "on", None)):
             raise UsageError(
                 f"{where}: {name!r} is no flow handler: give the class on(self, event, now)"
+            )
+        options_of(found, where)
+        return found
+    if is_message(found):
+        if is_left_open(getattr(found, "on_request", None)):
+            raise UsageError(
+                f"{where}: {name!r} is no message handler: give the class on_request(self, request)"
+            )
+        if not _takes(found, 2):
+            raise UsageError(
+                f"{where}: {name!r} is no handler: its __init__ has to take (options, proxy)"
             )
         options_of(found, where)
         return found

@@ -16,7 +16,7 @@ from vaurien.behavior import Exchange
 from vaurien.counts import Directions
 from vaurien.errors import RAISED, HandlerRaised
 from vaurien.exchange.ledger import Ledger
-from vaurien.exchange.picks import Picked
+from vaurien.exchange.picks import Choice, Picked
 from vaurien.flow import Close, Reset
 from vaurien.net.dial import Dial
 from vaurien.net.guard import guarded
@@ -236,8 +236,6 @@ class Connection:
 
     def read_by_call(self, flow: Flow, data: bytes) -> bytes:
         """A call of a socket handler reads `data` of `flow` itself; what it gets of that."""
-        if self.messages is not None:
-            return self.messages.read_by_call(flow, data)  # type: ignore[no-any-return]
         if not flow.to_backend:
             self.framer.backend_bytes()
         elif self.framer.client_bytes():
@@ -247,17 +245,35 @@ class Connection:
     def unframe(self, begun: int) -> None:
         """Messages cannot be told apart any more: go on as plain tcp, after `begun` exchanges."""
         self.messages, framer = None, self.framer
-        framer.exchange, framer.answered = begun, False
         up, down = self.flows
-        if self.ledger is not None:
-            while len(self.ledger.open) > 1:
-                self.exchanges.told(self, self.ledger.end(), "next")
-            for exchange in self.ledger.open:
-                exchange.from_client -= up.passed
-                exchange.from_backend -= down.passed
-        up.callback, down.callback = up.from_client, down.from_backend
-        for flow in (up, down):
-            flow.source.reader.callback = flow.callback
+        ledger = self.ledger
+        assert ledger is not None and up is not None and down is not None
+        while ledger.leaving:
+            self.exchanges.told(self, ledger.end(), "answered")
+        while len(ledger.open) > 1:
+            self.exchanges.told(self, ledger.end(), "next")
+        framer.exchange, framer.answered = begun, not ledger.open
+        present = ledger.down
+        if present is not None:  # both directions are in it now
+            present.from_client -= up.passed
+            present.from_backend -= down.passed
+            picked = Choice(present.handlers).downstream
+            self.exchanges.enter(down, present, [one for one in picked if not one.gone])
+        for flow, callback in ((up, up.from_client), (down, down.from_backend)):
+            if flow.desk is not None and flow.desk.stands_in:
+                flow.desk.give_back_to(callback)
+            else:
+                flow.callback = flow.source.reader.callback = callback
+
+    def read_anew(self, flow: Flow, data: bytes, ends: bool) -> None:
+        """What messages could not make out goes on as tcp; `ends`: so does the end behind it."""
+        desk = flow.desk
+        if desk is not None and desk.owner is not None and not desk.chained:
+            desk.put_back(data)  # the call sees the end by itself
+            return
+        self.read(flow, data)
+        if ends and not self.closed:
+            flow.pass_end()
 
     def leave(self, gone: set[Picked]) -> None:
         """The behavior picks some no more, and they leave this connection too.
@@ -376,8 +392,6 @@ class Connection:
         """The source of `flow` has come to its end."""
         if self.first_end is None:
             self.first_end = "client" if flow.to_backend else "backend"
-        if self.messages is not None:
-            self.messages.ended(flow)
 
     def sink_broke(self, flow: Flow) -> None:
         """The sink of `flow` is gone: let what it has said come through, then reset."""

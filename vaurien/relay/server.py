@@ -240,6 +240,7 @@ class Server:
         It is called with whether `listen` follows.
         """
         before, now = self.plan, self.loop.now
+        find(plan.protocol)  # what is not there is refused now
         dice = self.dice if plan.seed == before.seed else Dice(plan.seed, plan.name)
         parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
         if all(getattr(plan, part) == getattr(before, part) for part in parts):

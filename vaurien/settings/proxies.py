@@ -18,6 +18,7 @@ from vaurien.errors import UsageError
 from vaurien.fitting import check, check_connect, together
 from vaurien.options import Raw, find
 from vaurien.plan import NOTHING, Plan, Toxic
+from vaurien.protocols import find as find_protocol
 from vaurien.settings.in_force import Settings
 from vaurien.settings.table import DEFAULT, MAKES_DEFAULT, PROXY, TOXIPROXY
 
@@ -45,7 +46,9 @@ class Written:
             meeting = behavior.parse(self.get("on-connect"), self.where("on-connect"))
         names = [name for name in (*weighted.names, *meeting.names) if name != DUMMY]
         handlers = {name: catalog.stands_for(name) for name in names}
-        check(weighted, together(handlers), self.where("behavior"))
+        protocol = self.get("protocol")
+        find_protocol(protocol, self.where("protocol"))
+        check(weighted, together(handlers), self.where("behavior"), protocol)
         check_connect(meeting, together(handlers), self.where("on-connect"))
         local = address.parse(self.get("local"), self.where("local"))
         distant = address.parse(self.get("distant"), self.where("distant"), port_zero=False)
@@ -66,7 +69,7 @@ class Written:
             seed=seed if own is None else own,
             name=self.name,
             enabled=self.get("enabled"),
-            protocol=self.get("protocol"),
+            protocol=protocol,
             on_connect=meeting,
             toxics=pinned,
             **common,
