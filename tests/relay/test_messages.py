@@ -217,7 +217,6 @@ def test_a_hundred_thousand_requests_in_one_write() -> None:
 
 def test_whoever_does_not_read_answers_that_are_made_is_not_read() -> None:
     with wire(*EVERYTHING, max_held=1 << 20) as w:
-        w.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         sender = threading.Thread(target=w.send, args=(b"a big\n" * 100_000,))
         sender.start()
 
@@ -271,10 +270,9 @@ def test_the_end_comes_behind_requests_that_wait() -> None:
             w.answer(b"p\n" * 1000)
             w.at_client(b"p\n" * 1000)
             w.at_backend(b"q\n" * 1000)
-        assert receive_all(w.server) == b""
         w.answer(b"p\n" * 1000)
-        w.server.close()
-        assert receive_all(w.client) == b"p\n" * 1000
+        w.at_client(b"p\n" * 1000)
+        assert receive_all(w.server) == b""
 
 
 def test_half_a_request_at_the_end_goes_up() -> None:
@@ -329,7 +327,7 @@ def test_counts_are_of_what_was_read_and_sent() -> None:
         assert totals.sent == Directions(15, 24)
         assert totals.exchanges == 4
         w.no_more()
-    assert w.served.proxy.totals().exchanges == 4
+    assert w.served.totals().exchanges == 4
 
 
 @pytest.mark.parametrize("word", ["raise", "wrong"])
@@ -345,7 +343,8 @@ def test_a_message_handler_that_raises_ends_its_connection_only(
         other.send(b"a\n")
         other.at_backend(b"a\n")
         other.close()
-        assert [e.end for e in w.served.wait_ended(2)] == ["answered", "error"]
+        ended = [e.end for e in w.served.wait_ended(2) if e.connection == 1]
+        assert ended == ["answered", "error"]
     assert w.served.totals().handler_errors == 1
     assert w.served.totals().internal_errors == 0
     (record,) = [r for r in caplog.records if "raised" in r.getMessage()]

@@ -29,7 +29,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from vaurien.errors import RAISED, many
+from vaurien.errors import RAISED, HandlerRaised, many
 from vaurien.exchange.ledger import Ledger
 from vaurien.observe.log import fields
 from vaurien.protocols.cutter import Cutter
@@ -120,8 +120,15 @@ class Messages:
         try:
             while self._again and self._alive:
                 self._again = False
-                for flow in self._connection.flows:
-                    self._pass(flow)
+                up, down = self._connection.flows
+                try:
+                    self._pass(up)
+                except HandlerRaised:  # what was before it is none of its affair
+                    self._flush(up)
+                    self._pass(down)
+                    self.turns.settle()
+                    raise
+                self._pass(down)
                 if not self._again:
                     self._look()
         finally:
@@ -221,8 +228,8 @@ class Messages:
                 self._end(flow)
             elif self._alive:
                 flow.desk.look()  # there may be something for the call now
-        if self._alive:
-            self.turns.settle()
+        if self._alive and self.turns.settle():
+            self._again = True  # there is room for others
         if self._alive:
             up = self._connection.up
             up.source.reader.stop() if self.full else up.resume()

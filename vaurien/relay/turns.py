@@ -100,8 +100,8 @@ class Turns:
             self._enter(down, exchange, choice.downstream)
         if connection.closed:
             return b""
-        action = ask(choice, Request(exchange, piece.summary, piece.data))
         self._picked.append(choice.downstream)
+        action = ask(choice, Request(exchange, piece.summary, piece.data))
         self.replies.open(number, *filling(action))
         if not isinstance(action, (Answer, Send)):
             return b""
@@ -165,11 +165,13 @@ class Turns:
 
     # The end of exchanges
 
-    def settle(self) -> None:
-        """Tell of those that are over."""
+    def settle(self) -> bool:
+        """Tell of those that are over; whether there were any."""
         connection, leaving = self._connection, self._ledger.leaving
+        before = len(leaving)
         while leaving and leaving[0].number != self.asking and not self._holds(leaving[0]):
             connection.exchanges.told(connection, self._ledger.end(), "answered")
+        return len(leaving) < before
 
     def _holds(self, exchange: Exchange) -> bool:
         """Whether somebody still has something of `exchange`, which has been answered."""
