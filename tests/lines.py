@@ -39,11 +39,11 @@ class Lines:
             end = data.find(b"\n", start) + 1
             inside = self._inside[to_backend]
             if inside is None:
+                if data[start] == 0:
+                    raise FramingError("a line cannot begin with a zero byte")
                 if not end and len(data) - start < KEPT:
                     self._kept[to_backend] = data[start:]
                     return
-                if data[start] == 0:
-                    raise FramingError("a line cannot begin with a zero byte")
             piece = make(data[start : end or len(data)], inside, bool(end))
             self._kept[to_backend] = b""
             self._inside[to_backend] = None if end else piece.exchange

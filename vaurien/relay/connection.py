@@ -272,8 +272,8 @@ class Connection:
             desk.put_back(data)  # the call sees the end by itself
             return
         self.read(flow, data)
-        if ends and not self.closed:
-            flow.pass_end()
+        if not self.closed:
+            flow.pass_end() if ends else flow.resume()
 
     def leave(self, gone: set[Picked]) -> None:
         """The behavior picks some no more, and they leave this connection too.

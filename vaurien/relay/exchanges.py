@@ -86,6 +86,8 @@ class Exchanges:
         ledger = connection.ledger
         if ledger is not None and ledger.open:
             return ledger.up  # type: ignore[no-any-return]
+        if connection.messages is not None and connection.messages.begun:  # between two of them
+            return Exchange(self.dice, connection.number, connection.messages.begun)
         return self.open(connection, connection.number_of_exchange, NOBODY, *_read(connection, 0))
 
     def stays(self, connection: Any, n: int) -> None:

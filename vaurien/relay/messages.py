@@ -202,6 +202,7 @@ class Messages:
     def _take(self, flow: Flow) -> bytes:
         desk, cutter = flow.desk, self._way(flow).cutter
         while self._alive and not desk.pending:
+            self._past(desk.owner)
             data = self._next(flow, desk.owner)
             if data:
                 return data
@@ -218,6 +219,22 @@ class Messages:
             else:
                 return cutter.rest() if flow.over else b""
         return b""
+
+    def _past(self, call: Any) -> None:
+        """Made answers go past `call`, which has not seen their requests.
+
+        It reads again, so that it is done with the answer before them.
+        """
+        turns, down = self.turns, self._connection.down
+        if down.desk is None or down.desk.owner is not call:
+            return
+        while self._alive:
+            if turns.over:
+                turns.advance()
+            elif (reply := turns.made()) is not None:
+                down.write(reply)
+            else:
+                return
 
     # Ends
 
