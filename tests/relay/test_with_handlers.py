@@ -407,7 +407,7 @@ def test_who_is_picked_no_more_acts_on_no_later_answer_of_an_open_exchange() -> 
 def test_exact_points_count_messages(points: Any, wanted: str, pipelined: bool) -> None:
     with wire("100:busy", specification(Busy, text="b", **points)) as w:
         n = len(wanted)
-        for requests in (["q\n" * n] if pipelined else ["q\n"] * n):
+        for requests in ["q\n" * n] if pipelined else ["q\n"] * n:
             w.send(requests.encode())
         for letter in wanted:
             if letter == ".":
