@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -97,6 +97,25 @@ def load(path: str, where: str) -> type:
             f" {nearest(class_name, classes, 'handlers in it')}"
         ) from None
     return check(found, where, path)
+
+
+def framer(name: str, where: str = "protocol") -> Callable[[], Any] | None:
+    """What makes a framer of the protocol `name`, a dotted path; None for ``tcp``.
+
+    UsageError, which begins with `where`, if there is none.
+    """
+    if name == "tcp":
+        return None
+    wanted = "give the dotted path of a framer's class, or tcp"
+    module, _, cls = name.rpartition(".")
+    try:
+        found: Callable[[], Any] = getattr(importlib.import_module(module), cls)
+        made = found()
+    except (Exception, SystemExit) as error:
+        raise UsageError(f"{where}: {name!r} makes no framer ({_said(error)}); {wanted}") from error
+    if not all(callable(getattr(made, method, None)) for method in ("feed", "instead")):
+        raise UsageError(f"{where}: {name!r} is no framer, with feed() and instead(); {wanted}")
+    return found
 
 
 def check(found: object, where: str, name: str) -> type:

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
-from vaurien import ini, presets
-from vaurien import registry
+from vaurien import ini, presets, registry
 from vaurien.kinds import Kind
 from vaurien.observe.metrics import FAMILIES
 from vaurien.options import Option, show

@@ -27,7 +27,7 @@ def check_framer(make: Callable[[], Framer], talk: Talk, bounded: int = KEPT) ->
 
 
 def feed(framer: Framer, talk: Talk, bounded: int = KEPT) -> list[Piece]:
-    """The messages in `talk`, those that are not complete too; what it could not cut is no piece."""
+    """The messages in `talk`, incomplete ones too, up to what it cannot cut."""
     messages: list[Piece] = []
     #: The messages that are not complete, by direction; what is pushed may stand inside another.
     inside: dict[tuple[bool, bool], int] = {}

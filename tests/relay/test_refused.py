@@ -15,7 +15,6 @@ from vaurien.address import parse as address
 from vaurien.behavior import parse as behavior
 from vaurien.errors import UsageError
 from vaurien.plan import Plan, Specification, Toxic
-from vaurien.protocols import find
 
 BUSY = specification(Busy)
 
@@ -67,8 +66,8 @@ def test_a_protocol_that_is_none(name: str, words: list[str]) -> None:
 
 
 def test_a_protocol_by_its_path() -> None:
-    assert find("tests.lines.Lines") is Lines
-    assert find("tcp") is None
+    assert registry.framer("tests.lines.Lines") is Lines
+    assert registry.framer("tcp") is None
     done = run("--protocol", "tests.lines.Lines", "--distant", "127.0.0.1:9", "--check")
     assert done.returncode == 0 and "tests.lines.Lines" in done.stdout
 
@@ -87,7 +86,7 @@ def test_a_change_to_a_protocol_that_is_none_changes_nothing(echo_backend: Backe
 
 
 def test_a_message_handler_in_a_toxic() -> None:
-    with pytest.raises(UsageError, match="busy.* is no flow handler"):
+    with pytest.raises(UsageError, match=r"busy.* is no flow handler"):
         Toxic(BUSY)
 
 

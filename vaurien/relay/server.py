@@ -15,6 +15,7 @@ from typing import Any
 
 import gevent
 
+from vaurien import registry
 from vaurien.behavior import Dice
 from vaurien.counts import Done, Stats
 from vaurien.errors import RAISED, many
@@ -26,7 +27,6 @@ from vaurien.net.loop import Loop
 from vaurien.observe.events import Event
 from vaurien.observe.log import fields
 from vaurien.plan import Plan
-from vaurien.protocols import find
 from vaurien.relay.connection import Connection
 from vaurien.relay.counters import Counters
 from vaurien.relay.exchanges import Exchanges
@@ -64,7 +64,7 @@ class Server:
         self._meets = Picks(
             plan.on_connect, plan, self.dice, build, loop.now, b"connect", plan.connect_decisions
         )
-        self._framer = find(plan.protocol)
+        self._framer = registry.framer(plan.protocol)
         self.toxics = Toxics(plan.toxics, self.dice)
         self.exchanges = Exchanges(plan.name, self.dice, loop.now, observers, everything)
         self.counters = Counters()
@@ -240,7 +240,7 @@ class Server:
         It is called with whether `listen` follows.
         """
         before, now = self.plan, self.loop.now
-        find(plan.protocol)  # what is not there is refused now
+        registry.framer(plan.protocol)  # what is not there is refused now
         dice = self.dice if plan.seed == before.seed else Dice(plan.seed, plan.name)
         parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
         if all(getattr(plan, part) == getattr(before, part) for part in parts):
@@ -270,7 +270,7 @@ class Server:
     def take(self, plan: Plan) -> None:
         """`plan` is in force, and differs in nothing that is at work."""
         self.plan = self.listening.plan = plan
-        self._framer = find(plan.protocol)
+        self._framer = registry.framer(plan.protocol)
 
     def _change(self, plan: Plan) -> None:
         """Put `plan` in force, whose behaviors are."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaurien import address, behavior, ini
+from vaurien import address, behavior, ini, registry
 from vaurien.behavior import DUMMY
 from vaurien.bodies import check_name
 from vaurien.catalog import Catalog, toxics
@@ -18,7 +18,6 @@ from vaurien.errors import UsageError
 from vaurien.fitting import check, check_connect, together
 from vaurien.options import Raw, find
 from vaurien.plan import NOTHING, Plan, Toxic
-from vaurien.protocols import find as find_protocol
 from vaurien.settings.in_force import Settings
 from vaurien.settings.table import DEFAULT, MAKES_DEFAULT, PROXY, TOXIPROXY
 
@@ -47,7 +46,7 @@ class Written:
         names = [name for name in (*weighted.names, *meeting.names) if name != DUMMY]
         handlers = {name: catalog.stands_for(name) for name in names}
         protocol = self.get("protocol")
-        find_protocol(protocol, self.where("protocol"))
+        registry.framer(protocol, self.where("protocol"))
         check(weighted, together(handlers), self.where("behavior"), protocol)
         check_connect(meeting, together(handlers), self.where("on-connect"))
         local = address.parse(self.get("local"), self.where("local"))
