@@ -40,8 +40,9 @@ from vaurien.counts import table
 from vaurien.errors import UsageError, VaurienError, many, nearest
 from vaurien.net.spin import Spin
 from vaurien.observe.events import Event
+from vaurien.observe.faults import Faults
 from vaurien.observe.journal import Journal
-from vaurien.observe.log import QueueWriter, log_fault, start
+from vaurien.observe.log import QueueWriter, start
 from vaurien.observe.watchdog import Watchdog
 from vaurien.options import BOOLEANS, Option, Raw, key, show
 from vaurien.plan import POINTS, STREAM
@@ -282,8 +283,9 @@ class Run:
         """Build all and bind the API's addresses; `again` reads the settings anew, given these."""
         self.settings, self._writer, self._again = settings, writer, again
         observers: list[Callable[[Event], None]] = []
+        self._faults = Faults()
         if log.isEnabledFor(logging.INFO):
-            observers.append(log_fault)
+            observers.append(self._faults)
         self._journal = None
         if settings["journal"] is not None:
             self._journal = Journal(settings["journal"])
@@ -363,6 +365,7 @@ class Run:
         self._watchdog.stop()
         if self._statsd is not None:
             self._statsd.stop()
+        self._faults.flush()
         if self._journal is not None:
             self._journal.stop()
         return self._tell_all()

@@ -15,7 +15,7 @@ from gevent.queue import Empty, Full, Queue
 
 from vaurien.control.farm import Farm
 from vaurien.observe.events import Began, Changed, Ended, Event
-from vaurien.observe.journal import line
+from vaurien.observe.lines import line
 
 KEPT = 1000  # exchanges that `Recent` remembers
 _WAITING = 1000  # events that wait for one who watches
@@ -24,6 +24,8 @@ BEAT = 15.0  # seconds of silence after which a comment says that the stream liv
 
 class Recent:
     """An observer that remembers the last exchanges that a handler touched."""
+
+    wants = (Ended,)
 
     def __init__(self) -> None:
         self.events: deque[Ended] = deque(maxlen=KEPT)

@@ -17,7 +17,7 @@ from vaurien.control import openapi
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
 from vaurien.errors import ListenError, NotFound, UsageError, VaurienError, nearest
-from vaurien.observe.journal import line
+from vaurien.observe.lines import line
 from vaurien.options import Option, Raw, told
 from vaurien.plan import NOTHING
 from vaurien.relay.proxy import Proxy

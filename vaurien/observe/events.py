@@ -1,7 +1,11 @@
-"""The frozen events that observers get. When nobody listens, none is built."""
+"""The frozen events that observers get.
+
+Law: an event is built only if an observer wants its kind, for a busy proxy has no time to spare.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from vaurien.plan import Specification
@@ -41,6 +45,15 @@ class Ended(NamedTuple):
     end: str
 
 
+class Acted(NamedTuple):
+    """An exchange is over, and `toxics`, which no behavior picks, did something to it."""
+
+    proxy: str
+    connection: int
+    exchange: int
+    toxics: tuple[str, ...]
+
+
 class Changed(NamedTuple):
     """A proxy was changed, at `time` (seconds since the epoch), as `change` says in words."""
 
@@ -50,4 +63,16 @@ class Changed(NamedTuple):
     detail: str
 
 
-Event = Began | Ended | Changed
+Event = Began | Ended | Acted | Changed
+Observer = Callable[[Event], None]
+
+#: What an observer gets that has no attribute `wants`. `Acted` repeats a part of `Ended`.
+USUAL: tuple[type, ...] = (Began, Ended, Changed)
+
+
+def wanting(observers: Iterable[Observer], kind: type) -> tuple[Observer, ...]:
+    """The observers that want events of `kind`.
+
+    An observer may name the kinds in an attribute `wants`; one without gets those in `USUAL`.
+    """
+    return tuple(one for one in observers if kind in getattr(one, "wants", USUAL))

@@ -5,7 +5,7 @@ Law: an operation is done when its call returns, and none waits for the data pat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from vaurien.address import Address
@@ -14,7 +14,7 @@ from vaurien.errors import UsageError, nearest
 from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
-from vaurien.observe.events import Event
+from vaurien.observe.events import Observer
 from vaurien.plan import Plan, Toxic
 from vaurien.relay.connection import Look
 from vaurien.relay.server import Counters, Server
@@ -29,7 +29,7 @@ class Proxy:
     def __init__(
         self,
         plan: Plan,
-        observers: tuple[Callable[[Event], None], ...] = (),
+        observers: tuple[Observer, ...] = (),
         everything: bool = False,
     ) -> None:
         """`observers` are told of exchanges that a handler touches; with `everything`, of all."""
@@ -77,13 +77,13 @@ class Proxy:
         return [one.look() for one in self._server.connections.values() if not one.closed]
 
     @property
-    def observers(self) -> tuple[Callable[[Event], None], ...]:
+    def observers(self) -> tuple[Observer, ...]:
         """Who is told of exchanges that a handler touches."""
-        return self._server.observers
+        return self._server.notifier.observers
 
     @observers.setter
-    def observers(self, observers: tuple[Callable[[Event], None], ...]) -> None:
-        self._server.observers = observers
+    def observers(self, observers: tuple[Observer, ...]) -> None:
+        self._server.notifier.observers = observers
 
     @property
     def stats(self) -> Mapping[str, Stats]:

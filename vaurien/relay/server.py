@@ -9,10 +9,10 @@ from __future__ import annotations
 import _socket
 import errno
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf
-from time import monotonic, time
+from time import monotonic
 from typing import Any, cast
 
 import gevent
@@ -30,8 +30,9 @@ from vaurien.net.alarms import Alarms
 from vaurien.net.dial import Dialer, Target
 from vaurien.net.linger import LINGER
 from vaurien.net.listener import Bound, refused
-from vaurien.observe.events import Began, Ended, Event
+from vaurien.observe.events import Observer
 from vaurien.observe.log import fields
+from vaurien.observe.notifier import Notifier
 from vaurien.plan import Plan, Toxic
 from vaurien.relay.connection import Connection, Flow, client_name
 
@@ -141,11 +142,12 @@ class Server(StreamServer):
         self,
         plan: Plan,
         proxy: object = None,
-        observers: tuple[Callable[[Event], None], ...] = (),
+        observers: tuple[Observer, ...] = (),
         everything: bool = False,
     ) -> None:
         """`observers` get the events of exchanges that a handler touches; `everything`: of all."""
-        self.plan, self.name, self.observers = plan, plan.name, observers
+        self.plan, self.name = plan, plan.name
+        self.notifier = Notifier(plan.name, observers, client_name)
         self.dice = Dice(plan.seed, plan.name)
         self._everything = everything
         build = Builder(proxy)
@@ -489,8 +491,8 @@ class Server(StreamServer):
         up, down = connection.up, connection.down
         if up is not None and down is not None:
             exchange.marks = (up.passed - n, down.passed)
-        if self.observers and (handlers or self._everything):
-            self._tell(Began(self.name, connection.number, number, _names(handlers)))
+        if self.notifier.observers and (handlers or self._everything):
+            self.notifier.began(connection.number, number, handlers)
         return exchange
 
     def over(self, connection: Connection, exchange: Exchange, end: str, n: int = 0) -> None:
@@ -509,31 +511,10 @@ class Server(StreamServer):
                     fired[one.stats] = added
             for stats, added in fired.items():
                 stats.fire(added, from_client + from_backend)
-        if self.observers and (exchange.handlers or exchange.added or self._everything):
-            seconds = monotonic() - exchange.began
-            event = Ended(
-                time() - seconds,
-                self.name,
-                self.plan.seed,
-                connection.number,
-                client_name(connection.address),
-                exchange.number,
-                _names(exchange.handlers),
-                tuple(one.specification for one in exchange.handlers),
-                _names(exchange.added),
-                from_client,
-                from_backend,
-                seconds,
-                end,
+        if self.notifier.observers and (exchange.handlers or exchange.added or self._everything):
+            self.notifier.ended(
+                exchange, self.plan.seed, connection.address, from_client, from_backend, end
             )
-            self._tell(event)
-
-    def _tell(self, event: Event) -> None:
-        for observer in self.observers:
-            try:
-                observer(event)
-            except SystemExit as error:  # the pump takes it for the end of the process
-                raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
 
     @property
     def stats(self) -> dict[str, Stats]:
@@ -816,8 +797,3 @@ def _buffer() -> memoryview:
     if _BUFFER not in mine:
         mine[_BUFFER] = memoryview(bytearray(CHUNK))
     return cast(memoryview, mine[_BUFFER])
-
-
-def _names(handlers: Iterable[Picked]) -> tuple[str, ...]:
-    """The names of handlers, each once; those of a preset have one in common."""
-    return tuple(dict.fromkeys(one.name for one in handlers))
