@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support import Pipe, wait_for
+from tests.support import PATIENCE, Pipe, wait_for
 from vaurien.observe import writer as module
 from vaurien.observe.writer import BATCH, REST, Writer
 
@@ -89,17 +89,28 @@ def test_a_long_queue_is_written_in_pieces(pipe: Pipe) -> None:
 
 def test_when_the_reader_goes_all_that_it_did_not_get_is_counted(pipe: Pipe) -> None:
     failed: list[int | None] = []
+    entered, go = threading.Event(), threading.Event()
+
+    def text(thing: str) -> str:
+        entered.set()
+        go.wait()
+        return thing
+
     writer: Writer[str] = Writer(
-        pipe.writer.fileno(), str, failed=lambda error: failed.append(error.errno)
+        pipe.writer.fileno(), text, failed=lambda error: failed.append(error.errno)
     )
-    for _ in range(100):
+    writer.put("x" * 99)
+    assert entered.wait(PATIENCE)  # so that this one is written alone, and all others together
+    for _ in range(99):
         writer.put("x" * 99)
-    wait_for(lambda: held(pipe) == 4096)  # 40 whole lines, and a part of one
+    go.set()
+    wait_for(lambda: held(pipe) > 100)
+    whole = held(pipe) // 100  # a pipe does not always fill its last page
     pipe.reader.close()
     wait_for(lambda: failed)
-    assert writer.dropped == 60
+    assert writer.dropped == 100 - whole
     writer.put("late")
-    assert writer.dropped == 61
+    assert writer.dropped == 101 - whole
     assert len(failed) == 1
     assert writer.stop()
 
