@@ -66,8 +66,16 @@ def test_the_first_line_after_a_silence_is_written_at_once_and_stopping_cuts_the
 
 def test_what_is_being_written_still_waits(pipe: Pipe) -> None:
     pipe.fill()
-    writer: Writer[int] = Writer(pipe.writer.fileno(), str, limit=100)
-    for number in range(1000):
+    entered = threading.Event()
+
+    def text(thing: int) -> str:
+        entered.set()
+        return str(thing)
+
+    writer: Writer[int] = Writer(pipe.writer.fileno(), text, limit=100)
+    writer.put(0)
+    assert entered.wait(PATIENCE)
+    for number in range(1, 1000):
         writer.put(number)
     assert writer.dropped == 900
     text = pipe.read()
