@@ -136,7 +136,7 @@ def _measure(name: str, operations: Mapping[str, Operation], *more: Metric) -> M
         for share in ("p50", "p99")
     )
     take = partial(control, operations)
-    return Measure(name, "redis", take, (*more, *times), controlled=True)
+    return Measure(name, "redis", take, (*more, *times), rounds=2, controlled=True, fresh=True)
 
 
 IDLE = Metric("control-idle", "an idle proxy", "KiB", higher=False)

@@ -28,7 +28,7 @@ from .measures import (
     round_trips,
     stream,
 )
-from .peers import Fault, Subject
+from .peers import Fault, Setup, Subject
 from .processes import Address, RunError, cpu_seconds, memory
 from .streamer import ENDLESS, ask
 
@@ -173,9 +173,9 @@ def transfer(address: Address, count: int) -> float:
 def bulk(subjects: Sequence[Subject], effort: Effort) -> Values:
     """MB/s from the backend: through a latency of 0, past a fault that never comes up, without any.
 
-    They take turns with streams of 128 MB for each second of bulk, after 64 MB to warm up.
+    They take turns with half the bulk, after 64 MiB to warm up.
     """
-    size = f"{128 * effort.bulk_seconds}M"
+    size = f"{effort.bulk // 2}M"
     for subject in subjects:
         stream(subject.address, "-n", "64M", "-R")
     turns = [
@@ -232,8 +232,8 @@ def stored(subjects: Sequence[Subject], effort: Effort) -> Values:
     return {"fault-stored": (most - before) / STREAMS / 2**20}
 
 
-def _latency(milliseconds: int, share: str = "100") -> Fault:
-    return Fault("latency", {"latency": milliseconds}, share)
+def _latency(milliseconds: int, share: str = "100") -> Setup:
+    return Setup(Fault("latency", {"latency": milliseconds}, share))
 
 
 def _steady_load(connections: int, seconds: float, rounds: float) -> Measure:
@@ -248,7 +248,7 @@ def _steady_load(connections: int, seconds: float, rounds: float) -> Measure:
             Metric(name, title, "requests/s", higher=True),
             Metric(f"{name}-cpu", f"{title}: CPU", "µs/request", higher=False),
         ),
-        faults=(_latency(LOADED),),
+        setups=(_latency(LOADED),),
         rounds=rounds,
     )
 
@@ -272,8 +272,8 @@ FAULTS = {
                 for asked in DELAYS
                 for key in ("p50", "p99")
             ),
-            faults=(*map(_latency, DELAYS), None),
-            rounds=3,
+            setups=(*map(_latency, DELAYS), Setup()),
+            rounds=2,
         ),
         Measure(
             "fault-bandwidth",
@@ -288,8 +288,8 @@ FAULTS = {
                 )
                 for rate, title in RATES.items()
             ),
-            faults=tuple(Fault("bandwidth", {"rate": rate}) for rate in RATES),
-            rounds=3,
+            setups=tuple(Setup(Fault("bandwidth", {"rate": rate})) for rate in RATES),
+            rounds=2,
         ),
         Measure(
             "fault-bulk",
@@ -308,7 +308,7 @@ FAULTS = {
                     higher=True,
                 ),
             ),
-            faults=(_latency(0), _latency(0, NEVER), None),
+            setups=(_latency(0), _latency(0, NEVER), Setup()),
             rounds=3,
         ),
         Measure(
@@ -336,7 +336,7 @@ FAULTS = {
                     for key, title in ENGINE.items()
                 ),
             ),
-            faults=(Fault("noop"), _latency(0, NEVER), None),
+            setups=(Setup(Fault("noop")), _latency(0, NEVER), Setup()),
             rounds=3,
         ),
         Measure(
@@ -351,8 +351,9 @@ FAULTS = {
                     higher=False,
                 ),
             ),
-            faults=(_latency(STORING * 1000),),
-            rounds=3,
+            setups=(_latency(STORING * 1000),),
+            rounds=2,
+            fresh=True,
         ),
     )
 }

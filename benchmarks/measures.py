@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import partial
 from statistics import median
 
-from .peers import Fault, Subject
+from .peers import Setup, Subject
 from .processes import Address, RunError, cpu_seconds, memory, run
 
 Values = dict[str, float]
@@ -44,13 +44,14 @@ LOAD_TIMEOUT = 60.0
 class Effort:
     """How much is done for a number.
 
-    Seconds of load and of bulk, round trips, idle connections; seconds of trips that a latency
-    holds up, the trips at most, seconds at a bandwidth, seconds of streams into a latency; how
-    often each operation of the control API is made.
+    Seconds of load, new connections at most, MiB of bulk, round trips, idle connections;
+    seconds of trips that a latency holds up, the trips at most, seconds at a bandwidth, seconds of
+    streams into a latency; how often each operation of the control API is made.
     """
 
-    seconds: float = 1.0
-    bulk_seconds: int = 2
+    seconds: float = 0.7
+    connections: int = 5000
+    bulk: int = 512
     trips: int = 3000
     idle: int = 2000
     delayed_seconds: float = 1.5
@@ -78,10 +79,11 @@ class Metric:
 class Measure:
     """One thing that is done to a peer, and the metrics that come of it.
 
-    The peer is started once for each of `faults`, all at the same time; None is without one. `take`
-    gets them in this order. `compare` adds values that need those of all peers of a round.
-    `optional` measures are made when asked for. `rounds` is in how many it is made, at most.
-    `controlled` ones need the peer's control API.
+    The peer is started once for each of `setups`, all at the same time. `take` gets them in this
+    order, without those that only Vaurien has if the peer is another. `compare` adds values that
+    need those of all peers of a round. `optional` measures are made when asked for. `rounds` is in
+    how many of a complete run it is made, at most. `fresh` ones need a peer that was just started,
+    `controlled` ones its control API.
     """
 
     name: str
@@ -90,32 +92,33 @@ class Measure:
     metrics: tuple[Metric, ...]
     compare: Callable[[Round], None] | None = None
     optional: bool = False
-    faults: tuple[Fault | None, ...] = (None,)
+    setups: tuple[Setup, ...] = (Setup(),)
     rounds: float = math.inf
+    fresh: bool = False
     controlled: bool = False
 
     @property
     def faulty(self) -> bool:
         """Whether it needs a peer that can inject faults, or be controlled, which the same can."""
-        return self.faults != (None,) or self.controlled
+        return any(each.fault for each in self.setups) or self.controlled
 
 
 def load(
     key: str,
     options: Sequence[str],
     warm_up: int,
-    limit: float,
+    new: bool,
     subjects: Sequence[Subject],
     effort: Effort,
 ) -> Values:
     """Operations/s with redis-benchmark, and microseconds of the peer's CPU time for each.
 
-    `warm_up` operations go first; their rate tells how many to make for `effort.seconds`, `limit`
-    at most.
+    `warm_up` operations go first; their rate tells how many to make for `effort.seconds`. If each
+    is a `new` connection it is `effort.connections` at most.
     """
     (subject,) = subjects
     expected = redis_benchmark(subject.address, options, warm_up) * effort.seconds
-    count = int(max(warm_up, min(limit, expected)))
+    count = max(warm_up, int(min(expected, effort.connections) if new else expected))
     before = cpu_seconds(subject.pid) if subject.pid else 0.0
     values = {key: redis_benchmark(subject.address, options, count)}
     if subject.pid:
@@ -135,16 +138,22 @@ def redis_benchmark(address: Address, options: Sequence[str], count: int) -> flo
         raise RunError(f"redis-benchmark said {said!r}") from None
 
 
-def bulk(subjects: Sequence[Subject], effort: Effort) -> Values:
+def bulk(name: str, block: int, subjects: Sequence[Subject], effort: Effort) -> Values:
     """MB/s (10**6 bytes) of one TCP stream, as received, to the backend and then from it.
 
-    64 MB go before each, to warm up.
+    Both ends write and read `block` KiB at a time. 64 MiB go before each, to warm up. Beside it
+    milliseconds of the peer's CPU time for a GB.
     """
     (subject,) = subjects
     values = {}
-    for key, options in (("bulk-to", []), ("bulk-from", ["-R"])):
-        stream(subject.address, "-n", "64M", *options)
-        values[key] = stream(subject.address, "-t", str(effort.bulk_seconds), *options)
+    size = f"{block}K"
+    for key, options in ((f"{name}-to", []), (f"{name}-from", ["-R"])):
+        stream(subject.address, "-n", "64M", "-l", size, *options)
+        before = cpu_seconds(subject.pid) if subject.pid else 0.0
+        values[key] = stream(subject.address, "-n", f"{effort.bulk}M", "-l", size, *options)
+        if subject.pid:
+            used = cpu_seconds(subject.pid) - before
+            values[f"{key}-cpu"] = used / (effort.bulk * 2**20) * 1e12
     return values
 
 
@@ -270,19 +279,29 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[min(len(values) - 1, math.floor(share * len(values)))]
 
 
-def _load(
-    name: str, title: str, options: str, warm_up: int, limit: float = math.inf, one: str = "request"
-) -> Measure:
+def _load(name: str, title: str, options: str, warm_up: int, new: bool = False) -> Measure:
     """A measure made with redis-benchmark, with its two metrics."""
+    one = "connection" if new else "request"
     return Measure(
         name,
         "redis",
-        partial(load, name, options.split(), warm_up, limit),
+        partial(load, name, options.split(), warm_up, new),
         (
             Metric(name, title, f"{one}s/s", higher=True),
             Metric(f"{name}-cpu", f"{title}: CPU", f"µs/{one}", higher=False),
         ),
     )
+
+
+def _bulk(name: str, block: int) -> Measure:
+    """A measure made with iperf3 in blocks of so many KiB, with its metrics."""
+    size = f"{block} KiB" if block < 1024 else f"{block // 1024} MiB"
+    metrics = []
+    for way in ("to", "from"):
+        title = f"bulk {way} the backend, {size}"
+        metrics.append(Metric(f"{name}-{way}", title, "MB/s", higher=True))
+        metrics.append(Metric(f"{name}-{way}-cpu", f"{title}: CPU", "ms/GB", higher=False))
+    return Measure(name, "iperf3", partial(bulk, name, block), tuple(metrics), rounds=3)
 
 
 def _latency(name: str, title: str, pause: float, optional: bool = False) -> Measure:
@@ -297,7 +316,7 @@ def _latency(name: str, title: str, pause: float, optional: bool = False) -> Mea
         )
     )
     take, compare = partial(latency, name, pause), partial(added_latency, name)
-    return Measure(name, "redis", take, metrics, compare, optional)
+    return Measure(name, "redis", take, metrics, compare, optional, rounds=3)
 
 
 PLAIN = {
@@ -306,20 +325,19 @@ PLAIN = {
         _load("requests-1", "1 connection", "-c 1", 2000),
         _load("requests-50", "50 connections", "-c 50", 5000),
         _load("pipeline-16", "50 connections, pipelining 16", "-c 50 -P 16", 50_000),
-        _load("connections", "new connections", "-c 50 -k 0", 500, 5000, one="connection"),
-        Measure(
-            "bulk",
-            "iperf3",
-            bulk,
-            (
-                Metric("bulk-to", "bulk to the backend", "MB/s", higher=True),
-                Metric("bulk-from", "bulk from the backend", "MB/s", higher=True),
-            ),
-        ),
+        _load("connections", "new connections", "-c 50 -k 0", 500, new=True),
+        _bulk("bulk", 128),
+        _bulk("bulk-64", 64),
+        _bulk("bulk-1024", 1024),
         _latency("latency", "round trip", 0.0),
         _latency("latency-paced", "round trip every 2 ms", 0.002, optional=True),
         Measure(
-            "idle", "redis", idle, (Metric("idle", "an idle connection", "KiB", higher=False),)
+            "idle",
+            "redis",
+            idle,
+            (Metric("idle", "an idle connection", "KiB", higher=False),),
+            rounds=2,
+            fresh=True,
         ),
     )
 }

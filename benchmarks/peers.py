@@ -22,8 +22,17 @@ from .processes import Address, RunError, free_address, started
 
 ROOT = Path(__file__).resolve().parent.parent
 
+HANDLERS = {"PYTHONPATH": str(ROOT / "benchmarks" / "handlers")}
+"""What Vaurien's environment has beside ours: where `Fault`s find handlers that are not its own."""
+
 NO_FLAGS = ("root", "python")
 """The settings that are not passed on to Vaurien."""
+
+BEFORE = "before"
+"""The spec of the version before, which takes no settings and has its checkout from elsewhere."""
+
+OTHER_BLOCKS = ("bulk-64", "bulk-1024")
+"""Measures of bulk that say no more of some peers than the first one does."""
 
 MAXIMUM = 8000
 """Connections that a peer is set up for, where it wants to know; more than any measure opens."""
@@ -43,6 +52,22 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Setup:
+    """One of the ways in which a measure has a peer started.
+
+    `key` is the measure's name for it. `flags` are Vaurien's, beside those of the peer and of the
+    fault; None is for one that is not given at all, `{scratch}` stands for a directory for files.
+    `one_core` is for peers that would use all there are.
+    """
+
+    fault: Fault | None = None
+    key: str = ""
+    flags: dict[str, str | None] = field(default_factory=dict)
+    only_vaurien: bool = False
+    one_core: bool = False
+
+
+@dataclass(frozen=True)
 class Launch:
     """Where a peer is to listen, what it is to stand before, and a directory for its files.
 
@@ -57,6 +82,8 @@ class Launch:
     api: Address
     fault: Fault | None = None
     controlled: bool = False
+    flags: dict[str, str | None] = field(default_factory=dict)
+    one_core: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,12 +112,17 @@ class Peer:
         """The directory it is started in; `python -m` looks there first."""
         return Path(self.settings.get("root", ROOT))
 
+    @property
+    def is_vaurien(self) -> bool:
+        """Whether it is Vaurien, with whatever settings and of whatever version."""
+        return self.command is _vaurien
+
 
 @dataclass(frozen=True)
 class Subject:
     """What a measure looks at: where to connect, the backend, the process (None for direct).
 
-    `api` is where its control API is, if it was started with one.
+    `api` is where its control API is, if it was started with one; `scratch` has its files.
     """
 
     peer: Peer
@@ -98,6 +130,8 @@ class Subject:
     backend: Address
     pid: int | None
     api: Address | None = None
+    setup: Setup = Setup()
+    scratch: Path = Path()
 
 
 def split(specs: str) -> list[str]:
@@ -114,7 +148,7 @@ def parse(spec: str) -> Peer:
     peer = PEERS[name]
     if not colon:
         return peer
-    if peer.command is not _vaurien:
+    if not peer.is_vaurien:
         raise ValueError(f"{spec!r}: only Vaurien takes settings")
     settings = dict(peer.settings)
     for pair in rest.split(";"):
@@ -125,15 +159,25 @@ def parse(spec: str) -> Peer:
     return replace(peer, spec=spec, label=spec, settings=settings)
 
 
+def before(root: Path, skips: tuple[str, ...] = ()) -> Peer:
+    """The Vaurien of another checkout; raises ValueError with a sentence if there is none."""
+    if not (root / "vaurien" / "__init__.py").is_file():
+        raise ValueError(f"{root} is not a checkout of Vaurien: it has no vaurien/__init__.py")
+    vaurien = PEERS["vaurien"]
+    settings = {**vaurien.settings, "root": str(root.resolve())}
+    return replace(vaurien, spec=BEFORE, label=BEFORE, settings=settings, skips=skips)
+
+
 def version(peer: Peer) -> str:
     """The version of a peer, empty for direct; raises RunError with a sentence if it cannot run."""
-    is_vaurien = peer.command is _vaurien
-    argv = (*_vaurien_program(peer.settings), "--version") if is_vaurien else peer.version
+    argv = (*_vaurien_program(peer.settings), "--version") if peer.is_vaurien else peer.version
     try:
         said = says(*argv, cwd=peer.root) if argv else ""
+        if peer.command is _nginx:
+            _nginx_load_module()
     except FileNotFoundError as error:
         raise RunError(f"{error.filename} is not there") from None
-    if is_vaurien:
+    if peer.is_vaurien:
         with suppress(RunError, FileNotFoundError):
             said += f" ({says('git', 'describe', '--always', '--dirty', cwd=peer.root)})"
     return said
@@ -144,23 +188,38 @@ def running(
     peer: Peer,
     backend: Address,
     scratch: Path,
-    fault: Fault | None = None,
+    setup: Setup = Setup(),
     controlled: bool = False,
+    core: int | None = None,
 ) -> Iterator[Subject]:
-    """Run the peer before the backend until the block ends; `scratch` is for its files alone."""
+    """Run the peer before the backend until the block ends; `scratch` is for its files alone.
+
+    It is kept to `core`, if there is one.
+    """
     if peer.command is None:
-        yield Subject(peer, backend, backend, None)
+        yield Subject(peer, backend, backend, None, None, setup, scratch)
         return
+    fault = setup.fault
     launch = Launch(
-        free_address(), backend, scratch, peer.settings, free_address(), fault, controlled
+        free_address(),
+        backend,
+        scratch,
+        peer.settings,
+        free_address(),
+        fault,
+        controlled,
+        setup.flags,
+        setup.one_core,
     )
     argv = peer.command(launch)
+    if core is not None:
+        argv = ["taskset", "-c", str(core), *argv]
     listens_on = [launch.local, launch.api] if peer.inject or controlled else [launch.local]
-    with started(argv, listens_on, scratch / "peer.log", peer.root) as process:
+    with started(argv, listens_on, scratch / "peer.log", peer.root, HANDLERS) as process:
         if fault is not None and peer.inject is not None:
             peer.inject(launch)
         api = launch.api if controlled else None
-        yield Subject(peer, launch.local, backend, process.pid, api)
+        yield Subject(peer, launch.local, backend, process.pid, api, setup, scratch)
 
 
 def says(*argv: str, cwd: Path | None = None) -> str:
@@ -196,12 +255,18 @@ def _nginx(launch: Launch) -> list[str]:
 
 
 def _nginx_load_module() -> str:
-    """The directive that loads the stream module; empty where it is built in."""
+    """The directive that loads the stream module; empty where it is built in.
+
+    Raises RunError if there is none: Debian's nginx-light has it in a package of its own.
+    """
     built = subprocess.run(["nginx", "-V"], capture_output=True, text=True).stderr
-    modules = re.search(r"--modules-path=(\S+)", built)
-    if modules is None or "--with-stream=dynamic" not in built:
+    if re.search(r"--with-stream(?!=dynamic|_)", built):
         return ""
-    return f"load_module {modules[1]}/ngx_stream_module.so;\n"
+    modules = re.search(r"--modules-path=(\S+)", built)
+    module = Path(modules[1] if modules else "", "ngx_stream_module.so")
+    if "--with-stream=dynamic" not in built or not module.is_file():
+        raise RunError("nginx has no stream module (apt-get install libnginx-mod-stream)")
+    return f"load_module {module};\n"
 
 
 def _socat(launch: Launch) -> list[str]:
@@ -216,7 +281,8 @@ def _toxiproxy(launch: Launch) -> list[str]:
     config.write_text(json.dumps([{"name": "bench", "enabled": True, **ends}]))
     flags = ["-host", launch.api.host, "-port", str(launch.api.port), "-config", str(config)]
     # Left to itself it logs each connection, which none of the others does.
-    return ["env", "LOG_LEVEL=error", "toxiproxy-server", *flags]
+    environment = ["LOG_LEVEL=error", *(["GOMAXPROCS=1"] if launch.one_core else [])]
+    return ["env", *environment, "toxiproxy-server", *flags]
 
 
 def _toxiproxy_toxic(launch: Launch) -> None:
@@ -237,8 +303,8 @@ def _toxiproxy_toxic(launch: Launch) -> None:
 
 def _vaurien(launch: Launch) -> list[str]:
     settings = {
-        "local": launch.local,
-        "distant": launch.backend,
+        "local": str(launch.local),
+        "distant": str(launch.backend),
         "log-level": "warning",
         **launch.settings,
     }
@@ -250,6 +316,10 @@ def _vaurien(launch: Launch) -> list[str]:
         settings["behavior"] = f"{fault.share}:{fault.name}"
         for name, value in fault.attributes.items():
             settings[f"handlers.{fault.name}.{name}"] = str(value)
+    for key, text in launch.flags.items():
+        settings.pop(key, None)
+        if text is not None:
+            settings[key] = text.replace("{scratch}", str(launch.scratch))
     flags = [f"--{key}={value}" for key, value in settings.items() if key not in NO_FLAGS]
     return [*_vaurien_program(launch.settings), *flags]
 
@@ -263,15 +333,15 @@ PEERS = {
     for peer in (
         Peer("direct", "direct", skips=("idle",)),
         Peer("haproxy", "HAProxy", _haproxy, ("haproxy", "-v")),
-        Peer("nginx", "nginx stream", _nginx, ("nginx", "-v")),
+        Peer("nginx", "nginx stream", _nginx, ("nginx", "-v"), skips=OTHER_BLOCKS),
         # A process a connection: 200 tell what one costs, 2,000 are more than a machine may take.
-        Peer("socat", "socat", _socat, ("socat", "-V"), idle=200),
+        Peer("socat", "socat", _socat, ("socat", "-V"), idle=200, skips=OTHER_BLOCKS),
         Peer(
             "toxiproxy",
             "Toxiproxy",
             _toxiproxy,
             ("toxiproxy-server", "-version"),
-            skips=("native",),
+            skips=("native", "wrk-delay-20", "wrk-delay", "wrk-handler"),
             faults=True,
             inject=_toxiproxy_toxic,
         ),
@@ -282,13 +352,15 @@ PEERS = {
             "vaurien-picks",
             "vaurien picks",
             _vaurien,
+            skips=(*OTHER_BLOCKS, "bulk", "pipeline-16", "wrk-plain"),
             settings={"behavior": "0.000001:delay", "handlers.delay.sleep": "0"},
         ),
         Peer(
             "vaurien-delay",
             "vaurien 20:delay",
             _vaurien,
-            skips=("bulk",),  # one stream is one exchange: it is delayed as a whole or not at all
+            # One stream is one exchange: it is delayed as a whole or not at all.
+            skips=(*OTHER_BLOCKS, "bulk", "pipeline-16", "wrk-plain"),
             settings={"behavior": "20:delay", "handlers.delay.sleep": "0"},
         ),
     )

@@ -13,7 +13,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -59,16 +59,27 @@ def free_address(host: str = "127.0.0.1") -> Address:
 
 @contextmanager
 def started(
-    argv: Sequence[str], listens_on: Sequence[Address], log: Path, cwd: Path | None = None
+    argv: Sequence[str],
+    listens_on: Sequence[Address],
+    log: Path,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `argv` until the block ends; the block begins once the addresses are listened on.
 
-    Output goes to `log`. Raises RunError with the end of that log if the process does not listen in
-    time, is no longer there when the block ends, or has logged a traceback.
+    Output goes to `log`; `environment` is what it has beside ours. Raises RunError with the end of
+    that log if the process does not listen in time, is no longer there when the block ends, or has
+    logged a traceback.
     """
     with log.open("wb") as out:
         process = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=cwd, start_new_session=True
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=out,
+            cwd=cwd,
+            env={**os.environ, **(environment or {})},
+            start_new_session=True,
         )
     try:
         for address in listens_on:
@@ -101,12 +112,22 @@ def memory(pid: int) -> int:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU seconds, user and system, of a process and its descendants, ended ones included."""
-    ticks = 0
+    """CPU seconds, user and system, of a process and its descendants, ended ones included.
+
+    What runs is read from its clock, which counts nanoseconds: a tick of 10 ms is 3 % of the time
+    that 5,000 connections take. Of descendants that have ended only the ticks are left.
+    """
+    seconds = 0.0
     for each in _tree(pid):
         with suppress(OSError):
-            ticks += sum(map(int, _stat(each)[11:15]))
-    return ticks / _TICKS
+            seconds += time.clock_gettime(_clock(each))
+            seconds += sum(map(int, _stat(each)[13:15])) / _TICKS
+    return seconds
+
+
+def _clock(pid: int) -> int:
+    """The clock of a process's CPU time, as clock_getcpuclockid(3) makes it."""
+    return ~pid << 3 | 2
 
 
 def is_listening(address: Address) -> bool:

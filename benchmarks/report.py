@@ -22,7 +22,11 @@ Rows = list[list[str]]
 
 
 def terminal(results: Results) -> str:
-    """The tables as aligned text; a value is followed by half its range, in percent of it."""
+    """The tables as aligned text; a value is followed by its uncertainty.
+
+    That is half of what the middle half of the rounds spans, in percent of the value: a range grows
+    with each round that is made to be surer.
+    """
     lines = [f"{name + ':':18} {fact}" for name, fact in _facts(results)]
     for title, rows in _tables(results, _with_percent):
         lines += ["", title, "-" * len(title), *_aligned(rows)]
@@ -162,7 +166,7 @@ def _with_percent(spread: Spread | None) -> str:
         return NONE
     if spread.low == spread.high or not spread.median:
         return number(spread.median)
-    percent = (spread.high - spread.low) / 2 / abs(spread.median) * 100
+    percent = spread.middle / 2 / abs(spread.median) * 100
     return f"{number(spread.median)} ±{percent:.0f}%"
 
 

@@ -6,22 +6,23 @@ ratio; a ratio of two medians would carry the machine's drift from round to roun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from statistics import median
+from statistics import median, quantiles
 
 from .control import NATIVE, SHARED
 from .measures import Measure, Metric, Round
-from .peers import Peer
+from .peers import NO_FLAGS, Peer
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of the rounds, and the least and the most of them."""
+    """The median of the rounds, the least and the most of them, and the quartiles' distance."""
 
     median: float
     low: float
     high: float
+    middle: float
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,11 @@ SUBJECT = "vaurien"
 RIVAL = "toxiproxy"
 """The spec that the metrics with faults are compared with, whatever else is."""
 
-_HIGHER = ("requests-1", "requests-50", "pipeline-16", "connections", "bulk-to", "bulk-from")
+_BULK = tuple(
+    f"{name}-{way}" for name in ("bulk-64", "bulk", "bulk-1024") for way in ("to", "from")
+)
+_HIGHER = ("requests-1", "requests-50", "pipeline-16", "connections", *_BULK)
+_WEB = ("wrk-latency", "wrk-delay-20", "wrk-delay", "wrk-handler", "wrk-late-1000")
 _LOWER = ("latency-added-p50", "latency-added-p99", "idle")
 _FAULTS = ("fault-latency-50", "fault-latency-1000", "fault-bulk")
 _RATES = (10, 1000, 100_000)  # KB/s
@@ -63,8 +68,7 @@ TARGETS = (
     Target("requests-50", "haproxy", 0.9, at_least=True),
     Target("pipeline-16", "haproxy", 0.9, at_least=True),
     Target("connections", "haproxy", 0.8, at_least=True),
-    Target("bulk-to", "haproxy", 1.0, at_least=True),
-    Target("bulk-from", "haproxy", 1.0, at_least=True),
+    *(Target(metric, "haproxy", 1.0, at_least=True) for metric in _BULK),
     Target("idle", None, 4.0, at_least=False),
     *(Target(metric, "toxiproxy", 1.0, at_least=True) for metric in _HIGHER),
     *(Target(metric, "toxiproxy", 1.0, at_least=False) for metric in _LOWER),
@@ -72,6 +76,13 @@ TARGETS = (
     *(Target(f"fault-delay-{asked}-p50", None, 0.5, at_least=False) for asked in (1, 10, 100)),
     *(Target(f"fault-bandwidth-{rate}", None, 98, at_least=True) for rate in _RATES),
     *(Target(f"fault-bandwidth-{rate}", None, 102, at_least=False) for rate in _RATES),
+    *(Target(f"{metric}-part", None, 0.9, at_least=True) for metric in _WEB),
+    *(Target(f"{metric}-journal-part", None, 0.7, at_least=True) for metric in _WEB),
+    *(Target(f"{metric}-lacking", None, 0.0, at_least=False) for metric in _WEB),
+    Target("wrk-latency-plain-cpu-part", None, 2.0, at_least=False),
+    Target("wrk-delay-20-plain-part", None, 0.5, at_least=True),
+    Target("wrk-late-1000", "toxiproxy", 0.9, at_least=True),
+    Target("wrk-late-1000-cpu", "toxiproxy", 1.0, at_least=False),
     Target("fault-bulk-unpicked", None, 0.95, at_least=True),
     Target("fault-stored", "toxiproxy", 1.0, at_least=False),
     *(Target(f"control-{key}-p99", None, 10, at_least=False) for key in {**SHARED, **NATIVE}),
@@ -150,7 +161,10 @@ class Results:
         bases = dict.fromkeys((*self.against, *self.faulty_against))
         return {
             "facts": self.facts,
-            "peers": {peer.spec: {"label": peer.label, **peer.settings} for peer in self.peers},
+            "peers": {
+                peer.spec: {"label": peer.label, **_without_paths(peer.settings)}
+                for peer in self.peers
+            },
             "metrics": {key: asdict(metric) for key, metric in metrics.items()},
             "values": {
                 key: _known({spec: self.value(spec, key) for spec in specs}) for key in metrics
@@ -170,10 +184,18 @@ class Results:
 
 
 def spread(values: Iterable[float]) -> Spread | None:
-    """Median, least and most; None if there are none."""
+    """What there is to say of some values; None if there are none."""
     found = list(values)
-    return Spread(median(found), min(found), max(found)) if found else None
+    if not found:
+        return None
+    first, _, third = quantiles(found, method="inclusive") if len(found) > 1 else [0.0] * 3
+    return Spread(median(found), min(found), max(found), third - first)
 
 
 def _known(spreads: dict[str, Spread | None]) -> dict[str, dict[str, float]]:
     return {spec: asdict(each) for spec, each in spreads.items() if each is not None}
+
+
+def _without_paths(settings: Mapping[str, str]) -> dict[str, str]:
+    """What was measured, and not where on the machine it lay."""
+    return {key: value for key, value in settings.items() if key not in NO_FLAGS}

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import os
 import socket
 import sys
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
-from benchmarks import faults, report, streamer
-from benchmarks.__main__ import BEGIN, END, MEASURES, README, RESULTS, _able, _chosen
-from benchmarks.measures import Effort, Measure, Round
+from benchmarks import faults, peers, report, rounds, streamer, web
+from benchmarks.__main__ import BEGIN, END, MEASURES, README, RESULTS, _chosen, _possible
+from benchmarks.measures import Effort, Measure, Metric, Round
 from benchmarks.peers import PEERS, ROOT, Fault, Launch, Subject
-from benchmarks.processes import Address, RunError, free_address, started
+from benchmarks.processes import Address, RunError, cpu_seconds, free_address, started
 from benchmarks.results import Results
+from benchmarks.rounds import Plan, able
 
 ABLE = ("toxiproxy", "vaurien")
 
@@ -43,6 +48,8 @@ def launch(tmp_path: Path, api: Address, fault: Fault | None) -> Launch:
         ("idle,idle", ["idle"]),
         ("fault-latency-*", ["fault-latency-50", "fault-latency-1000"]),
         ("fault-*", list(faults.FAULTS)),
+        ("requests,connections", ["requests-1", "requests-50", "connections"]),
+        ("latency", ["latency"]),
     ],
 )
 def test_measures_are_chosen_by_name_and_pattern(asked: str, expected: list[str]) -> None:
@@ -56,9 +63,9 @@ def test_a_measure_that_is_none_is_refused() -> None:
 
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=list(MEASURES))
 def test_faults_are_measured_for_those_that_have_them(measure: Measure) -> None:
-    specs = {peer.spec for peer in _able(measure, list(PEERS.values()))}
-    able = {spec for spec in ABLE if measure.name not in PEERS[spec].skips}
-    assert specs == able if measure.faulty else specs >= {"haproxy", "vaurien-picks"}
+    specs = {peer.spec for peer in able(measure, list(PEERS.values()))}
+    wanted = {spec for spec in ABLE if measure.name not in PEERS[spec].skips}
+    assert specs == wanted if measure.faulty else specs >= {"haproxy", "vaurien"}
 
 
 def test_no_two_measures_share_a_metric() -> None:
@@ -75,6 +82,184 @@ def test_vaurien_gets_a_fault_in_place_of_its_behavior(tmp_path: Path) -> None:
     assert "--behavior=5:latency" in argv
     assert "--handlers.latency.latency=20" in argv
     assert "--behavior=100:dummy" not in argv
+
+
+def test_flags_of_a_setup_replace_those_of_the_peer(tmp_path: Path) -> None:
+    command = PEERS["vaurien"].command
+    assert command is not None
+    asked = launch(tmp_path, Address("127.0.0.1", 3), None)
+    assert "--log-level=warning" in command(asked)
+    argv = command(replace(asked, flags={"log-level": None, "journal": "{scratch}/journal"}))
+    assert not [flag for flag in argv if flag.startswith("--log-level")]
+    assert f"--journal={tmp_path}/journal" in argv
+
+
+def test_the_version_before_is_run_from_its_checkout(tmp_path: Path) -> None:
+    package = tmp_path / "vaurien"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text("print('vaurien 0.1 of before')")
+    assert peers.version(peers.before(tmp_path)) == "vaurien 0.1 of before"
+
+
+def test_an_nginx_without_its_stream_module_is_no_peer(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    nginx = tmp_path / "nginx"
+    built = f"--modules-path={tmp_path} --with-stream_ssl_module --with-stream=dynamic"
+    nginx.write_text(f"#!/bin/sh\necho nginx/1.0 {built} >&2\n")
+    nginx.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    with pytest.raises(RunError, match="no stream module"):
+        peers.version(PEERS["nginx"])
+    (tmp_path / "ngx_stream_module.so").touch()
+    assert peers.version(PEERS["nginx"]).startswith("nginx/1.0")
+
+
+def test_a_directory_without_vaurien_is_no_version_before(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is not a checkout of Vaurien"):
+        peers.before(tmp_path)
+
+
+def test_results_do_not_name_the_place_of_the_version_before() -> None:
+    before = peers.before(ROOT)
+    found = Results({}, [before], _chosen("bulk"), [before.spec])
+    assert found.as_json()["peers"] == {"before": {"label": "before", "behavior": "100:dummy"}}
+
+
+def test_measures_whose_tools_are_missing_are_left_out_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    left = _possible(_chosen("wrk-plain,wrk-delay,fault-stored"))
+    assert [measure.name for measure in left] == ["fault-stored"]
+    said = "wrk-plain, wrk-delay: left out, not on PATH: nginx, wrk"
+    assert capsys.readouterr().err == f"{said} (apt-get install nginx-light wrk)\n"
+
+
+def test_cpu_time_is_counted_finer_than_in_ticks() -> None:
+    ended = sum(os.times()[2:4])
+    before = time.process_time()
+    taken = [cpu_seconds(os.getpid()) for _ in range(5)]
+    assert before <= taken[0] - ended <= taken[-1] - ended <= time.process_time()
+    ticks = 1_000_000 // os.sysconf("SC_CLK_TCK")
+    assert len({round(each * 1e6) % ticks for each in taken}) > 1
+
+
+DIRECT, OTHER = PEERS["direct"], replace(PEERS["direct"], spec="other", label="other")
+
+
+def rounds_of(take: Callable[[Sequence[Subject], Effort], dict[str, float]], plan: Plan) -> Results:
+    """The results of a measure `m` of two peers that are no processes."""
+    measure = Measure("m", "streamer", take, (Metric("m", "m", "1/s", higher=True),), rounds=1)
+    found = Results({}, [DIRECT, OTHER], [measure], ["other"])
+    rounds.run(found, plan)
+    return found
+
+
+def test_each_turn_counts_as_a_round_in_which_each_peer_is_measured() -> None:
+    count = itertools.count(1)
+    found = rounds_of(lambda *_: {"m": float(next(count))}, Plan(2, turns=3, sparing=False))
+    made = [{spec: values["m"] for spec, values in each.items()} for each in found.rounds]
+    assert [set(each) for each in made] == [{"direct", "other"}] * 6
+    assert [sorted(each.values()) for each in made] == [[n, n + 1] for n in range(1, 12, 2)]
+
+
+def test_a_sparing_run_makes_a_measure_in_as_many_rounds_as_it_needs() -> None:
+    found = rounds_of(lambda *_: {"m": 1.0}, Plan(2))
+    assert [len(each) for each in found.rounds] == [2, 0]
+
+
+def test_a_peer_that_fails_spoils_no_other() -> None:
+    def take(subjects: Sequence[Subject], _: Effort) -> dict[str, float]:
+        if subjects[0].peer is OTHER:
+            raise RunError("broken")
+        return {"m": 1.0}
+
+    found = rounds_of(take, Plan(1))
+    assert found.rounds == [{"direct": {"m": 1.0}}]
+    assert found.failures == ["round 1, m, other: broken"]
+
+
+WRK = """Running 1s test @ http://127.0.0.1:18002/
+  1 threads and 50 connections
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     2.42ms    1.72ms  12.32ms   59.52%
+    Req/Sec    20.81k     4.52k   25.54k    63.64%
+  22769 requests in 1.10s, 3.28MB read
+Requests/sec:  20699.42
+Transfer/sec:      2.98MB
+"""
+
+
+def test_what_wrk_says_is_read() -> None:
+    assert web.parse(WRK) == (22769, 20699.42)
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (WRK + "  Non-2xx or 3xx responses: 7\n", "Non-2xx or 3xx responses: 7"),
+        (WRK + "  Socket errors: connect 0, read 1, write 0, timeout 0\n", "read 1"),
+        (WRK.replace("22769", "0"), "0 requests in"),
+        ("unable to connect", "unable to connect"),
+    ],
+)
+def test_a_load_that_went_wrong_is_an_error(said: str, told: str) -> None:
+    with pytest.raises(RunError, match=told):
+        web.parse(said)
+
+
+def test_what_a_log_costs_is_told_beside_the_same_without_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    journal = tmp_path / web.JOURNAL
+    rates = {"default": 450.0, "quiet": 500.0, "journal": 300.0, "plain": 900.0}
+    clock = [0.0]
+
+    def wrk(address: Address, *_: int) -> tuple[int, float]:
+        rate = rates[address.host]
+        clock[0] += 100 / rate  # 100 requests, and all of the time is the proxy's
+        if address.host == "journal":
+            with journal.open("a") as lines:
+                lines.write("{}\n" * 90)
+        return 100, rate
+
+    journal.write_text("{}\n" * 5)  # of a turn before
+    monkeypatch.setattr(web, "wrk", wrk)
+    monkeypatch.setattr(web, "cpu_seconds", lambda _: clock[0])
+    setups = web.WEB["wrk-latency"].setups
+    subjects = [
+        Subject(PEERS["vaurien"], Address(each.key, 1), Address("", 2), 1, None, each, tmp_path)
+        for each in setups
+    ]
+    values = web.load("wrk-latency", 50, 1, subjects, Effort())
+    assert set(values) == {metric.key for metric in web.WEB["wrk-latency"].metrics}
+    assert values["wrk-latency-part"] == pytest.approx(0.9)
+    assert values["wrk-latency-journal-part"] == pytest.approx(0.6)
+    assert values["wrk-latency-lacking"] == pytest.approx(10)
+    assert values["wrk-latency-plain-part"] == pytest.approx(0.5)
+    assert values["wrk-latency-plain-cpu-part"] == pytest.approx(2)
+
+
+@pytest.mark.parametrize("measure", web.WEB.values(), ids=list(web.WEB))
+def test_faults_over_http_run_as_users_have_them(measure: Measure) -> None:
+    default, quiet, journal, *_ = measure.setups
+    assert default.flags == {"log-level": None}
+    assert quiet.flags == {}
+    assert journal.flags.keys() == {"log-level", "journal"}
+
+
+def test_the_own_handler_passes_all_on(streaming: Address, tmp_path: Path) -> None:
+    setup = web.WEB["wrk-handler"].setups[0]
+    with peers.running(PEERS["vaurien"], streaming, tmp_path, setup) as subject:
+        assert faults.transfer(subject.address, 3_000_001) > 0
+    assert "passing_on" in (tmp_path / "peer.log").read_text()
+
+
+def test_uncertainty_does_not_grow_with_outliers() -> None:
+    rounds = [{"vaurien": {"bulk-to": value}} for value in (98.0, 99.0, 100.0, 101.0, 500.0)]
+    assert "100 ±1%" in report.terminal(results("bulk", *rounds))
 
 
 class Api(BaseHTTPRequestHandler):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from vaurien.errors import many
-from vaurien.relay.server import Counters
+from vaurien.relay.counters import Counters
 
 
 @pytest.mark.parametrize(

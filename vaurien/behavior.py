@@ -170,8 +170,8 @@ class Exchange:
 
     `handlers` are keys, such as a chain's slots have; `taker` is who takes what leaves the chains.
     `added` has those that did something, each with the most seconds that it added to a piece of
-    data. `began` is seconds of the monotonic clock, `marks` the bytes of the connection until then,
-    from the client and from the backend.
+    data. `began` is seconds of the monotonic clock; `from_client` and `from_backend` are the bytes
+    that were read of it, once it is over (see `vaurien.exchange.ledger`).
     """
 
     __slots__ = (
@@ -180,9 +180,11 @@ class Exchange:
         "added",
         "began",
         "connection",
+        "from_backend",
+        "from_client",
         "handlers",
-        "marks",
         "number",
+        "summary",
         "taker",
     )
 
@@ -198,7 +200,8 @@ class Exchange:
         self.handlers, self.taker = handlers, taker
         self.added: dict[Any, float] = {}
         self.began = 0.0
-        self.marks = (0, 0)
+        self.from_client = self.from_backend = 0
+        self.summary = ""  # what people call its request, where a framer tells
         self._random: _Random | None = None
 
     def __repr__(self) -> str:

@@ -62,14 +62,15 @@ def test_of_twenty_thousand_faults_the_log_counts_all_and_the_journal_has_all(
 ) -> None:
     path = tmp_path / "journal"
     faults, journal = Faults(), Journal(str(path))
-    notifier = Notifier("default", (faults, journal), lambda address: f"client {address}")
+    notifier = Notifier("default", (faults, journal))
     handlers, dice = (Slow("latency"),), Dice(1, "default")
     n = 20_000
     for number in range(1, n + 1):
         passed = Exchange(dice, 7, number, handlers)
         notifier.began(7, number, handlers)
         passed.added[handlers[0]] = 0.0
-        notifier.ended(passed, 1, 7, number, 2, "next")
+        passed.from_client = number
+        notifier.ended(passed, 1, ("::1", 7), 0.25, "next")
     faults.flush()
     journal.stop()
     found = said(lines)
@@ -85,7 +86,7 @@ def test_of_twenty_thousand_faults_the_log_counts_all_and_the_journal_has_all(
         (number, number) for number in range(1, n + 1)
     ]
     assert {(line["client"], *line["fired"], line["end"]) for line in written} == {
-        ("client 7", "latency", "next")
+        ("[::1]:7", "latency", "next")
     }
     assert journal.dropped == 0
 
@@ -165,21 +166,21 @@ def test_an_observer_gets_what_it_wants_and_no_more() -> None:
     began, ended, acted, none = Wants(Began), Wants(Ended), Wants(Acted), Wants(Changed)
     usual: list[Event] = []
     picked, toxic, same = Slow("latency"), Slow("slow"), Slow("latency")
-    notifier = Notifier("default", (began, ended, acted, none, usual.append), str)
+    notifier = Notifier("default", (began, ended, acted, none, usual.append))
     passed = Exchange(Dice(1, "default"), 3, 4, (picked,))
     notifier.began(3, 4, (picked,))
     passed.added = {picked: 0.0, toxic: 0.0, same: 0.0}
-    notifier.ended(passed, 1, "client", 5, 6, "client")
+    notifier.ended(passed, 1, "", 0.25, "client")
     assert began.got == [Began("default", 3, 4, ("latency",))]
     assert acted.got == [Acted("default", 3, 4, ("slow",))]
     (end,) = ended.got
     assert isinstance(end, Ended)
     assert end.fired == ("latency", "slow")
-    assert (end.specifications, end.client) == ((picked.specification,), "client")
+    assert (end.specifications, end.client, end.seconds) == ((picked.specification,), "unix", 0.25)
     assert usual == [*began.got, *ended.got]
     assert none.got == []
     notifier.observers = (began,)
-    notifier.ended(passed, 1, "client", 5, 6, "client")
+    notifier.ended(passed, 1, "", 0.25, "client")
     assert len(ended.got) == len(acted.got) == 1
 
 

@@ -68,11 +68,11 @@ def test_what_is_being_written_still_waits(pipe: Pipe) -> None:
     pipe.fill()
     entered = threading.Event()
 
-    def text(thing: int) -> str:
+    def line(thing: int) -> str:
         entered.set()
         return str(thing)
 
-    writer: Writer[int] = Writer(pipe.writer.fileno(), text, limit=100)
+    writer: Writer[int] = Writer(pipe.writer.fileno(), line, limit=100)
     writer.put(0)
     assert entered.wait(PATIENCE)
     for number in range(1, 1000):

@@ -7,19 +7,23 @@ exact points do not allow it, without another draw.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable
-from time import monotonic
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
 
 from vaurien.behavior import ALWAYS, DUMMY, Behavior, Dice, cuts
 from vaurien.counts import Stats
 from vaurien.errors import RAISED, UsageError
-from vaurien.flow.handler import Draws, FlowHandler
+from vaurien.kinds import kind_of
 from vaurien.options import Values
 from vaurien.plan import Decisions, Plan, Specification, order
 
-if TYPE_CHECKING:
-    from vaurien.relay.connection import Connection
+
+class Member(Protocol):
+    """A connection, as far as picks ask."""
+
+    number: int
+    address: Any  # of the client, as the system gives it
+    harms: dict[Picked, int] | None  # how often each has done harm here
 
 
 class Picked:
@@ -55,29 +59,22 @@ class Picked:
     def __repr__(self) -> str:
         return f"<Picked {self.name!r}: {self.specification}>"
 
-    def stage(self, to_backend: bool, dice: Dice, connection: int, pinned: bool) -> FlowHandler:
-        """A stage for one flow of a connection."""
-        spec = self.specification
-        kind = "toxic " if pinned else ""
-        prefix = f"{kind}{self.name}.{self.place[1]} {'up' if to_backend else 'down'}"
-        draws = Draws(dice, connection, prefix)
-        made: FlowHandler = spec.cls(spec.options, to_backend, draws, self.shared)
-        made.pinned = pinned
-        return made
-
 
 class Choice:
     """Who deals with an exchange: by kind, and flow handlers by the flow that they act on."""
 
-    __slots__ = ("downstream", "handlers", "taker", "upstream")
+    __slots__ = ("asked", "downstream", "handlers", "taker", "upstream")
 
     def __init__(self, handlers: tuple[Picked, ...]) -> None:
         self.handlers = handlers
         flows = [picked for picked in handlers if picked.call is None]
+        #: The message handlers, in the order in which they are asked.
+        self.asked = [one for one in handlers if kind_of(one.specification.cls) == "message"]
         self.upstream = [picked for picked in flows if picked.acts[True]]
         self.downstream = [picked for picked in flows if picked.acts[False]]
         #: The socket handler, which takes what the others let through; it stands last.
-        self.taker = handlers[-1] if handlers and handlers[-1].call is not None else None
+        last = handlers[-1] if handlers and handlers[-1].call is not None else None
+        self.taker = last if last not in self.asked else None
 
     def __repr__(self) -> str:
         return f"<Choice {'+'.join(dict.fromkeys(one.name for one in self.handlers)) or DUMMY}>"
@@ -112,9 +109,10 @@ class Builder:
 class Picks:
     """The choice among the parts of one behavior; `purpose` tells its draws from others'.
 
-    It takes over from the one `before` it: what is the same in both goes on, with its instance and
-    what it has done; so do the counts. A flow handler whose place among the others is not what it
-    was comes anew, since what it holds has its place in open chains.
+    `now` is the clock, in seconds. It takes over from the one `before` it: what is the same in both
+    goes on, with its instance and what it has done; so do the counts. A flow handler whose place
+    among the others is not what it was comes anew, since what it holds has its place in open
+    chains.
     """
 
     def __init__(
@@ -123,11 +121,12 @@ class Picks:
         plan: Plan,
         dice: Dice,
         build: Builder,
+        now: Callable[[], float],
         purpose: bytes = b"pick",
         decisions: Decisions | None = None,
         before: Picks | None = None,
     ) -> None:
-        self._plan, self._build = plan, build
+        self._plan, self._build, self._now = plan, build, now
         self._made: dict[str, tuple[Picked, ...]] = {}
         made = before._made if before is not None else {}
         flows = [name for name in made if made[name][0].call is None and name in behavior.names]
@@ -156,7 +155,7 @@ class Picks:
             [*before._played] if before is not None else []
         )
         self._met = self._met_of(decisions)
-        self.started: float = before.started if before is not None else monotonic()
+        self.started: float = before.started if before is not None else now()
         self._count = 0  # picks in the whole proxy
         self._former = before
         kept = {id(picked) for made in self._made.values() for picked in made}
@@ -197,7 +196,7 @@ class Picks:
         )
         return self._made[name]
 
-    def pick(self, connection: Connection, exchange: int) -> Choice:
+    def pick(self, connection: Member, exchange: int) -> Choice:
         """Who deals with `exchange` of `connection`, 0 for meeting it; nobody is dummy."""
         self._count += 1
         if self._decided is None:
@@ -216,15 +215,24 @@ class Picks:
                 picked.harms += 1
         return choice if left is choice.handlers else self._lesser_of(left)
 
+    def stays(self, connection: Member, exchange: int) -> None:
+        """`exchange` goes to whoever dealt with the one before: no draw, but it has come to pass.
+
+        A handler that has read it itself has taken it; so it had when the journal was written that
+        is replayed here.
+        """
+        if self._decided is not None and (connection.number, exchange) in self._decided:
+            self._met.add((connection.number, exchange))
+
     def _lesser_of(self, left: tuple[Picked, ...]) -> Choice:
         if left not in self._lesser:
             self._lesser[left] = Choice(left) if left else NOBODY
         return self._lesser[left]
 
-    def only(self, cls: type) -> Picked | None:
-        """The handler that each part picks, if it is of the class `cls`."""
+    def only(self, such: Callable[[type], bool]) -> Picked | None:
+        """The handler that each part picks, if its class is `such`."""
         found = {picked for choice in self._choices for picked in choice.handlers}
-        return next((one for one in found if issubclass(one.specification.cls, cls)), None)
+        return next((one for one in found if such(one.specification.cls)), None)
 
     def _met_of(self, decisions: Decisions | None) -> set[tuple[int, int]]:
         for known, met in self._played:
@@ -239,10 +247,10 @@ class Picks:
         """The decisions that did not come to pass, those in force once and no more too."""
         return [at for decisions, met in self._played for at in decisions if at not in met]
 
-    def _allow(self, picked: Picked, exchange: int, connection: Connection) -> bool:
+    def _allow(self, picked: Picked, exchange: int, connection: Member) -> bool:
         points = picked.points
         assert points is not None
-        seconds = monotonic() - self.started if points.since or points.until is not None else 0.0
+        seconds = self._now() - self.started if points.since or points.until is not None else 0.0
         if points.per_proxy or not exchange:  # those who meet clients count in the whole proxy
             return points.allow(self._count, picked.harms, seconds, connection.address)
         if connection.harms is None:

@@ -74,6 +74,12 @@ class Chain:
         return not self.out and not any(slot.pending for slot in self.slots)
 
     @property
+    def inside(self) -> int:
+        """The bytes that it holds, without what `held` counts for each piece."""
+        events = [entry[3] for entry in self._heap] + [event for event, _ in self.out]
+        return sum(len(event.data) for event in events if type(event) is Data)
+
+    @property
     def busy(self) -> bool:
         """True when something is on its way, or a stage waits for its alarm."""
         return bool(self.out or self._heap)

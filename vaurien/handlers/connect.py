@@ -57,6 +57,7 @@ class Refuse(ConnectHandler):
     """
 
     name = "refuse"
+    refuses: ClassVar[bool] = True
 
     def meet(self, connection: Met) -> None:
         connection.reset()

@@ -1,86 +1,82 @@
-"""The alarms of flows: one heap and one timerfd for all proxies of a loop.
+"""The alarms of flows: one heap and one bell for all proxies of a loop.
 
-Law: an alarm comes at its time, not at the next whole millisecond, as epoll's timeout (and with it
-a timer of the loop) does: timerfd_create(2) is exact to some tens of microseconds, and its
-descriptor is watched like any other. It is there before anybody listens: where it cannot be had,
-no connection has to pay for it.
+Laws: an alarm comes at its time, as exactly as the system can (`vaurien.net.system`). The bell is
+there before anybody listens: where it cannot be had, no connection has to pay for it. However many
+are due at once, the others of the loop get their turn after `TURN` seconds.
 """
 
 from __future__ import annotations
 
-import ctypes
-import os
-import time
+from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
-from typing import TYPE_CHECKING, Any, cast
+from time import monotonic
+from typing import Any, Protocol
 
-from gevent.hub import get_hub
+from vaurien.net.system import Bell, bell
 
-if TYPE_CHECKING:
-    from vaurien.relay.connection import Flow
-
-_ABSOLUTE = 1  # TFD_TIMER_ABSTIME
-_FLAGS = os.O_NONBLOCK | os.O_CLOEXEC  # TFD_NONBLOCK, TFD_CLOEXEC
 _STALE = 1000  # alarms given up that may stay in the heap
-_ALARMS = "vaurien_alarms"
+TURN = 0.005  # seconds of ringing until others are let in
+_LOOK = 16  # alarms between two looks at the clock, which costs as much as a short one
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_settime = _libc.timerfd_settime
-_Spec = ctypes.c_long * 4  # struct itimerspec: interval and value, seconds and nanoseconds each
+
+class Sleeper(Protocol):
+    """Who is woken; it guards itself."""
+
+    def wake(self, now: float) -> None:
+        """Its time has come; `now` is in seconds of the monotonic clock."""
 
 
 class Alarm:
-    """A flow that is to be woken; `flow` is None once it is given up."""
+    """One that is to be woken; `sleeper` is None once it is given up."""
 
-    __slots__ = ("due", "flow")
+    __slots__ = ("due", "sleeper")
 
-    def __init__(self, due: float, flow: Flow) -> None:
+    def __init__(self, due: float, sleeper: Sleeper) -> None:
         self.due = due
-        self.flow: Flow | None = flow
+        self.sleeper: Sleeper | None = sleeper
+
+    def __repr__(self) -> str:
+        return f"<Alarm at {self.due:.6f} of {self.sleeper!r}>"
 
 
 class Alarms:
-    """Wakes flows; times are seconds of the monotonic clock."""
+    """Wakes sleepers; times are seconds of the monotonic clock."""
 
-    @staticmethod
-    def of_loop() -> Alarms:
-        """Those of the present loop, for one more until `leave`; OSError if they cannot be had."""
-        mine = vars(get_hub())
-        if _ALARMS not in mine:
-            mine[_ALARMS] = Alarms()
-        found = cast(Alarms, mine[_ALARMS])
-        found._users += 1
-        return found
-
-    def leave(self) -> None:
-        """One less has alarms here; the last one takes them away."""
-        self._users -= 1
-        if not self._users:
-            del vars(get_hub())[_ALARMS]
-            self._watcher.stop()
-            self._watcher.close()
-            os.close(self._descriptor)
-
-    def __init__(self) -> None:
-        self._descriptor = _libc.timerfd_create(time.CLOCK_MONOTONIC, _FLAGS)
-        if self._descriptor < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, os.strerror(code))
+    def __init__(
+        self, loop: Any, now: Callable[[], float] = monotonic, make: Callable[..., Bell] = bell
+    ) -> None:
+        """`loop` is gevent's; `make` makes the bell that rings on it."""
+        self._loop, self._now, self._make = loop, now, make
         self._users = 0
-        self._watcher: Any = get_hub().loop.io(self._descriptor, 1, ref=False)
-        self._watcher.start(self._ring)
+        self._bell: Bell | None = None
         self._heap: list[tuple[float, int, Alarm]] = []
-        self._sequence = count()
+        self._next = count().__next__
         self._set_to = 0.0  # 0 is not at all
         self._given_up = 0
-        self._spec = _Spec()
         self._ringing = False
 
-    def set(self, due: float, flow: Flow) -> Alarm:
-        """Call ``flow.wake()`` at `due`."""
-        alarm = Alarm(due, flow)
-        heappush(self._heap, (due, next(self._sequence), alarm))
+    def __repr__(self) -> str:
+        return f"<Alarms: {len(self._heap) - self._given_up} set, {self._users} users>"
+
+    def join(self) -> None:
+        """One more needs them, until `leave`; OSError if they cannot be had."""
+        if self._bell is None:
+            self._bell = self._make(self._loop, self._ring)
+            self._set_to = 0.0
+        self._users += 1
+
+    def leave(self) -> None:
+        """One less needs them; the last one gives the bell back."""
+        self._users -= 1
+        if not self._users and self._bell is not None:
+            self._bell.close()
+            self._bell = None
+
+    def set(self, due: float, sleeper: Sleeper) -> Alarm:
+        """Wake `sleeper` at `due`."""
+        alarm = Alarm(due, sleeper)
+        heappush(self._heap, (due, self._next(), alarm))
         if not self._ringing:
             self._hold_loop()
             if due < self._set_to or not self._set_to:
@@ -89,25 +85,29 @@ class Alarms:
 
     def give_up(self, alarm: Alarm) -> None:
         """Forget an alarm that has not rung."""
-        alarm.flow = None
+        alarm.sleeper = None
         self._given_up += 1
         if self._given_up > _STALE and self._given_up > len(self._heap) // 2:
-            self._heap[:] = [entry for entry in self._heap if entry[2].flow is not None]
+            self._heap[:] = [entry for entry in self._heap if entry[2].sleeper is not None]
             heapify(self._heap)
             self._given_up = 0
-        self._hold_loop()
+        if not self._ringing:
+            self._hold_loop()
 
     def _ring(self) -> None:
-        # each flow guards itself
-        heap, now = self._heap, time.monotonic()
+        heap, now = self._heap, self._now()
+        until, rung = now + TURN, 0
         self._ringing = True
         try:
             while heap and heap[0][0] <= now:
-                flow = heappop(heap)[2].flow
-                if flow is None:
+                sleeper = heappop(heap)[2].sleeper
+                if sleeper is None:
                     self._given_up -= 1
-                else:
-                    flow.wake(now)
+                    continue
+                sleeper.wake(now)
+                rung += 1
+                if not rung % _LOOK and self._now() > until:
+                    break  # the bell rings again at once, once others had their turn
         finally:
             self._ringing = False
             self._hold_loop()
@@ -115,12 +115,10 @@ class Alarms:
 
     def _hold_loop(self) -> None:
         """Keep a loop going that has nothing else to do while somebody is to be woken."""
-        self._watcher.ref = len(self._heap) > self._given_up
+        if self._bell is not None:
+            self._bell.hold_loop(len(self._heap) > self._given_up)
 
     def _set(self, due: float) -> None:
-        """Ring next at `due`, or never if it is 0; what has rung is forgotten by this."""
         self._set_to = due
-        spec = self._spec
-        spec[2] = seconds = int(due)
-        spec[3] = int((due - seconds) * 1e9)
-        _settime(self._descriptor, _ABSOLUTE, spec, None)
+        if self._bell is not None:
+            self._bell.set(due)

@@ -1,166 +1,126 @@
-"""The end of sockets: polite (FIN), or a reset (RST).
+"""The polite end of sockets: what is held, then FIN, then patience.
 
-Law: a polite end passes on what is still held, sends FIN, discards what still comes in until EOF or
-`LINGER` seconds, and only then closes: closing with unread bytes would be a reset.
+Law: a polite end passes on what is still held, sends FIN, discards what still comes in until EOF,
+and only then closes: closing with unread bytes would be a reset. What moves is let through, what
+stands is not: it gives up when the peer has taken nothing for `LINGER` seconds, or has not ended
+within `LINGER` seconds of our FIN.
 """
 
 from __future__ import annotations
 
-import _socket
 import logging
-import struct
 from collections.abc import Callable
 from typing import Any
 
-from gevent.hub import get_hub
-
 from vaurien.net.guard import guarded
+from vaurien.net.loop import READ, WRITE, Loop, Watcher
+from vaurien.net.side import close
 
 log = logging.getLogger("vaurien")
 
 LINGER = 1.0  # seconds
-READ, WRITE = 1, 2
-
-#: ``struct linger {1, 0}``: the next close sends RST and drops what was not yet sent, socket(7).
-ABORT = struct.pack("ii", 1, 0)
-
-
-def reset(sock: _socket.socket) -> None:
-    """Close with a RST; on a unix socket, which knows none, with a plain close."""
-    try:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, ABORT)
-    except OSError:
-        pass  # the peer has gone already
-    close(sock)
-
-
-def close(sock: _socket.socket) -> None:
-    """Close; what the system has to say about a peer that has gone is of no interest."""
-    try:
-        sock.close()
-    except OSError:
-        pass
 
 
 class Linger:
-    """A polite end of some sockets at once, each with what is still held for it.
+    """A polite end of one socket; it goes on by itself.
 
-    `ends` are a socket each, what is held for it, and whether it is the backend's. `done` is called
-    once all are closed. `view` is where discarded bytes go. What is sent is added to `sent`, which
-    has a number for the client and one for the backend.
+    `sent` is told how many bytes of what is `held` were sent, each time; `done` is called once the
+    socket is closed.
     """
 
-    __slots__ = ("done", "sent", "timer", "view", "waiting")
+    __slots__ = ("_done", "_held", "_loop", "_reader", "_sent", "_sock", "_timer", "_writer")
 
     def __init__(
         self,
-        ends: list[tuple[_socket.socket, memoryview | None, bool]],
-        view: memoryview,
-        sent: list[int],
+        sock: Any,
+        held: memoryview | None,
+        loop: Loop,
+        sent: Callable[[int], None],
         done: Callable[[], None],
     ) -> None:
-        self.view, self.sent, self.done = view, sent, done
-        loop = get_hub().loop
-        self.timer = loop.timer(LINGER)
-        self.timer.start(self.finish)
-        self.waiting = [_End(self, loop, *end) for end in ends]
-        for end in list(self.waiting):
-            end.start()
-
-    def ended(self, end: _End) -> None:
-        """One of the sockets has come to its end."""
-        if end in self.waiting:
-            self.waiting.remove(end)
-        if not self.waiting:
-            self.finish()
-
-    def finish(self) -> None:
-        """Close all now."""
-        self.timer.stop()
-        self.timer.close()
-        for end in self.waiting:
-            end.close()
-        self.waiting = []
-        self.done()
-
-
-class _End:
-    """One socket on its way out."""
-
-    __slots__ = ("held", "linger", "reader", "sock", "to_backend", "writer")
-
-    def __init__(
-        self,
-        linger: Linger,
-        loop: Any,
-        sock: _socket.socket,
-        held: memoryview | None,
-        to_backend: bool,
-    ) -> None:
-        self.linger, self.sock, self.held, self.to_backend = linger, sock, held, to_backend
-        self.reader = loop.io(sock.fileno(), READ)
-        self.writer = loop.io(sock.fileno(), WRITE) if held is not None else None
-
-    def start(self) -> None:
-        self.reader.start(self.readable)
-        if self.writer is not None:
-            self.writer.start(self.writable)
+        self._sock, self._held, self._loop = sock, held, loop
+        self._sent, self._done = sent, done
+        self._timer: Watcher | None = None
+        self._reader: Watcher = loop.io(sock.fileno(), READ)
+        self._writer: Watcher | None = None
+        self._reader.start(self._readable)
+        self._wait()
+        if held is not None:
+            self._writer = loop.io(sock.fileno(), WRITE)
+            self._writer.start(self._writable)
         else:
-            self.fin()
+            self._fin()
+
+    def __repr__(self) -> str:
+        return f"<Linger of {self._sock.fileno()}, {len(self._held or b'')} held>"
+
+    def _wait(self) -> None:
+        """Have patience for `LINGER` seconds from now."""
+        self._stop_timer()
+        self._timer = self._loop.timer(LINGER)
+        self._timer.start(self._over)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
 
     @guarded
-    def readable(self) -> None:
+    def _readable(self) -> None:
         """Discard; at EOF or an error this end has come."""
         try:
-            if self.sock.recv_into(self.linger.view):
+            if self._sock.recv_into(self._loop.view):
                 return
         except BlockingIOError:
             return
         except OSError:
-            self.held = None
-        self.reader.stop()
-        if self.held is None:
-            self.over()
+            self._held = None
+        self._reader.stop()
+        if self._held is None:
+            self._over()
 
     @guarded
-    def writable(self) -> None:
+    def _writable(self) -> None:
         """Send what is held, then FIN."""
-        assert self.writer is not None and self.held is not None
+        held = self._held
+        assert self._writer is not None and held is not None
         try:
-            sent = self.sock.send(self.held)
-            self.linger.sent[self.to_backend] += sent
-            self.held = self.held[sent:]
+            n = self._sock.send(held)
         except BlockingIOError:
             return
         except OSError:
-            self.over()
+            self._over()
             return
-        if not self.held:
-            self.held = None
-            self.writer.stop()
-            self.fin()
+        self._sent(n)
+        self._held = held[n:] or None
+        self._wait()
+        if self._held is None:
+            self._writer.stop()
+            self._fin()
+
+    def _fin(self) -> None:
+        try:
+            self._sock.shutdown(1)
+        except OSError:  # it has gone already
+            self._reader.stop()
+        if not self._reader.active:
+            self._over()
 
     def crashed(self) -> None:
         """Called in an ``except``: an error of ours ends this end at once."""
         log.exception("ending a connection: internal error")
-        self.over()
+        self._over()
 
-    def fin(self) -> None:
-        try:
-            self.sock.shutdown(_socket.SHUT_WR)
-        except OSError:  # it has gone already
-            self.reader.stop()
-        if not self.reader.active:
-            self.over()
+    @guarded
+    def _over(self) -> None:
+        self._stop_timer()
+        for watcher in (self._reader, self._writer):
+            if watcher is not None:
+                watcher.stop()
+                watcher.close()
+        close(self._sock)
+        done, self._done = self._done, _nothing
+        done()
 
-    def over(self) -> None:
-        self.close()
-        self.linger.ended(self)
 
-    def close(self) -> None:
-        self.reader.stop()
-        self.reader.close()
-        if self.writer is not None:
-            self.writer.stop()
-            self.writer.close()
-        close(self.sock)
+def _nothing() -> None: ...

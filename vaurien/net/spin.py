@@ -7,10 +7,11 @@ next wakes, starts it again.
 
 from __future__ import annotations
 
-from os import sched_yield
 from time import perf_counter
 
 from gevent.hub import get_hub
+
+from vaurien.net.system import yield_processor
 
 
 class Spin:
@@ -50,5 +51,5 @@ class Spin:
             self._idle.stop()
             self._check.start(self._wake)
         else:
-            sched_yield()  # whoever is to answer may have been woken on this very core
+            yield_processor()  # whoever is to answer may have been woken on this very core
         self._iteration = iteration

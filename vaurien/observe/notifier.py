@@ -6,9 +6,8 @@ Law: an event that no observer wants costs a comparison. What repeats from one e
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import lru_cache
-from time import monotonic, time
+from time import time
 from typing import Protocol
 
 from vaurien.behavior import Exchange
@@ -40,12 +39,10 @@ _Named = tuple[tuple[str, ...], tuple[Specification, ...]]
 
 
 class Notifier:
-    """Notifies the `observers` of the proxy `name`; `client` names a client by its address."""
+    """Notifies the `observers` of the proxy `name`."""
 
-    def __init__(
-        self, name: str, observers: tuple[Observer, ...], client: Callable[[object], str]
-    ) -> None:
-        self._name, self._client = name, lru_cache(_CLIENTS)(client)
+    def __init__(self, name: str, observers: tuple[Observer, ...]) -> None:
+        self._name = name
         self._named: dict[tuple[Handler, ...], _Named] = {}
         self.observers = observers
 
@@ -71,19 +68,12 @@ class Notifier:
             self._notify(self._began, _made(Began, (self._name, connection, exchange, names)))
 
     def ended(
-        self,
-        exchange: Exchange,
-        seed: int,
-        address: object,
-        from_client: int,
-        from_backend: int,
-        end: str,
+        self, exchange: Exchange, seed: int, address: object, seconds: float, end: str
     ) -> None:
-        """An exchange is over; for the arguments see `Ended`, `address` is the client's."""
+        """An exchange is over after `seconds`; `address` is the client's, for the rest see `Ended`."""
         if self._acted and exchange.added:
             self._notify_of_toxics(exchange)
         if self._ended:
-            seconds = monotonic() - exchange.began
             handlers, acted = exchange.handlers, tuple(exchange.added)
             names, specifications = self._named.get(handlers) or self._names(handlers)
             fired, _ = self._named.get(acted) or self._names(acted)
@@ -92,13 +82,13 @@ class Notifier:
                 self._name,
                 seed,
                 exchange.connection,
-                self._client(address),
+                client_name(address),
                 exchange.number,
                 names,
                 specifications,
                 fired,
-                from_client,
-                from_backend,
+                exchange.from_client,
+                exchange.from_backend,
                 seconds,
                 end,
             )
@@ -124,7 +114,7 @@ class Notifier:
         for observer in observers:
             try:
                 observer(event)
-            except SystemExit as error:  # the pump takes it for the end of the process
+            except SystemExit as error:  # the pump would take it for a handler's
                 raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
 
     def _names(self, handlers: tuple[Handler, ...]) -> _Named:
@@ -135,3 +125,12 @@ class Notifier:
         named = (names, tuple(one.specification for one in handlers))
         self._named[handlers] = named
         return named
+
+
+@lru_cache(_CLIENTS)
+def client_name(address: object) -> str:
+    """A client's address as text; a unix socket's has none."""
+    if not isinstance(address, tuple):
+        return "unix"
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,11 +1,14 @@
 """The framer of plain TCP, which knows nothing of messages.
 
-Law: an exchange begins with the first client bytes after the connection opens, and again with the
-first client bytes after backend bytes, judged on bytes as they are read. EOF begins none. What the
-backend sends before the client has spoken belongs to exchange 0.
+Laws: pure. An exchange begins with the first client bytes after the connection opens, and again
+with the first client bytes after backend bytes, judged on bytes as they are read. EOF begins none.
+What the backend sends before the client has spoken belongs to exchange 0. Nothing is ever cut, and
+nothing kept.
 """
 
 from __future__ import annotations
+
+from vaurien.protocols.framer import Piece
 
 
 class Tcp:
@@ -13,7 +16,8 @@ class Tcp:
 
     `answered` is True while the last bytes came from the backend, or none came yet: the next bytes
     of the client begin an exchange. `exchange` is the number of the present one. The pump looks at
-    `answered` itself, once for each chunk, and calls only when there is something to change.
+    `answered` itself, once for each chunk, and calls only when there is something to change; what
+    it does so is what `feed` says.
     """
 
     __slots__ = ("answered", "exchange")
@@ -24,6 +28,24 @@ class Tcp:
 
     def __repr__(self) -> str:
         return f"<Tcp exchange {self.exchange}{', answered' if self.answered else ''}>"
+
+    def feed(self, to_backend: bool, data: bytes) -> tuple[Piece]:
+        """All of `data` as one piece; the first of its exchange if that begins with it.
+
+        Where a message ends, nobody knows.
+        """
+        if not to_backend:
+            first = not self.answered
+            self.backend_bytes()
+            return (Piece(data, self.exchange, first, False),)
+        return (Piece(data, self.exchange + self.answered, self.client_bytes(), False),)
+
+    def withheld(self, exchange: int) -> None:
+        """Nothing: what the backend sends next is taken for an answer all the same."""
+
+    def kept(self, to_backend: bool) -> bytes:
+        """Nothing is ever kept."""
+        return b""
 
     def client_bytes(self) -> bool:
         """Note that client bytes were read; True if they begin an exchange."""

@@ -14,10 +14,12 @@ from vaurien.errors import UsageError, nearest
 from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
+from vaurien.net.loop import Loop
 from vaurien.observe.events import Observer
 from vaurien.plan import Plan, Toxic
 from vaurien.relay.connection import Look
-from vaurien.relay.server import Counters, Server
+from vaurien.relay.counters import Counters
+from vaurien.relay.server import Server
 
 
 class Proxy:
@@ -31,10 +33,14 @@ class Proxy:
         plan: Plan,
         observers: tuple[Observer, ...] = (),
         everything: bool = False,
+        loop: Loop | None = None,
     ) -> None:
-        """`observers` are told of exchanges that a handler touches; with `everything`, of all."""
+        """`observers` are told of exchanges that a handler touches; with `everything`, of all.
+
+        It runs in `loop`, of the thread that makes it; without one, in one of its own there.
+        """
         self.plan = plan
-        self._server = Server(plan, self, observers, everything)
+        self._server = Server(plan, loop or Loop(), self, observers, everything)
 
     def __repr__(self) -> str:
         return f"<Proxy {self._server!r}>"
@@ -47,7 +53,7 @@ class Proxy:
     @property
     def address(self) -> Address:
         """Where it listens, with the real port once started."""
-        return self._server.bound
+        return self._server.listening.address
 
     @property
     def counters(self) -> Counters:
@@ -60,7 +66,7 @@ class Proxy:
 
     def totals(self) -> Totals:
         """What happened since the start, with the bytes of connections that are open."""
-        return self._server.totals()
+        return self._server.counters.totals(self._server.connections.values())
 
     @property
     def connections(self) -> int:
@@ -70,7 +76,7 @@ class Proxy:
     @property
     def enabled(self) -> bool:
         """Whether it is to listen; `down` may have it that it does not at present."""
-        return self._server.enabled
+        return self._server.listening.enabled
 
     def look(self) -> list[Look]:
         """The connections there are now, in the order of their numbers."""
@@ -79,11 +85,11 @@ class Proxy:
     @property
     def observers(self) -> tuple[Observer, ...]:
         """Who is told of exchanges that a handler touches."""
-        return self._server.notifier.observers
+        return self._server.exchanges.notifier.observers
 
     @observers.setter
     def observers(self, observers: tuple[Observer, ...]) -> None:
-        self._server.notifier.observers = observers
+        self._server.exchanges.notifier.observers = observers
 
     @property
     def stats(self) -> Mapping[str, Stats]:
@@ -131,9 +137,11 @@ class Proxy:
         `target` is where the plan's local address is; without it, it is resolved here.
         """
         if self.plan.enabled:
-            self._server.stopped = False
+            self._server.listening.stopped = False
             self._server.listen(
-                self._server.bind(self.plan, target or locate(self.plan.local, self.plan.where))
+                self._server.listening.bind(
+                    self.plan, target or locate(self.plan.local, self.plan.where)
+                )
             )
 
     def disable(self) -> None:
@@ -167,20 +175,20 @@ class Proxy:
 
     def must_locate(self, plan: Plan) -> bool:
         """Whether `plan` is to listen elsewhere than where it does, or last did."""
-        known = plan.local == self.plan.local and self._server.located
+        known = plan.local == self.plan.local and self._server.listening.located
         return plan.enabled and not known
 
     def is_at(self, target: Target) -> bool:
         """Whether it listens there, or last did."""
-        return self._server.is_at(target)
+        return self._server.listening.is_at(target)
 
     def pause(self) -> None:
         """Give up the address for a moment, for others; connections stay."""
-        self._server.give_up()
+        self._server.listening.give_up()
 
     def resume(self) -> None:
         """Listen again after `pause`."""
-        self._server.settle()
+        self._server.listening.settle()
 
     def prepare(self, plan: Plan, build: Builder) -> Change:
         """A change to `plan`, its handlers built; UsageError if one can't be.
@@ -190,7 +198,8 @@ class Proxy:
         return Change(self, self._server, plan, build)
 
     def _take(self, plan: Plan) -> None:
-        self.plan = self._server.plan = plan
+        self.plan = plan
+        self._server.take(plan)
 
     def stop(self, drain: float = 0.0) -> int:
         """Stop accepting, let connections end for `drain` seconds; how many had to be ended."""
@@ -213,11 +222,15 @@ class Change:
     def bind(self, target: Target | None) -> None:
         """Have the address where the plan listens; ListenError if it cannot be had."""
         server, plan = self._server, self._plan
-        self._moved = plan.local != self._proxy.plan.local and not (target and server.is_at(target))
-        listens = server.enabled or server.stopped or not self._proxy.plan.enabled  # or is to start
-        if plan.enabled and listens and (self._moved or not server.in_place):
-            known = server.located and not self._moved
-            self._bound = server.bind(plan, None if known else target)
+        self._moved = plan.local != self._proxy.plan.local and not (
+            target and server.listening.is_at(target)
+        )
+        listens = (
+            server.listening.enabled or server.listening.stopped or not self._proxy.plan.enabled
+        )  # or is to start
+        if plan.enabled and listens and (self._moved or not server.listening.in_place):
+            known = server.listening.located and not self._moved
+            self._bound = server.listening.bind(plan, None if known else target)
 
     def apply(self) -> None:
         """Put the plan in force."""
@@ -227,7 +240,7 @@ class Change:
         if not self._plan.enabled:
             server.disable()
             if self._moved:
-                server.forget_address()
+                server.listening.forget_address()
         proxy.plan = self._plan
         self._put_in_force(self._bound is not None)
         if self._bound is not None:

@@ -1,0 +1,115 @@
+"""What only Linux has of what the data path uses, each beside a portable way to do the same.
+
+Law: nowhere else in this room or above it is a system asked for what others lack. Both ways behave
+the same, but for how exact they are.
+
+- An alarm: timerfd_create(2) is exact to some tens of microseconds. A timer of the loop is only as
+  good as epoll's or kqueue's timeout, which libev gives in whole milliseconds, rounded up.
+- Yielding the processor while the loop spins: sched_yield(2). Windows has none; there a core that
+  spins is the spinner's until the system takes it away.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+_ABSOLUTE = 1  # TFD_TIMER_ABSTIME, timerfd_create(2)
+_READ = 1  # libev's EV_READ
+
+
+def _nothing() -> None: ...
+
+
+#: Give the processor to whoever waits for it on this core.
+yield_processor: Callable[[], None] = getattr(os, "sched_yield", _nothing)
+
+
+class Bell(Protocol):
+    """Calls something at one moment, and again once it has been set anew."""
+
+    def set(self, due: float) -> None:
+        """Ring at `due`, in seconds of the monotonic clock, or never if it is 0."""
+
+    def hold_loop(self, held: bool) -> None:
+        """Whether the loop goes on for its sake, though it has nothing else to do."""
+
+    def close(self) -> None:
+        """Give all back."""
+
+
+def bell(loop: Any, ring: Callable[[], None]) -> Bell:
+    """The most exact bell of this system, on a loop of gevent; OSError if none can be had."""
+    return TimerFd(loop, ring) if _create is not None else LoopTimer(loop, ring)
+
+
+class LoopTimer:
+    """A bell from a timer of the loop: portable, up to some milliseconds late."""
+
+    def __init__(self, loop: Any, ring: Callable[[], None]) -> None:
+        self._loop, self._ring = loop, ring
+        self._timer: Any = None
+        self._held = False
+
+    def set(self, due: float) -> None:
+        self.close()
+        if due:
+            # a timer keeps the delay that it is made with
+            self._timer = self._loop.timer(max(0.0, due - time.monotonic()), ref=self._held)
+            self._timer.start(self._ring)
+
+    def hold_loop(self, held: bool) -> None:
+        self._held = held
+        if self._timer is not None:
+            self._timer.ref = held
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.stop()
+            self._timer.close()
+            self._timer = None
+
+
+class TimerFd:
+    """A bell from a descriptor that the loop watches like any other."""
+
+    def __init__(self, loop: Any, ring: Callable[[], None]) -> None:
+        assert _create is not None
+        # TFD_NONBLOCK and TFD_CLOEXEC are those of open(2)
+        self._descriptor = _create(time.CLOCK_MONOTONIC, os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code))
+        self._watcher = loop.io(self._descriptor, _READ, ref=False)
+        self._watcher.start(ring)
+        self._spec = (ctypes.c_long * 4)()  # struct itimerspec: interval and value, s and ns each
+
+    def set(self, due: float) -> None:
+        spec = self._spec
+        spec[2] = seconds = int(due)
+        spec[3] = int((due - seconds) * 1e9)
+        # It forgets that it has rung, too: nothing need be read.
+        _settime(self._descriptor, _ABSOLUTE, spec, None)
+
+    def hold_loop(self, held: bool) -> None:
+        self._watcher.ref = held
+
+    def close(self) -> None:
+        self._watcher.stop()
+        self._watcher.close()
+        os.close(self._descriptor)
+
+
+def _find() -> tuple[Any, Any]:
+    """Timerfd's two calls; None twice where there are none."""
+    try:
+        library = ctypes.CDLL(None, use_errno=True)
+        return library.timerfd_create, library.timerfd_settime
+    except (AttributeError, OSError, TypeError):  # another libc; Windows has no CDLL(None)
+        return None, None
+
+
+_create, _settime = _find()

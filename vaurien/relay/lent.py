@@ -1,0 +1,248 @@
+"""The sockets that a socket handler is lent: what it does with them goes through the connection.
+
+Each looks like a gevent socket, but reads from a flow's desk and writes through a flow, so that
+there is one reader and one writer of the real one, whatever a handler does. Looking at it (its
+addresses and options) asks the real one.
+
+Laws: what a handler sends goes through the flow, after what that flow holds, and never in two
+pieces with another's between. A socket is lent for one call.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+from typing import Any
+
+from gevent import socket as gsocket
+
+from vaurien.behavior import Exchange
+from vaurien.net.side import ABORT
+from vaurien.relay.bridge import Bridge
+from vaurien.relay.handoff import Call, Desk, current_call, gone, returned
+from vaurien.relay.pump import Flow
+
+
+def _would_block() -> BlockingIOError:
+    return BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
+
+
+class HandlerSocket(gsocket.socket):
+    """The socket of one side, as a handler sees it.
+
+    `exchange` gives the draws of the present exchange; closing it ends the connection, with a RST
+    to this side if SO_LINGER is set to (1, 0).
+    """
+
+    __slots__ = ("_bridge", "_desk", "_outgoing")
+
+    # gevent's own, which its stubs leave out
+    _closed: bool
+    _io_refs: int
+    _sock: _socket.socket
+    timeout: float | None
+
+    def __init__(self, desk: Desk, outgoing: Flow) -> None:
+        # Not gevent's, which would make watchers for a socket that is the flow's to watch.
+        self._sock = desk.flow.source.sock
+        self._closed, self._io_refs, self.timeout = False, 0, None
+        self.hub = outgoing.connection.loop.hub
+        self._desk, self._outgoing = desk, outgoing
+        self._bridge: Bridge | None = None  # made when somebody asks for a descriptor
+
+    @property
+    def exchange(self) -> Exchange:
+        """The exchange that the call deals with: its number and its draws."""
+        exchange = self._call().exchange
+        assert exchange is not None
+        return exchange
+
+    def _call(self) -> Call:
+        """The call that the running greenlet works for; OSError if it or the connection is over."""
+        if self._closed or self._outgoing.connection.closed:
+            raise gone()
+        return current_call(self._outgoing)
+
+    # Reading
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """At most `bufsize` bytes; b'' at the end of this side, a reset included."""
+        if bufsize < 0:
+            raise ValueError("negative buffersize in recv")
+        call = self._call()
+        call.claim(self._desk, self.timeout)
+        if self._bridge is not None:
+            return self._bridge.recv(bufsize, flags, self.timeout)
+        data = self._wait_for_data(call, bufsize)
+        taken = bytes(data[:bufsize])
+        if not flags & _socket.MSG_PEEK and taken:
+            self._desk.pending = data[bufsize:]
+        return taken
+
+    def _wait_for_data(self, call: Call, bufsize: int) -> memoryview:
+        """What waits at the desk, once there is some; empty at the end."""
+        desk = self._desk
+        while True:
+            data = desk.take(bufsize)
+            if data or desk.flow.ended or not bufsize:
+                return data
+            if self.timeout == 0.0:
+                raise _would_block()
+            if not desk.wait(self.timeout):
+                raise TimeoutError("timed out")
+            if self._outgoing.connection.closed:
+                raise gone()
+            if call.over:
+                raise returned()
+
+    def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        if nbytes < 0:
+            raise ValueError("negative buffersize in recv_into")
+        with memoryview(buffer).cast("B") as view:
+            if nbytes > len(view):  # as the system's does, before anything is read
+                raise ValueError("buffer too small for requested bytes")
+            data = self.recv(nbytes or len(view), flags)
+            view[: len(data)] = data
+        return len(data)
+
+    def recvfrom(self, bufsize: int, flags: int = 0) -> tuple[bytes, Any]:
+        return self.recv(bufsize, flags), None
+
+    def recvfrom_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> tuple[int, Any]:
+        return self.recv_into(buffer, nbytes, flags), None
+
+    def recvmsg(
+        self, bufsize: int, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[bytes, list[Any], int, Any]:
+        return self.recv(bufsize, flags), [], 0, None
+
+    def recvmsg_into(
+        self, buffers: Any, ancbufsize: int = 0, flags: int = 0
+    ) -> tuple[int, list[Any], int, Any]:
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        data = self.recv(sum(map(len, views)), flags)
+        start = 0
+        for view in views:
+            part = data[start : start + len(view)]
+            view[: len(part)] = part
+            start += len(part)
+        return len(data), [], 0, None
+
+    def makefile(self, *args: Any, **kwargs: Any) -> Any:
+        self._call().claim(self._desk, self.timeout)
+        return super().makefile(*args, **kwargs)
+
+    # Descriptors
+
+    def fileno(self) -> int:
+        """A descriptor to read and write this side by, for those who take no less; -1 once closed.
+
+        It claims the side. It is one end of a pair of sockets, whose other end is served for as
+        long as the call runs; what is left in it then is not lost.
+        """
+        if self._closed or self._outgoing.connection.closed:
+            return -1
+        return self._bridged().fileno()
+
+    def detach(self) -> int:
+        """The descriptor of `fileno`, which is the caller's to close; good while the call runs."""
+        return self._bridged().detach()
+
+    def _bridged(self) -> Bridge:
+        call = self._call()
+        call.claim(self._desk, self.timeout)
+        if self._bridge is None:
+            self._bridge = Bridge(call, self._desk, self._outgoing)
+        return self._bridge
+
+    def call_over(self, call: Call) -> None:
+        """A call has returned: no timeout of it lasts, nor a bridge."""
+        if self._bridge is not None and self._bridge.call is call:
+            self._bridge.take_down()
+            self._bridge = None
+
+    # Writing
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send all of `data`, after all that was sent before to this side; flags do not count."""
+        flow = self._outgoing
+        with memoryview(data).cast("B") as view:
+            call = self._call()
+            call.sent = True
+            if self._bridge is not None:
+                self._bridge.settle(self.timeout)  # what was sent by descriptor goes first
+            desk = self._wait_empty(call)
+            if not view or (flow.finished and not flow.over):
+                return  # a flow handler has ended the flow
+            flow.write(view)
+            if flow.sink.held is None:
+                return
+            try:
+                self._wait_empty(call)
+            except BaseException:  # a timeout or a kill: the memory is the caller's again
+                flow.sink.keep()
+                raise
+            assert desk is not None
+
+    def send(self, data: Any, flags: int = 0) -> int:
+        """As `sendall`, unless the socket does not block: then as much as fits now."""
+        with memoryview(data).cast("B") as view:
+            if self.timeout != 0.0:
+                self.sendall(view, flags)
+                return len(view)
+            call, flow = self._call(), self._outgoing
+            call.sent = True
+            if flow.connection.desk_of(flow).busy_for(call):
+                raise _would_block()
+            sent = int(flow.send(view))
+            flow.astray += sent
+            return sent
+
+    def sendto(self, data: Any, *args: Any) -> int:
+        return self.send(data)
+
+    def sendmsg(self, buffers: Any, ancdata: Any = (), flags: int = 0, address: Any = None) -> int:
+        return self.send(b"".join(bytes(buffer) for buffer in buffers), flags)
+
+    def _wait_empty(self, call: Call) -> Desk:
+        """Wait until the flow holds nothing; raise if it can take nothing any more."""
+        flow = self._outgoing
+        desk: Desk = flow.connection.desk_of(flow)
+        while desk.busy_for(call):
+            if not desk.wait_empty(self.timeout):
+                raise TimeoutError("timed out")
+            self._call()
+        if flow.finished and flow.over:
+            raise BrokenPipeError(errno.EPIPE, "this side takes nothing any more")
+        return desk
+
+    # Ending
+
+    def shutdown(self, how: int) -> None:
+        """Half-close; the end of reading only means that nothing more is read."""
+        call = self._call()
+        call.sent = True
+        if how in (_socket.SHUT_WR, _socket.SHUT_RDWR):
+            flow = self._outgoing
+            if not flow.finished:
+                self._wait_empty(call)
+                flow.connection.shut(flow)
+        if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
+            call.claim(self._desk, self.timeout)
+            self._desk.flow.over = self._desk.flow.ended = True
+            self._desk.drop()  # as the system does: what was not read is gone
+
+    def close(self) -> None:
+        """End the connection: politely, or with a RST to this side if SO_LINGER says so."""
+        connection = self._outgoing.connection
+        if self._closed or connection.closed:
+            return
+        linger = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, len(ABORT))
+        connection.closed_by_handler(self._desk.flow, linger == ABORT)
+
+    def forget(self) -> None:
+        """The connection has ended."""
+        self._closed = True
+        if self._bridge is not None:
+            self._bridge.close()
+            self._bridge = None

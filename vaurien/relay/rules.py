@@ -1,0 +1,86 @@
+"""What a flow may do, by the state that it is in: all of it in one table.
+
+A flow is in several states at once, each a bit. What it may do is told by those that forbid it:
+
+======== ==================================================== ==== ====== =====
+state    is when                                              read finish round
+======== ==================================================== ==== ====== =====
+OVER     its source has come to its end                        no
+SHUT     its sink was told so, or is gone                             no
+DEAF     SHUT, and nobody takes what would be read             no
+FULL     as much waits for its way on as may                   no
+OPEN     the end has not come through to the sink yet                 no
+HELD     the sink holds something                                     no    no
+OWNED    a call of a socket handler has it                            no    no
+BUSY     something is on its way through the chain, or a
+         stage waits for its alarm                                          no
+PINNED   a toxic is at work in the chain                                    no
+CUT      a flow handler has ended it: the rest is dropped                   no
+======== ==================================================== ==== ====== =====
+
+*Read*: the loop watches the source. *Finish*: the sink gets its FIN. *Round*: what is read goes
+past the chain, straight to the sink, and so costs what it costs where there never was a chain.
+
+DEAF is not SHUT: what comes after a cut is read and dropped, so that its sender can go on and end,
+and a handler that has shut down one side may read the other.
+FULL is one thing for each way that what was read goes: where nobody acts it is HELD, in a chain
+``--max-held``, and where it waits for a call `WAITING` bytes; and upstream, where messages are told
+apart, as many exchanges as may be open (`vaurien.relay.messages`).
+
+Law: no other place decides any of the three.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+OVER, SHUT, DEAF, FULL, OPEN, HELD, OWNED, BUSY, PINNED, CUT = (1 << bit for bit in range(10))
+
+#: What stands against each.
+READ = OVER | DEAF | FULL
+FINISH = OPEN | HELD | SHUT | OWNED
+ROUND = HELD | OWNED | BUSY | PINNED | CUT
+
+#: Bytes that wait for a call of a socket handler at most; as many as it reads at a time.
+WAITING = 65536
+
+
+def state(flow: Any) -> int:
+    """The states that `flow` is in."""
+    shaping, desk = flow.shaping, flow.desk
+    chain = shaping.chain if shaping is not None else None
+    held = flow.sink.held is not None
+    found = HELD if held else 0
+    if flow.over:
+        found |= OVER
+    owned = desk is not None and desk.owner is not None
+    if flow.finished:
+        found |= SHUT
+        if not owned and (chain is None or not chain.ended):
+            found |= DEAF
+    if not flow.ended:
+        found |= OPEN
+    if owned:
+        found |= OWNED
+    if chain is not None:
+        if chain.busy:
+            found |= BUSY
+        if chain.ended:
+            found |= CUT
+        if any(slot.pinned for slot in chain.slots):
+            found |= PINNED
+    if shaping is not None and shaping.engaged:
+        full = chain.held >= shaping.max_held  # type: ignore[union-attr]
+    elif owned:
+        full = len(desk.unread) >= WAITING
+    else:
+        full = held
+    messages = flow.connection.messages
+    if messages is not None and flow.to_backend and messages.full:
+        full = True
+    return found | FULL if full else found
+
+
+def forbidden(flow: Any, what: int) -> int:
+    """Which of the states that stand against `what` the flow is in; 0 if it may."""
+    return state(flow) & what

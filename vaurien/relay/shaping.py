@@ -1,0 +1,256 @@
+"""Shaping: the chain of a flow at work, between its source and its sink.
+
+What is read goes into the chain (`take`); what has left it goes on as far as the sink takes it and
+no call of a socket handler has the flow (`deliver`); when the chain is due next, an alarm says
+(`arm`). Handlers come with the exchange that picked them (`enter`) and stay, toxics come and go
+with operations (`pin`, `unpin`, `update`).
+
+Laws: `deliver` is called after whatever may have changed what leaves, or may leave. A chain that
+has nothing to do costs nothing: the pump goes round it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from vaurien.behavior import Exchange
+from vaurien.errors import RAISED, HandlerRaised
+from vaurien.exchange.picks import Picked
+from vaurien.flow import EOF, Begin, Data
+from vaurien.flow.chain import Chain, Slot
+from vaurien.flow.handler import Draws, FlowHandler
+from vaurien.net.alarms import Alarm
+from vaurien.relay.pump import Flow
+from vaurien.relay.rules import DEAF, FINISH, ROUND, forbidden
+
+
+class Shaping:
+    """The chain of one flow, and what it takes to run it.
+
+    `active` says that it has something to do; `engaged`, that what is read goes through it, which
+    may begin later, when a call has given the flow back.
+    """
+
+    __slots__ = ("_alarm", "_loop", "active", "chain", "engaged", "flow", "max_held", "picked")
+
+    def __init__(self, flow: Flow, exchange: Exchange) -> None:
+        self.flow = flow
+        self.chain = Chain(exchange)
+        self.active = self.engaged = False
+        self.picked: list[Picked] = []  # who acts on the exchange that came in last
+        self.max_held: int = flow.connection.max_held  # bytes
+        self._loop = flow.connection.loop
+        self._alarm: Alarm | None = None
+
+    def __repr__(self) -> str:
+        return f"<Shaping{', engaged' if self.engaged else ''}: {self.chain!r}>"
+
+    # What comes in
+
+    def take(self, data: bytes) -> None:
+        """The flow's detour: `data` was read, b'' at the end."""
+        flow, chain = self.flow, self.chain
+        flow.astray -= len(data)
+        if flow.connection.closed or (flow.finished and forbidden(flow, DEAF)):
+            return
+        size = len(flow.view)
+        if len(data) <= size:
+            chain.push(Data(data) if data else EOF, chain.route, self._loop.now())
+        else:  # read before the stages said that they want less at a time
+            for start in range(0, len(data), size):
+                chain.push(Data(data[start : start + size]), chain.route, self._loop.now())
+        if chain.out or flow.over or chain.final is not None:
+            self.deliver()
+            return
+        if chain.held >= self.max_held:
+            flow.source.reader.stop()
+        self.arm()
+
+    def enter(self, exchange: Exchange, picked: list[Picked]) -> None:
+        """`exchange` begins in this flow, for which `picked` act on it."""
+        chain = self.chain
+        chain.route = exchange
+        if picked is not self.picked or not self.active:
+            self.active, self.picked = True, picked
+            self.engage()
+            for one in picked:
+                if not self.slots_of(one):
+                    before = sum(slot.pinned or slot.key.place < one.place for slot in chain.slots)
+                    self._insert(before, one)
+            self._limit_reads()
+        elif not chain.wants_begin:
+            return
+        if chain.wants_begin:
+            chain.push(Begin(exchange.number), exchange, self._loop.now())
+        if chain.out or chain.final is not None:
+            self.deliver()
+        else:
+            self.arm()
+
+    def engage(self) -> None:
+        """Go through the chain if it has something to do, once no call has the flow."""
+        desk = self.flow.desk
+        if self.active and (desk is None or desk.owner is None):
+            self.engaged, self.flow.detour = True, self.take
+
+    def may_go_round(self) -> bool:
+        """Whether what is read may go past the chain."""
+        return not self.active or not forbidden(self.flow, ROUND)
+
+    def go_round(self) -> None:
+        """Let what is read go past the chain, until somebody acts on the flow again."""
+        self.active = self.engaged = False
+        self.picked = []
+        self.flow.view = self._loop.view
+
+    # Who is at work
+
+    def _insert(self, position: int, one: Picked, pinned: bool = False) -> None:
+        """Put a stage of `one` into the chain."""
+        try:
+            stage = _stage(one, self.flow, pinned)
+        except RAISED as error:
+            raise HandlerRaised(one) from error
+        self.chain.insert(position, Slot(stage, one, pinned), self._loop.now())
+
+    def pin(self, one: Picked, order: list[Picked]) -> None:
+        """A toxic comes to this flow, to its place among the toxics, as `order` has them."""
+        chain = self.chain
+        if not self.active:
+            chain.route, self.active = self.flow.connection.present(), True
+        self.engage()
+        slots = [slot for slot in chain.slots if slot.pinned]
+        before = sum(order.index(slot.key) < order.index(one) for slot in slots)
+        self._insert(before, one, pinned=True)
+        self._limit_reads()
+        self.deliver()
+
+    def unpin(self, one: Picked) -> None:
+        """A toxic leaves this flow; what it holds goes on."""
+        for slot in self.slots_of(one):
+            self.chain.remove(slot, self._loop.now())
+        self._limit_reads()
+        self.deliver()
+
+    def update(self, one: Picked) -> None:
+        """The options of a toxic have changed; what it holds goes on."""
+        for slot in self.slots_of(one):
+            slot.stage.options = one.specification.options
+            self.chain.update(slot, self._loop.now())
+        self._limit_reads()
+        self.deliver()
+
+    def leave(self, gone: set[Picked]) -> None:
+        """The behavior picks some no more: what they hold goes on."""
+        left = [slot for slot in self.chain.slots if not slot.pinned and slot.key in gone]
+        if left:
+            self.picked = [one for one in self.picked if one not in gone]
+            for slot in left:
+                self.chain.remove(slot, self._loop.now())
+            self._limit_reads()
+            self.deliver()
+
+    def slots_of(self, one: Picked) -> list[Slot]:
+        """Where `one` is at work in the chain: once, or not at all."""
+        return [slot for slot in self.chain.slots if slot.key is one]
+
+    def _limit_reads(self) -> None:
+        """Read no more at a time than the stages want to be given."""
+        view = self._loop.view
+        limit = min((slot.stage.chunk for slot in self.chain.slots), default=len(view))
+        self.flow.view = view[:limit]
+
+    # What leaves
+
+    def deliver(self) -> None:
+        """Pass on what has left the chain, as far as the sink takes it and no call has the flow."""
+        flow, chain, connection = self.flow, self.chain, self.flow.connection
+        if connection.closed:
+            return
+        if chain.final is not None:
+            connection.told(chain.final)
+            return
+        out, sink = chain.out, flow.sink
+        while out and sink.held is None and (flow.desk is None or flow.desk.owner is None):
+            event, exchange = chain.take()
+            if exchange is not flow.exchange:
+                flow.exchange = exchange
+                flow.handler = exchange.taker if exchange.taken else None
+            data = b"" if event is None else event.data
+            if event is None:
+                flow.ended = True
+            if flow.handler is not None:
+                flow.astray += len(data)  # the chain had it, and now the handler gets it
+                connection.desk_of(flow).hand_over(data)
+            elif event is None:
+                flow.finish()
+            else:
+                flow.astray += len(data)
+                sink.write(data)
+            if connection.closed:
+                return
+        if flow.desk is not None:
+            flow.desk.look()
+        if chain.held >= self.max_held:
+            flow.source.reader.stop()
+        elif chain.held <= self.max_held // 2:
+            flow.resume()
+        self.arm()
+        if self.engaged and not chain.slots and self.may_go_round():  # the last toxic has gone
+            self.go_round()
+            flow.detour = connection.desk_of(flow).hand_over if flow.handler is not None else None
+        if not forbidden(flow, FINISH):
+            flow.finish()  # the end was handed over while something was held
+        if flow.over and not connection.closed:
+            connection.end_if_stuck()
+
+    def rest(self, everything: bool) -> bytes:
+        """What is ready to leave, or all that it holds if `everything`, for the end."""
+        return self.chain.flush(everything)
+
+    # When it is due
+
+    def arm(self) -> None:
+        """Have `wake` called when the chain has something to do."""
+        deadline, alarm = self.chain.deadline, self._alarm
+        if alarm is not None:
+            if alarm.due == deadline:
+                return
+            self._loop.alarms.give_up(alarm)
+            self._alarm = None
+        if deadline is not None:
+            self._alarm = self._loop.alarms.set(deadline, self)
+
+    def wake(self, now: float) -> None:
+        """The chain's deadline has come; `now` is in seconds."""
+        self._alarm = None
+        try:
+            self.chain.advance(now)
+            self.deliver()
+        except RAISED:
+            self.flow.connection.crashed()
+
+    def stuck(self) -> bool:
+        """Whether nothing that it holds can ever leave by itself; a toxic may be taken away."""
+        chain = self.chain
+        if chain.held or chain.out or chain.deadline is not None:
+            return False
+        return not any(slot.pinned and slot.pending for slot in chain.slots)
+
+    def drop(self) -> None:
+        """Forget all that it holds."""
+        self.chain.clear()
+        if self._alarm is not None:
+            self._loop.alarms.give_up(self._alarm)
+            self._alarm = None
+
+
+def _stage(one: Picked, flow: Flow, pinned: bool) -> FlowHandler:
+    """An instance of a flow handler, for one flow of one connection."""
+    spec, connection = one.specification, flow.connection
+    kind = "toxic " if pinned else ""
+    prefix = f"{kind}{one.name}.{one.place[1]} {'up' if flow.to_backend else 'down'}"
+    draws = Draws(connection.dice, connection.number, prefix)
+    made: Any = spec.cls(spec.options, flow.to_backend, draws, one.shared)
+    made.pinned = pinned
+    return made  # type: ignore[no-any-return]
