@@ -31,7 +31,7 @@ _Kept = tuple[str, tuple[Any, ...]]
 #: ones from event to event. The tuples are kept beside, so that no others come to be there.
 _texts: dict[tuple[int, ...], _Kept] = {}
 
-_second = (0, "")  # the last one that was written, since the epoch and as text
+_second = (-1, "")  # the last one that was written, since the epoch and as text
 
 
 def line(event: Ended) -> str:

@@ -70,7 +70,7 @@ class Notifier:
     def ended(
         self, exchange: Exchange, seed: int, address: object, seconds: float, end: str
     ) -> None:
-        """An exchange is over after `seconds`; `address` is the client's, for the rest see `Ended`."""
+        """An exchange is over after `seconds`; `address` is the client's, see `Ended`."""
         if self._acted and exchange.added:
             self._notify_of_toxics(exchange)
         if self._ended:
