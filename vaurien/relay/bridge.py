@@ -14,7 +14,7 @@ from typing import Any
 import gevent
 from gevent import socket as gsocket
 
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 
 _CHUNK = 65536  # bytes carried at a time
 
@@ -81,7 +81,8 @@ class Bridge:
             while flow.sink.held is not None:
                 desk.wait_empty(None)
         if not flow.finished and not flow.connection.closed:
-            flow.connection.shut(flow)
+            flow.finish()
+            flow.pause()
 
     def _receive(self) -> bytes:
         try:

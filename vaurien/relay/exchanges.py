@@ -20,7 +20,7 @@ from vaurien.exchange.ledger import Ledger
 from vaurien.exchange.picks import NOBODY, Choice, Picked, Picks
 from vaurien.observe.events import Observer
 from vaurien.observe.notifier import Notifier
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 from vaurien.relay.shaping import Shaping
 
 

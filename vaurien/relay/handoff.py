@@ -21,7 +21,7 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from vaurien.errors import RAISED, HandlerDeadlock
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 from vaurien.relay.rules import FINISH, WAITING, forbidden
 
 log = logging.getLogger("vaurien")
@@ -259,8 +259,13 @@ class Call(Greenlet):  # type: ignore[type-arg]
         return f"<Call of {name!r}, {state}, by {self.flow!r}>"
 
     def begin(self) -> None:
-        """Run now, up to where it first waits; in the loop's next turn if we are in a greenlet."""
-        if getcurrent() is self.connection.loop.hub:
+        """Run now, up to where it first waits; in the loop's next turn if we are in a greenlet.
+
+        In the next turn, too, if a call has the other flow: it may be about to read this side, and
+        what it finds here is its own as long as this call has not begun.
+        """
+        peer = self.flow.peer.desk
+        if getcurrent() is self.connection.loop.hub and (peer is None or peer.owner is None):
             self.switch()
         else:
             self.start()
@@ -272,7 +277,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         self.begun = True
         result: object = False
         try:
-            client, backend = connection.lent()
+            client, backend = connection.lending.lend()
             result = self.handler.call(client, backend, self.flow.to_backend)  # type: ignore[union-attr]
         except BaseException as error:  # an exception of any kind ends this connection only
             if not connection.closed and not self.dismissed:
@@ -280,7 +285,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
                     result = None  # a reset is nobody's fault; what is to follow is arranged
                 else:
                     logged = error is self.reported
-                    connection.handler_raised(self.handler, error, logged)
+                    connection.server.handler_raised(connection, self.handler, error, logged)
                     self.raised = True
         finally:
             self.over = True
@@ -312,7 +317,7 @@ class Call(Greenlet):  # type: ignore[type-arg]
         for desk in self.owned:
             desk.owner = None
             desk.look()  # greenlets of its that still wait to read: they see that it is over
-        connection.call_over(self)
+        connection.lending.call_over(self)
         for desk in self.owned:
             if not connection.closed:
                 desk.go_on(self.read)

@@ -17,8 +17,8 @@ from vaurien.net.listener import Bound, locate
 from vaurien.net.loop import Loop
 from vaurien.observe.events import Observer
 from vaurien.plan import Plan, Toxic
-from vaurien.relay.connection import Look
 from vaurien.relay.counters import Counters
+from vaurien.relay.looks import Look, look
 from vaurien.relay.server import Server
 
 
@@ -80,7 +80,7 @@ class Proxy:
 
     def look(self) -> list[Look]:
         """The connections there are now, in the order of their numbers."""
-        return [one.look() for one in self._server.connections.values() if not one.closed]
+        return [look(one) for one in self._server.connections.values() if not one.closed]
 
     @property
     def observers(self) -> tuple[Observer, ...]:

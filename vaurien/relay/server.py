@@ -31,6 +31,8 @@ from vaurien.relay.connection import Connection
 from vaurien.relay.counters import Counters
 from vaurien.relay.exchanges import Exchanges
 from vaurien.relay.listening import Listening
+from vaurien.relay.looks import is_idle
+from vaurien.relay.meeting import Meeting
 from vaurien.relay.messages import Messages
 from vaurien.relay.sweep import Sweep, quiet
 from vaurien.relay.toxics import Toxics, for_each
@@ -119,7 +121,8 @@ class Server:
             return
         exchange = self.exchanges.open(connection, 0, choice)
         exchange.added[picked] = inf
-        picked.call.meet(connection)
+        connection.meeting = Meeting(connection, picked)
+        picked.call.meet(connection.meeting)
         self.counters.refused += getattr(picked.call, "refuses", False)
 
     def _accept_failed(self, error: OSError) -> bool:
@@ -348,7 +351,7 @@ class Server:
         until = now() + limit
         while self.connections and now() < until:
             for connection in quiet(list(self.connections.values()), now(), QUIET):
-                if connection.is_idle:
+                if is_idle(connection):
                     connection.end("exit")
             gevent.sleep(min(_LOOK, max(0.0, until - now())))
         left = [connection for connection in self.connections.values() if not connection.closed]

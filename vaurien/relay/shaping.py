@@ -20,7 +20,7 @@ from vaurien.flow import EOF, Begin, Data
 from vaurien.flow.chain import Chain, Slot
 from vaurien.flow.handler import Draws, FlowHandler
 from vaurien.net.alarms import Alarm
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 from vaurien.relay.rules import DEAF, FINISH, ROUND, forbidden
 
 
@@ -38,7 +38,7 @@ class Shaping:
         self.chain = Chain(exchange)
         self.active = self.engaged = False
         self.picked: list[Picked] = []  # who acts on the exchange that came in last
-        self.max_held: int = flow.connection.max_held  # bytes
+        self.max_held: int = flow.connection.server.plan.max_held  # bytes
         self._loop = flow.connection.loop
         self._alarm: Alarm | None = None
 
@@ -250,7 +250,7 @@ def _stage(one: Picked, flow: Flow, pinned: bool) -> FlowHandler:
     spec, connection = one.specification, flow.connection
     kind = "toxic " if pinned else ""
     prefix = f"{kind}{one.name}.{one.place[1]} {'up' if flow.to_backend else 'down'}"
-    draws = Draws(connection.dice, connection.number, prefix)
+    draws = Draws(connection.server.dice, connection.number, prefix)
     made: Any = spec.cls(spec.options, flow.to_backend, draws, one.shared)
     made.pinned = pinned
     return made  # type: ignore[no-any-return]
