@@ -910,7 +910,7 @@ def test_a_stage_that_raises_when_it_is_removed_is_named_by_its_key() -> None:
 
 def test_an_answer_that_is_no_list_is_an_error_of_the_stage() -> None:
     flow = Flow(at_data())
-    flow.chain.slots[0].stage.answer = lambda _event, _now: None  # type: ignore[attr-defined]
+    flow.chain.slots[0].stage.answer = lambda _event, _now: None
     with pytest.raises(HandlerRaised):
         flow.push(b"a")
 

@@ -67,8 +67,8 @@ class FlowHandler:
     #: OPEN, for a chunk becomes all its pieces at once: time and memory go by their number.
     chunk: int = CHUNK
 
-    #: Its part of a line that it shares with other connections' stages, see `vaurien.flow.line`; set
-    #: at OPEN. What it answers with a delay is due when the line says.
+    #: Its part of a line that it shares with other connections' stages, see `vaurien.flow.line`;
+    #: set at OPEN. What it answers with a delay is due when the line says.
     turn: Turn | None = None
 
     to_backend: bool  # True upstream, False downstream

@@ -11,7 +11,7 @@ from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
 from vaurien.errors import HandlerRaised
-from vaurien.flow.events import Begin, Close, Data, Event, Reset, Signal
+from vaurien.flow.events import WAKE, Begin, Close, Data, Event, Reset, Signal
 from vaurien.flow.handler import CHUNK, FlowHandler
 from vaurien.flow.line import Turn
 
@@ -77,7 +77,9 @@ class Slot:
         try:
             chunk, wants_begin, turn = stage.chunk, stage.wants_begin, stage.turn
             if type(chunk) is not int or chunk < 1:
-                raise Refused(f"chunk is {short(chunk)}; set it to a whole number of bytes from 1 on")
+                raise Refused(
+                    f"chunk is {short(chunk)}; set it to a whole number of bytes from 1 on"
+                )
             if type(wants_begin) is not bool:
                 raise Refused(f"wants_begin is {short(wants_begin)}; set it to True or False")
             if turn is not None and type(turn) is not Turn:
@@ -97,7 +99,7 @@ class Slot:
             answers = self.stage.removed(now)
             for answer in answers:
                 _, made = answer
-                if type(made) not in EVENTS or type(made) is Signal and made.name == "WAKE":
+                if type(made) not in EVENTS or made is WAKE:
                     raise Refused(sentence(answer))
                 if type(made) is Data:
                     self.size(made)
@@ -129,7 +131,9 @@ class Slot:
         data = made.data
         if not isinstance(data, bytes):
             if not isinstance(data, (bytearray, memoryview)):
-                raise Refused(f"answered Data({short(data)}); its data is bytes, such as Data(b'text')")
+                raise Refused(
+                    f"answered Data({short(data)}); its data is bytes, such as Data(b'text')"
+                )
             made.data = data = bytes(data)
         return len(data)
 
