@@ -215,25 +215,25 @@ class Places:
                 stage.draw.exchange = route.number
             answers = stage.on(event, now)
             for answer in answers:
-                delay, made = answer  # may be anything
+                delay, made = answer
                 if not delay >= 0:
                     raise Refused(sentence(answer))
-                kind = type(made)
+                kind, same = type(made), made is event
                 if kind is Data:
-                    if made is not event or kept:
+                    if not same or kept:
                         self.held += slot.size(made) + PIECE
                         self._work += 1
                     else:
                         kept = True
                         if made.data is not data:  # changed in its place
                             self.held += slot.size(made) - size
-                elif made is event:
+                elif same:
                     kept = True
                 if kind is Data or made is EOF or kind is Begin or kind is Close:
                     if delay or slot.queue:
                         touched, added = True, self._hold(slot, made, route, now + delay) - now
                     else:
-                        touched = touched or made is not event
+                        touched = touched or not same
                         self._give(slot.next, made, route, now)
                 elif made is WAKE or (delay and kind is Reset):
                     self._alarm(slot, made, route, now + delay)
