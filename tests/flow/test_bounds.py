@@ -197,6 +197,64 @@ def test_bounds_change_no_byte_and_no_order(script: list[tuple[float, str, int]]
     assert flow.most <= MOST
 
 
+class Working(FlowHandler):
+    """Has much to do for each byte, and makes one piece of them; counts what it does at a time."""
+
+    name = "working"
+    done = 0
+
+    def on(self, event: Event, now: float) -> Answers:
+        if event is OPEN:
+            self.chunk = PIECES
+        if isinstance(event, Data):
+            self.done += len(event.data)
+        yield 0, event
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_work_is_counted_by_what_a_stage_wants_at_a_time_whatever_it_makes_of_it(
+    held: bool,
+) -> None:
+    working = Working()
+    before = Latency({"latency": 1000})
+    flow = Bounded(*([before] if held else []), working)
+    if held:  # many pieces that are due together, none of which is too large
+        for start in range(0, 20_000, 100):
+            flow.push(DATA[start : start + 100])
+    else:
+        flow.feed(DATA[:20_000])
+        assert 0 < working.done <= 4 * PIECES
+    flow.now = 2
+    last = working.done
+    while flow.chain.advance(2, PIECES):
+        assert 0 < working.done - last <= 2 * PIECES
+        last = working.done
+    flow._collect()
+    assert flow.data == DATA[:20_000]
+
+
+def test_pieces_that_many_stages_pass_on_are_bounded_too() -> None:
+    class Passing(FlowHandler):
+        name = "passing"
+        runs = 0
+
+        def on(self, event: Event, now: float) -> Answers:
+            Passing.runs += 1
+            yield 0, event
+
+    flow = Bounded(slicer(1), *(Passing() for _ in range(100)))
+    Passing.runs = 0
+    flow.feed(DATA[:2000])  # 200,000 runs
+    assert Passing.runs <= 8 * PIECES
+    most, last = 0, Passing.runs
+    while flow.chain.advance(0, PIECES):
+        most, last = max(most, Passing.runs - last), Passing.runs
+    assert most <= 2 * PIECES
+    flow._collect()
+    assert flow.data == DATA[:2000]
+    assert Passing.runs == 200_000
+
+
 def test_a_small_chain_is_done_at_once() -> None:
     stage = Latency({"latency": 1000})
     flow = Bounded(stage)

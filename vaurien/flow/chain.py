@@ -52,6 +52,7 @@ class Chain(Places):
         self.route = route
         if type(event) is Data and self.final is None:
             self.held += len(event.data) + PIECE
+        self._stop = self._work + PIECES
         if self._due <= now and self.advance(now, PIECES):
             if self.final is None:  # a stage's time must not run backwards: what is due goes before
                 self._hold(self._gap(0), event, route, now)

@@ -65,6 +65,7 @@ class Places:
         "_first",
         "_next",
         "_places",
+        "_stop",
         "_work",
         "ended",
         "final",
@@ -85,7 +86,9 @@ class Places:
         # for, since they are asked for more often than they change.
         self._due = inf
         self._next: Slot | None = None
-        self._work = 0  # what has gone on, and what stages have answered, all added up
+        # What stages were given and have answered, all added up, and from which sum on the present
+        # call leaves what is due for the next.
+        self._work, self._stop = 0, inf
 
     @property
     def deadline(self) -> float | None:
@@ -118,7 +121,7 @@ class Places:
         """Do what is due until `now`, about `limit` pieces of it; whether more is due."""
         if now > NEVER:
             now = NEVER
-        stop = self._work + limit
+        stop = self._stop = self._work + limit
         while self._due <= now:
             if self._work >= stop:
                 return True
@@ -132,10 +135,14 @@ class Places:
                 else:
                     self._give(place.next, event, route, due)
                 continue
-            due, _, event, route = place.queue.popleft()
+            queue = place.queue
+            due, _, event, route = queue.popleft()
             if place.turn is not None:
                 due = place.turn.passed(due)
-            self._renew()
+            if queue or self._alarms or self._first is not place or place.next is not None:
+                self._renew()
+            else:  # the usual case, made short: it was all that there is
+                self._due = inf
             self._give(place.next, event, route, due)
             if place.stage is None and not place.queue and self.final is None:
                 self._places.remove(place)
@@ -161,6 +168,9 @@ class Places:
         if kind is Data:
             if self.ended or not event.data:  # type: ignore[union-attr]
                 self.held -= len(event.data) + PIECE  # type: ignore[union-attr]
+                return None
+            if place is None:  # the usual case, made short
+                self.out.append((event, route))  # type: ignore[arg-type]
                 return None
         elif kind is Reset:
             self.clear()
@@ -209,6 +219,9 @@ class Places:
         if type(event) is Data:
             data = event.data
             size = len(data)
+            if slot.cost:
+                self._work += size // slot.cost
+        self._work += 1
         try:
             if slot.route is not route and event is not WAKE:
                 slot.route = route
@@ -234,7 +247,10 @@ class Places:
                         touched, added = True, self._hold(slot, made, route, now + delay) - now
                     else:
                         touched = touched or not same
-                        self._give(slot.next, made, route, now)
+                        if self._work < self._stop or slot.next is None:
+                            self._give(slot.next, made, route, now)
+                        else:
+                            self._hold(self._gap(slot.position + 1), made, route, now)
                 elif made is WAKE or (delay and kind is Reset):
                     self._alarm(slot, made, route, now + delay)
                 elif kind is Reset:
