@@ -75,7 +75,7 @@ class Farm(Roster):
         for proxy in self:
             self.tell_start(proxy)
         if self._due:
-            self._playing = gevent.spawn(self._play, self._due)
+            self._playing = gevent.spawn(self.play, self._due)
 
     def stop(self, drain: float) -> dict[str, int]:
         """End all within `drain` seconds; how many connections of each had to be ended."""
@@ -219,8 +219,8 @@ class Farm(Roster):
 
     # A replay
 
-    def _play(self, due: Sequence[Timed]) -> None:
-        """Do again what a journal has recorded, each at its time from the start."""
+    def play(self, due: Sequence[Timed]) -> None:
+        """Do again what a journal has recorded, each at its time from the start; then return."""
         for since, name, operation in due:
             gevent.sleep(max(0.0, self.began + since - monotonic()))
             try:
