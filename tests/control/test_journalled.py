@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.support import exchange as ask
 from tests.test_settings import resolved
 from vaurien.control.farm import Farm
 from vaurien.control.operations import (
+    KINDS,
     AddToxic,
     Change,
     Create,
@@ -167,6 +169,17 @@ def test_an_operation_is_undone_by_its_inverse(watched: Watched, backend: Backen
     farm.apply("a", removal)
     farm.apply("a", removal.inverse(before))
     assert proxy.plan == before
+
+
+def test_every_field_and_kind_of_a_change_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "journal.rst").read_text()
+    section = page.partition("\nChanges\n")[2].partition("\nHow it ended\n")[0]
+    words = {*re.findall(r"``(\w+)``", section)}
+    assert {*json.loads(change(0, slow()))} <= words
+    assert {*KINDS} <= words
+    for cls in KINDS.values():
+        own = {one.name for one in fields(cast(Any, cls))} - {"decisions"}
+        assert own <= words, cls
 
 
 # The file, and its replay
