@@ -152,8 +152,8 @@ def test_the_inverse_leaves_alone_what_others_have_changed_since(
         return
     (_, _, between), (_, _, after) = steps
     touched = mine.touched(before, between)
-    if {*touched} & {*other.touched(between, after)}:
-        return
+    if not mine.part or {*touched} & {*other.touched(between, after)}:
+        return  # `Change` and `Reset` bring back whole fields, all toxics among them
     back = mine.inverse(before).apply(after)
     for part in parts(before, after):
         assert part_of(back, part) == part_of(before if part in touched else after, part)

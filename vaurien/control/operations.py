@@ -1,8 +1,8 @@
 """Operations: all that can be done to a proxy while it runs, as values.
 
 Laws: frozen and pure. `apply` makes another plan of a plan and touches nothing else; `inverse` is
-the operation that brings back what this one has touched, whatever else has changed since; both go
-to plain JSON and back. Whoever changes anything (the two APIs, a reload, a ttl that ends, a replay,
+the operation that brings back what this one has touched, and leaves other parts as they are by then
+(`Change` and `Reset` bring back whole fields: all toxics). All go to plain JSON and back. Whoever changes anything (the two APIs, a reload, a ttl that ends, a replay,
 Python) makes such a value and hands it to the `Farm`, which alone puts it in force.
 
 An operation changes one *part* of a proxy, or several. A part has a name, by which ttls are kept:
