@@ -102,6 +102,7 @@ def test_the_lines_are_all_that_is_needed_to_know_every_plan(
     farm.remove_toxic("a", "first")
     watched.check()
     populate(farm, plan(backend, behavior="30:noop", toxics=()), "behavior", "toxics")
+    watched.check()
     with Backend(echo) as other:
         populate(farm, plan(other, toxics=(toxic(farm),)))
         watched.check()

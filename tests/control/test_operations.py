@@ -227,12 +227,14 @@ def test_json_has_the_options_as_they_were_given() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["10:slow", "10:tests.control.broken.Broken", "10:mine", "10:3g", "10:slow+mine"]
+    "text",
+    ["10:slow", "10:tests.control.broken.Broken", "10:own", "10:mine", "10:3g", "10:slow+mine"],
 )
 def test_a_handler_of_the_configuration_is_found_again(tmp_path: Path, text: str) -> None:
     file = tmp_path / "own.ini"
     file.write_text(
         "[handler:slow]\ncallable = vaurien.handlers.latency.Latency\nlatency = 77\n"
+        "[handler:own]\ncallable = tests.control.broken.Broken\n"
         "[preset:mine]\nlatency = 30\nloss = 1\n"
     )
     plan = resolved(config=str(file), behavior=text).plan
@@ -279,6 +281,8 @@ def test_the_decisions_of_a_replay_go_and_come_with_their_behavior() -> None:
         after = edit.apply(plan)
         assert after.decisions is None
         assert edit.inverse(plan).apply(after) == plan
+    other = replace(plan, behavior=parse("1:corrupt", "behavior"))
+    assert Change.between(plan, other).apply(plan) == other
 
 
 # For a while

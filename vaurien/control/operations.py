@@ -2,8 +2,9 @@
 
 Laws: frozen and pure. `apply` makes another plan of a plan and touches nothing else; `inverse` is
 the operation that brings back what this one has touched, and leaves other parts as they are by then
-(`Change` and `Reset` bring back whole fields: all toxics). All go to plain JSON and back. Whoever changes anything (the two APIs, a reload, a ttl that ends, a replay,
-Python) makes such a value and hands it to the `Farm`, which alone puts it in force.
+(`Change` and `Reset` bring back whole fields: all toxics). All go to plain JSON and back. Whoever
+changes anything (the two APIs, a reload, a ttl that ends, a replay, Python) makes such a value and
+hands it to the `Farm`, which alone puts it in force.
 
 An operation changes one *part* of a proxy, or several. A part has a name, by which ttls are kept:
 ``enabled``, ``behavior``, ``on_connect``, ``toxic NAME``; ``proxy`` is whether it is there at all.
