@@ -20,6 +20,7 @@ from tests.support import Backend, echo
 from tests.support import dial as connect
 from tests.support import exchange as ask
 from tests.test_settings import resolved
+from vaurien.control.events import Streams
 from vaurien.control.farm import Farm
 from vaurien.control.operations import (
     KINDS,
@@ -141,13 +142,17 @@ def test_who_is_dropped_is_told_to_the_journal_only(
 ) -> None:
     caplog.set_level("INFO", "vaurien")
     proxy = watched.farm.create(plan(backend))
+    stream = Streams(watched.farm).open("a")
+    next(stream)
     with dial(proxy) as client:
         exchange(client)
         watched.farm.drop("a", 1, "reset")
-    assert watched.lines[-1]["operation"] == {"kind": "drop", "number": 1, "how": "reset"}
-    assert len(caplog.records) == 1
+    watched.farm.disable("a")
+    assert '"change": "disabled"' in next(stream).decode()
+    assert watched.lines[1]["operation"] == {"kind": "drop", "number": 1, "how": "reset"}
+    assert len(caplog.records) == 2
     assert watched.farm.drop("a") == 0
-    assert len(watched.lines) == 2
+    assert watched.kinds() == ["create", "drop", "disable"]
 
 
 def test_several_operations_are_one_step(watched: Watched, backend: Backend) -> None:
