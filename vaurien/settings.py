@@ -18,6 +18,7 @@ from vaurien.address import Address
 from vaurien.behavior import DUMMY
 from vaurien.bodies import behaviors, check_name, read_file, read_written
 from vaurien.catalog import Catalog, dotted, toxics
+from vaurien.control.replayed import Timed, replayed
 from vaurien.errors import UsageError, nearest
 from vaurien.observe import journal
 from vaurien.observe.log import FORMATS, LEVELS, STDERR
@@ -116,6 +117,7 @@ class Settings:
     warnings: list[str] = field(default_factory=list)
     access: Access | None = None  # to the control API, if there is one
     statsd: Address | None = None  # where the metrics are sent
+    operations: tuple[Timed, ...] = ()  # of a replay
 
     def __getitem__(self, name: str) -> Any:
         return self.values[key(name)]
@@ -410,7 +412,8 @@ def _check_journal(settings: Settings) -> None:
 
 def _replay(settings: Settings, plans: Sequence[Plan], where: str, path: str) -> list[Plan]:
     """The plans with the decisions of the journal at `path`; those and its seed win."""
-    replayed, count, missing = [], 0, []
+    made, count, missing = [], 0, []
+    due: list[Timed] = []
     for plan in plans:
         replay = journal.read(path, where, plan.name, settings.catalog.cls, len(plans) > 1)
         settings.warnings += [one for one in replay.warnings if one not in settings.warnings]
@@ -422,7 +425,13 @@ def _replay(settings: Settings, plans: Sequence[Plan], where: str, path: str) ->
         stand = together(replay.handlers)
         check(replay.behavior, stand, where)
         check_connect(replay.on_connect, stand, where, replayed=True)
-        replayed.append(
+        plan, later, left_out = replayed(plan, replay.operations, settings.catalog.cls)
+        due += later
+        if left_out:
+            settings.warnings.append(
+                f"{where}: {plan.name}: what is not done again: {', '.join(sorted(left_out))}"
+            )
+        made.append(
             replace(
                 plan,
                 behavior=replay.behavior,
@@ -443,7 +452,8 @@ def _replay(settings: Settings, plans: Sequence[Plan], where: str, path: str) ->
         f"{where}: the seed and all decisions ({count}) are those of {path}; the weights of"
         " --behavior and --on-connect, and --seed, do not count"
     )
-    return replayed
+    settings.operations = tuple(sorted(due, key=lambda timed: timed.since))
+    return made
 
 
 class _Layers:

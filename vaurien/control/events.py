@@ -59,6 +59,8 @@ class Streams:
         dropped = [0]
 
         def put(event: Event) -> None:
+            if isinstance(event, Changed) and not event.change:
+                return  # for the journal only
             if proxy in (None, event.proxy):
                 try:
                     queue.put_nowait(event)
@@ -96,7 +98,8 @@ def _text(event: Event) -> bytes:
         return b"event: ended\ndata: " + line(event).encode() + b"\n\n"
     if isinstance(event, Began):
         return _sent("began", {**event._asdict(), "handlers": list(event.handlers)})
-    return _sent("change", event._asdict())
+    told = {name: getattr(event, name) for name in ("time", "proxy", "change", "detail")}
+    return _sent("change", told)
 
 
 def _sent(kind: str, data: object) -> bytes:

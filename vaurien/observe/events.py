@@ -5,8 +5,8 @@ Law: an event is built only if an observer wants its kind, for a busy proxy has 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from vaurien.plan import Specification
 
@@ -54,13 +54,29 @@ class Acted(NamedTuple):
     toxics: tuple[str, ...]
 
 
+class Recorded(Protocol):
+    """An operation, as far as observers know it; they import nothing of `vaurien.control`."""
+
+    def to_json(self) -> Mapping[str, Any]:
+        """All of it, in plain JSON."""
+
+
 class Changed(NamedTuple):
-    """A proxy was changed, at `time` (seconds since the epoch), as `change` says in words."""
+    """A proxy was changed, at `time` (seconds since the epoch), as `change` says in words.
+
+    Without words it is for the journal only. `operation` is what was done, `since` how many seconds
+    after the proxies had begun to listen, and `ttl` for how many seconds, None for good; `seed` is
+    the proxy's.
+    """
 
     time: float
     proxy: str
     change: str
     detail: str
+    operation: Recorded | None = None
+    since: float = 0.0
+    ttl: float | None = None
+    seed: int = 0
 
 
 Event = Began | Ended | Acted | Changed

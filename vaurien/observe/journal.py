@@ -1,4 +1,4 @@
-"""The journal: one JSON line for each exchange that a handler touched; and its replay.
+"""The journal: a JSON line for each exchange that a handler touched, and for each change; replay.
 
 Law: writing never blocks the loop; a full disk or a closed pipe stops the journal, not the proxy.
 It lacks nothing that a disk can take.
@@ -18,7 +18,7 @@ from typing import Any
 from vaurien import registry
 from vaurien.behavior import DUMMY, Behavior
 from vaurien.errors import UsageError, many
-from vaurien.observe.events import Ended, Event
+from vaurien.observe.events import Changed, Ended, Event
 from vaurien.observe.lines import VERSION, line
 from vaurien.observe.writer import Writer
 from vaurien.options import Raw
@@ -51,13 +51,13 @@ class Journal:
             raise UsageError(
                 f"--journal: cannot write {path!r}: {reason}; give a file's path"
             ) from None
-        self._writer: Writer[Ended] = Writer(self._descriptor, line, LIMIT, failed=self._failed)
+        self._writer: Writer[Ended | Changed] = Writer(
+            self._descriptor, line, LIMIT, failed=self._failed
+        )
 
     def __call__(self, event: Event) -> None:
-        """Take note of an exchange that is over."""
-        # A change of a proxy comes here too: to have a line, it is put as well, and `line` makes
-        # its text by its class.
-        if event.__class__ is Ended:
+        """Take note of an exchange that is over, or of a change."""
+        if event.__class__ is Ended or event.__class__ is Changed:
             self._writer.put(event)
 
     @property
@@ -91,6 +91,8 @@ class Replay:
     decisions: dict[tuple[int, int], str] = field(default_factory=dict)
     connect_decisions: dict[tuple[int, int], str] = field(default_factory=dict)
     handlers: dict[str, Specification | tuple[Specification, ...]] = field(default_factory=dict)
+    #: The operations in JSON, each with its seconds from the start, and its place for messages.
+    operations: list[tuple[float, Any, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -158,13 +160,21 @@ def read(
 def _take(
     replay: Replay, line: dict[str, Any], place: str, find: Callable[[str, str], type]
 ) -> None:
-    """Take in the decision of one line."""
+    """Take in the decision, or the change, of one line."""
     if replay.seed not in (None, line["seed"]):
         raise UsageError(
             f"{place} has the seed {line['seed']}, those before have {replay.seed}: two runs; give"
             " each run a journal of its own"
         )
     replay.seed = int(line["seed"])
+    if "operation" in line:
+        since = float(line["since"])
+        if replay.operations and since < replay.operations[-1][0]:
+            raise UsageError(
+                f"{place} goes back in time: two runs; give each run a journal of its own"
+            )
+        replay.operations.append((since, line["operation"], place))
+        return
     if line["handler"] == DUMMY:
         return
     at = (int(line["connection"]), int(line["exchange"]))

@@ -1,4 +1,4 @@
-"""A journal's line: the JSON object that an exchange becomes.
+"""A journal's line: the JSON object that an exchange or a change becomes.
 
 The thread that makes lines takes the interpreter's lock from the loop, so that each microsecond
 here is one that traffic waits. What repeats (the names, the options in force, the second) is made
@@ -15,7 +15,7 @@ from typing import Any
 
 from vaurien import registry
 from vaurien.behavior import DUMMY
-from vaurien.observe.events import Ended
+from vaurien.observe.events import Changed, Ended
 from vaurien.options import show
 from vaurien.plan import Specification
 
@@ -34,13 +34,15 @@ _texts: dict[tuple[int, ...], _Kept] = {}
 _second = (-1, "")  # the last one that was written, since the epoch and as text
 
 
-def line(event: Ended) -> str:
-    """What the journal says of an exchange."""
+def line(event: Ended | Changed) -> str:
+    """What the journal says of an exchange, or of a change."""
+    if event.__class__ is Changed:
+        return _change_line(event)
     (
         began, proxy, seed, connection, client, exchange, handlers, specifications, fired,
         from_client, from_backend, seconds, end,
-    ) = event  # fmt: skip
-    kept = _texts.get((id(handlers), id(specifications), id(fired))) or _keep(event)
+    ) = event  # type: ignore[misc]  # fmt: skip
+    kept = _texts.get((id(handlers), id(specifications), id(fired))) or _keep(event)  # type: ignore[arg-type]
     second, micro = divmod(int(began * 1e6 + 0.5), 1_000_000)
     known, text = _second
     if second != known:
@@ -51,6 +53,22 @@ def line(event: Ended) -> str:
         f' "proxy": {quoted(proxy)}, "connection": {connection}, "client": {quoted(client)},'
         f' "exchange": {exchange}, {kept[0]}, "from_client": {from_client},'
         f' "from_backend": {from_backend}, "seconds": {whole}.{part:06d}, "end": {quoted(end)}}}'
+    )
+
+
+def _change_line(event: Changed) -> str:
+    """A change is rare: nothing of it is kept."""
+    time = datetime.fromtimestamp(event.time, timezone.utc).isoformat(timespec="microseconds")
+    return dumps(
+        {
+            "v": VERSION,
+            "seed": event.seed,
+            "time": time,
+            "proxy": event.proxy,
+            "since": round(event.since, 6),
+            "ttl": event.ttl,
+            "operation": event.operation and event.operation.to_json(),
+        }
     )
 
 
