@@ -88,7 +88,7 @@ class Chain:
         self._give(0, event, route, now)
 
     def advance(self, now: float) -> None:
-        """Do all that is due until `now`."""
+        """Do all that is due until `now`, in seconds of the clock, as everywhere here."""
         heap = self._heap
         while heap and heap[0][0] <= now:
             due, _, slot, event, route = heappop(heap)
@@ -121,14 +121,14 @@ class Chain:
             slot.pending = 0
 
     def insert(self, position: int, slot: Slot, now: float) -> None:
-        """Put `slot` before the one at `position`; its stage gets OPEN."""
+        """Put `slot` before the one at `position`; its stage gets OPEN at `now`, in seconds."""
         self.advance(now)
         self.slots.insert(position, slot)
         self._renumber()
         self._run(slot, OPEN, self.route, now)
 
     def remove(self, slot: Slot, now: float) -> None:
-        """Take `slot` away: what it holds goes on to the next at once, in order."""
+        """Take `slot` away at `now`, in seconds: what it holds goes on to the next, in order."""
         self._release(slot, now)
         self.slots.remove(slot)
         self._renumber()
