@@ -113,7 +113,7 @@ class FlowHandler:
         raise TypeError(f"flow handler {self.name!r} does not implement on()")
 
     def removed(self, now: float) -> Iterable[tuple[float, Event]]:
-        """What follows when the handler is taken away from an open connection."""
+        """What follows when the handler is taken away from an open connection; times in seconds."""
         return ()
 
     def closed(self, now: float) -> None:
