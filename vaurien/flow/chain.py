@@ -11,7 +11,7 @@ goes from stage to stage are in `vaurien.flow.places`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heapify
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from vaurien.errors import HandlerRaised
 from vaurien.flow.events import OPEN, Data, Event, Reset
 from vaurien.flow.handler import CHUNK, PIECES
-from vaurien.flow.places import PIECE, Places
+from vaurien.flow.places import NEVER, PIECE, Places
 from vaurien.flow.slot import Slot
 
 if TYPE_CHECKING:
@@ -44,6 +44,33 @@ class Chain(Places):
 
     def __repr__(self) -> str:
         return f"<Chain of {len(self.slots)}: {self.held} held, deadline {self.deadline}>"
+
+    @property
+    def deadline(self) -> float | None:
+        """When `advance` has something to do next, in seconds; None for never."""
+        return self._due if self._due < NEVER else None
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing is on its way."""
+        return not self.out and not any(place.queue for place in self._places)
+
+    @property
+    def busy(self) -> bool:
+        """True when something is on its way, or a stage waits for its alarm."""
+        return bool(self.out or self._alarms) or any(place.queue for place in self._places)
+
+    @property
+    def inside(self) -> int:
+        """The bytes in the chain, without what `held` counts for each piece."""
+        waiting = [*self.waiting(), *(event for event, _ in self.out)]
+        return sum(len(event.data) for event in waiting if type(event) is Data)
+
+    def waiting(self) -> Iterator[Event]:
+        """What is held at the places, that nearest to leaving first."""
+        for place in reversed(self._places):
+            for entry in place.queue:
+                yield entry[2]
 
     # What comes in and goes out
 

@@ -38,7 +38,6 @@ what is left stays due, and the loop may give way before it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
 from heapq import heappop, heappush
 from itertools import count
 from math import inf
@@ -89,33 +88,6 @@ class Places:
         # What stages were given and have answered, all added up, and from which sum on the present
         # call leaves what is due for the next.
         self._work, self._stop = 0, inf
-
-    @property
-    def deadline(self) -> float | None:
-        """When `advance` has something to do next, in seconds; None for never."""
-        return self._due if self._due < NEVER else None
-
-    @property
-    def empty(self) -> bool:
-        """True when nothing is on its way."""
-        return not self.out and not any(place.queue for place in self._places)
-
-    @property
-    def busy(self) -> bool:
-        """True when something is on its way, or a stage waits for its alarm."""
-        return bool(self.out or self._alarms) or any(place.queue for place in self._places)
-
-    @property
-    def inside(self) -> int:
-        """The bytes in the chain, without what `held` counts for each piece."""
-        waiting = [*self.waiting(), *(event for event, _ in self.out)]
-        return sum(len(event.data) for event in waiting if type(event) is Data)
-
-    def waiting(self) -> Iterator[Event]:
-        """What is held at the places, that nearest to leaving first."""
-        for place in reversed(self._places):
-            for entry in place.queue:
-                yield entry[2]
 
     def advance(self, now: float, limit: float = inf) -> bool:
         """Do what is due until `now`, about `limit` pieces of it; whether more is due."""
