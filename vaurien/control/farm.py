@@ -36,6 +36,7 @@ from vaurien.control.roster import Configuration, Observer, Roster, refuse_loop,
 from vaurien.control.ttl import Undo
 from vaurien.errors import NotFound, VaurienError
 from vaurien.exchange.picks import Builder
+from vaurien.net.guard import guarded
 from vaurien.net.listener import locate
 from vaurien.plan import Handlers, Plan, Toxic
 from vaurien.relay.proxy import Proxy
@@ -131,11 +132,11 @@ class Farm(Roster):
     # The same in words
 
     def enable(self, name: str, ttl: float | None = None) -> Proxy:
-        """Have a proxy listen; ListenError if it cannot."""
+        """Have a proxy listen, for `ttl` seconds or for good; ListenError if it cannot."""
         return self.apply(name, Enable(), ttl=ttl)
 
     def disable(self, name: str, ttl: float | None = None) -> Proxy:
-        """Have a proxy listen no more, and end its connections."""
+        """Have a proxy listen no more, for `ttl` seconds or for good; its connections end."""
         return self.apply(name, Disable(), ttl=ttl)
 
     def set_behavior(
@@ -157,11 +158,14 @@ class Farm(Roster):
         return self.apply(name, *operations, ttl=ttl)
 
     def add_toxic(self, name: str, toxic: Toxic, ttl: float | None = None) -> None:
-        """Pin a toxic to a proxy; AlreadyThere if it has one of that name."""
+        """Pin a toxic to a proxy; AlreadyThere if it has one of that name.
+
+        After `ttl` seconds it goes again.
+        """
         self.apply(name, AddToxic(toxic), ttl=ttl)
 
     def update_toxic(self, name: str, toxic: Toxic, ttl: float | None = None) -> None:
-        """Put a toxic in the place of the one of its name."""
+        """Put a toxic in the place of the one of its name, for `ttl` seconds or for good."""
         self.apply(name, UpdateToxic(toxic), ttl=ttl)
 
     def remove_toxic(self, name: str, toxic: str) -> None:
@@ -219,6 +223,7 @@ class Farm(Roster):
 
     # A replay
 
+    @guarded
     def play(self, due: Sequence[Timed]) -> None:
         """Do again what a journal has recorded, each at its time from the start; then return."""
         for since, name, operation in due:
@@ -235,6 +240,10 @@ class Farm(Roster):
                     "%s: replay: what was done after %g s cannot be done again: %s: %s",
                     name, since, operation.kind, error,
                 )  # fmt: skip
+
+    def crashed(self) -> None:
+        """Called in an ``except``: an error of ours; what is left of a replay does not come."""
+        log.exception("replay: internal error; no more operations come again")
 
     def _let_go(self, name: str, operation: SetBehavior) -> None:
         """In a replay, set a behavior: whoever it let go then, goes now."""

@@ -30,6 +30,7 @@ from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, Vaurien
 from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
+from vaurien.net.loop import Loop
 from vaurien.observe.events import Changed, Event
 from vaurien.plan import Plan, Toxic
 from vaurien.relay.proxy import Proxy
@@ -67,6 +68,7 @@ class Roster:
     ) -> None:
         """Build the proxies of `settings`, which do not listen yet; UsageError if one can't be."""
         self.take(settings)
+        self.loop = Loop()  # one for all
         self.observers, self._everything = tuple(observers), everything
         self.ttls = Ttls(self._bring_back)
         #: Who is told of a proxy that has been deleted.
@@ -85,7 +87,7 @@ class Roster:
 
     def build(self, plan: Plan) -> Proxy:
         """A proxy that is not there yet, with its handlers; UsageError if one can't be built."""
-        return Proxy(plan, self.observers, self._everything)
+        return Proxy(plan, self.observers, self._everything, self.loop)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(self.proxies) or 'no proxies'}>"
@@ -138,7 +140,10 @@ class Roster:
         ttl: float | None = None,
         change: str | None = None,
     ) -> None:
-        """Say in the log and to observers what was done, in its own words or in these."""
+        """Say in the log and to observers what was done, in its own words or in these.
+
+        `ttl` is in seconds.
+        """
         change = operation.change if change is None else change
         detail = operation.detail if detail is None else detail
         if ttl is not None:

@@ -9,6 +9,7 @@ it in force; nothing else is done here.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import NamedTuple
@@ -16,6 +17,9 @@ from typing import NamedTuple
 import gevent
 
 from vaurien.control.operations import Operation
+from vaurien.net.guard import guarded
+
+log = logging.getLogger("vaurien")
 
 #: What was changed: the proxy's name, and the part of it.
 Key = tuple[str, str]
@@ -66,6 +70,7 @@ class Ttls:
         self._tops[key] = layer
         layer.timer = gevent.spawn_later(ttl, self._end, key, layer)
 
+    @guarded
     def _end(self, key: Key, layer: _Layer) -> None:
         layer.timer = None
         if layer.below is None:
@@ -73,6 +78,10 @@ class Ttls:
         else:
             self._tops[key] = layer.below
         self._ended(key, layer.undo)
+
+    def crashed(self) -> None:
+        """Called in an ``except``: an error of ours; the other changes end all the same."""
+        log.exception("a change that was for a while: internal error")
 
     def renew(self, key: Key, ttl: float | None) -> None:
         """If `key` was changed for a while, that ends in `ttl` seconds from now, or never."""

@@ -89,7 +89,7 @@ class Chain(Places):
             self.advance(now, PIECES)
 
     def feed(self, data: bytes, route: Exchange, now: float) -> None:
-        """Take in `data`, as much at a time as the stages want; the rest is due at once."""
+        """Take in bytes at `now` (seconds), as many at a time as stages want; the rest is due."""
         limit = self.limit
         if len(data) <= limit or self.final is not None:
             return self.push(Data(data), route, now)
@@ -117,7 +117,7 @@ class Chain(Places):
         return b"".join(e.data for e, route in left if type(e) is Data and not route.taken)
 
     def close(self, now: float) -> None:
-        """The flow is over: drop all that is held, and let each stage give back what it shares.
+        """The flow is over at `now`, in seconds: drop all that is held, and let each stage give back what it shares.
 
         Nothing goes through it any more. HandlerRaised by the first stage that raises, once all
         were told.
@@ -137,7 +137,7 @@ class Chain(Places):
     # Changes
 
     def insert(self, position: int, slot: Slot, now: float) -> None:
-        """Put `slot` before the one at `position`; its stage gets OPEN."""
+        """Put `slot` before the one at `position`; its stage gets OPEN at `now` (seconds)."""
         self.advance(now, PIECES)
         # What a change has let go stays behind the new one: it is on its way already.
         self._places.insert(self.slots[position - 1].position + 1 if position else 0, slot)
@@ -146,7 +146,7 @@ class Chain(Places):
         self._open(slot, self.route, now)
 
     def remove(self, slot: Slot, now: float) -> None:
-        """Take `slot` away: what it holds goes on to the next at once, in order."""
+        """Take `slot` away at `now`, in seconds: what it holds goes on at once, in order."""
         self._release(slot, now)
         self.slots.remove(slot)
         self._places.remove(slot)

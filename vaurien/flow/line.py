@@ -68,7 +68,7 @@ class Line:
         self._tell()
 
     def leave(self, turn: Turn, now: float) -> None:
-        """Give back what `turn` has booked and is not sent at `now`."""
+        """Give back what `turn` has booked and is not sent at `now`, in seconds."""
         for ticket in turn.tickets:
             ticket.turn = None
             end = self.real(ticket.end)
@@ -142,7 +142,7 @@ class Turn:
         return self._last
 
     def leave(self, now: float) -> None:
-        """Give back what is booked and not sent at `now`."""
+        """Give back what is booked and not sent at `now`, in seconds."""
         self.line.leave(self, now)
 
 

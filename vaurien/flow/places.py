@@ -90,7 +90,7 @@ class Places:
         self._work, self._stop = 0, inf
 
     def advance(self, now: float, limit: float = inf) -> bool:
-        """Do what is due until `now`, about `limit` pieces of it; whether more is due."""
+        """Do what is due until `now` (seconds), about `limit` pieces of it; whether more is due."""
         if now > NEVER:
             now = NEVER
         stop = self._stop = self._work + limit

@@ -96,7 +96,7 @@ class Slot:
         self.cost = max(1, chunk // PIECES) if chunk < CHUNK else 0
 
     def removed(self, now: float) -> list[Event]:
-        """What follows when the handler is taken away."""
+        """What follows when the handler is taken away at `now`, in seconds."""
         answer: Any = None
         answers: Any = NOTHING
         events: list[Event] = []
@@ -116,7 +116,7 @@ class Slot:
         return events
 
     def close(self, now: float) -> None:
-        """Nothing comes here any more: let the stage give back what it shares with others."""
+        """Nothing comes here from `now` (seconds) on: let the stage give back what it shares with others."""
         try:
             self.stage.closed(now)
         except KeyboardInterrupt:

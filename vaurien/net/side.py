@@ -98,9 +98,10 @@ class Side:
         return dropped
 
     def _writable(self) -> None:
-        feeder, held = self.feeder, self.held
-        assert feeder is not None and held is not None
+        feeder: Any = self.feeder
         try:
+            held = self.held
+            assert held is not None
             try:
                 rest = held[self.send(held) :]
             except BlockingIOError:

@@ -63,14 +63,19 @@ class Faults:
     def _begin(self) -> None:
         """A second begins, with its first fault."""
         self._left = LINES
-        # Anew each time: one that has run out would run out at once when it is started again.
-        self._timer = gevent.get_hub().loop.timer(SECOND, ref=False)
-        self._timer.start(self.flush)
+        self._timer = gevent.spawn_later(SECOND, self._over)
+
+    def _over(self) -> None:
+        try:
+            self._timer = None
+            self.flush()
+        except Exception:
+            log.exception("the log of faults: internal error")
 
     def flush(self) -> None:
         """The second is over, or cut short: say how many had no line."""
         if self._timer is not None:
-            self._timer.close()
+            self._timer.kill(block=False)
             self._timer = None
         more, self._more = self._more, {}
         for (proxy, before, names), (n,) in more.items():

@@ -62,7 +62,7 @@ class _NoLock:
 
 
 class QueueWriter(logging.Handler):
-    """A logging handler whose `emit` puts the record into the queue, or counts it as dropped."""
+    """A logging handler: `emit` queues the record, or counts it as dropped above `limit` lines."""
 
     def __init__(self, descriptor: int, limit: int = LIMIT, form: str = "text") -> None:
         super().__init__()

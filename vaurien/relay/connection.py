@@ -18,9 +18,10 @@ from vaurien.flow import Close, Reset
 from vaurien.net.dial import Dial
 from vaurien.net.side import Side, Way, close, reset
 from vaurien.protocols.tcp import Tcp
+from vaurien.relay.call import Call
 from vaurien.relay.ending import LastWords, finish
 from vaurien.relay.flow import Flow
-from vaurien.relay.handoff import Call, Desk
+from vaurien.relay.handoff import Desk
 from vaurien.relay.lent import Lending
 from vaurien.relay.meeting import Meeting
 from vaurien.relay.pump import Pump
@@ -112,7 +113,7 @@ class Connection:
         self._dial = None
         try:
             if backend is None:
-                self.server.dial_failed(self, error)
+                self.server.reports.dial_failed(self, error)
                 self.end("dial")
                 return
             self.backend = backend
@@ -167,26 +168,6 @@ class Connection:
             self.exchanges.stays(self, len(data))
         return data
 
-    def leave(self, gone: set[Picked]) -> None:
-        """The behavior picks some no more, and they leave this connection too.
-
-        What they hold goes on; their calls end. The connection ends if nobody knows what a call has
-        passed on of what it has read.
-        """
-        for one in gone if self.harms is not None else ():
-            self.harms.pop(one, None)  # type: ignore[union-attr]
-        if not self.flows:
-            if self.meeting is not None and self.meeting.picked in gone and self._dial is None:
-                self.meeting.leave()
-            return
-        calls = self.calls
-        for flow in self.flows:
-            if not self.closed:
-                self.exchanges.leave(flow, gone)
-        for call in calls:
-            if not self.closed and call.handler in gone and not call.over and not call.dismiss():
-                self.end("dropped")
-
     @property
     def calls(self) -> set[Call]:
         """The calls of socket handlers that have a flow."""
@@ -209,9 +190,9 @@ class Connection:
         """Called in an ``except``: log the error and end this connection, and no other."""
         error = sys.exc_info()[1]
         if isinstance(error, HandlerRaised) and error.__cause__ is not None:
-            self.server.handler_raised(self, error.handler, error.__cause__, False)
+            self.server.reports.handler_raised(self, error.handler, error.__cause__, False)
         else:
-            self.server.crashed(self)
+            self.server.reports.crashed(self)
         self.end("error")
 
     # Towards the end

@@ -61,7 +61,7 @@ def finish(connection: Any, client: Way | None, backend: Way | None, why: str) -
     try:
         connection.exchanges.over_all(connection, why)
     except RAISED:
-        connection.server.crashed(connection)
+        connection.server.reports.crashed(connection)
     connection.counters.add(connection)
     held = [flows[1].sink.held, flows[0].sink.held] if flows else [None, None]
     for flow in flows:

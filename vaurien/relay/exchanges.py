@@ -126,8 +126,30 @@ class Exchanges:
         taken = flow.handler is not None
         flow.detour = flow.connection.desk_of(flow).hand_over if taken else None
 
+    def leave(self, connection: Any, gone: set[Picked]) -> None:
+        """The behavior picks some no more, and they leave that connection too.
+
+        What they hold goes on; their calls end. The connection ends if nobody knows what a call has
+        passed on of what it has read.
+        """
+        for one in gone if connection.harms is not None else ():
+            connection.harms.pop(one, None)
+        if not connection.flows:
+            meeting = connection.meeting
+            if meeting is not None and meeting.picked in gone and not connection.dials:
+                meeting.leave()
+            return
+        calls = connection.calls
+        for flow in connection.flows:
+            if not connection.closed:
+                self._leave(flow, gone)
+        for call in calls:
+            waits = not connection.closed and call.handler in gone and not call.over
+            if waits and not call.dismiss():
+                connection.end("dropped")
+
     @staticmethod
-    def leave(flow: Flow, gone: set[Picked]) -> None:
+    def _leave(flow: Flow, gone: set[Picked]) -> None:
         """Some leave a flow: what they hold goes on."""
         shaping = flow.shaping
         if flow.handler in gone:

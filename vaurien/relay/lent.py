@@ -19,8 +19,9 @@ from gevent import socket as gsocket
 from vaurien.behavior import Exchange
 from vaurien.net.side import ABORT
 from vaurien.relay.bridge import Bridge
+from vaurien.relay.call import Call, current_call, gone, returned
 from vaurien.relay.flow import Flow
-from vaurien.relay.handoff import Call, Desk, current_call, gone, returned
+from vaurien.relay.handoff import Desk
 
 
 def _would_block() -> BlockingIOError:
@@ -103,7 +104,7 @@ class HandlerSocket(gsocket.socket):
     @property
     def exchange(self) -> Exchange:
         """The exchange that the call deals with: its number and its draws."""
-        exchange = self._call().exchange
+        exchange: Exchange | None = self._call().exchange
         assert exchange is not None
         return exchange
 

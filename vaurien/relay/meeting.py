@@ -26,7 +26,7 @@ class Meeting:
         return f"<Meeting of {self._connection!r} by {self.picked.name!r}>"
 
     def open_later(self, seconds: float) -> None:
-        """Dial the backend after that time."""
+        """Dial the backend after so many seconds."""
         self._connection.present().added[self.picked] = seconds
         self._dials = True
         self._watcher = self._connection.loop.timer(seconds)

@@ -246,7 +246,9 @@ class Shaping:
             self.chain.close(self._loop.now())
         except HandlerRaised as error:
             connection = self.flow.connection
-            connection.server.handler_raised(connection, error.handler, error.__cause__, False)
+            connection.server.reports.handler_raised(
+                connection, error.handler, error.__cause__, False
+            )
 
     def drop(self) -> None:
         """Forget all that it holds."""
