@@ -68,7 +68,7 @@ class Roster:
     ) -> None:
         """Build the proxies of `settings`, which do not listen yet; UsageError if one can't be."""
         self.take(settings)
-        self.loop = Loop()  # one for all
+        self._loop = Loop()  # one for all
         self.observers, self._everything = tuple(observers), everything
         self.ttls = Ttls(self._bring_back)
         #: Who is told of a proxy that has been deleted.
@@ -87,7 +87,7 @@ class Roster:
 
     def build(self, plan: Plan) -> Proxy:
         """A proxy that is not there yet, with its handlers; UsageError if one can't be built."""
-        return Proxy(plan, self.observers, self._everything, self.loop)
+        return Proxy(plan, self.observers, self._everything, self._loop)
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} of {', '.join(self.proxies) or 'no proxies'}>"

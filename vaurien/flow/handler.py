@@ -117,7 +117,7 @@ class FlowHandler:
         return ()
 
     def closed(self, now: float) -> None:
-        """The last call, at `now` (seconds), when the connection has ended or the handler was taken away from it.
+        """The last call, at `now` (seconds): the connection has ended, or the handler has left it.
 
         What the stage still held is lost, or has gone on. Give back here what it has taken of
         `shared`.

@@ -116,7 +116,7 @@ class Slot:
         return events
 
     def close(self, now: float) -> None:
-        """Nothing comes here from `now` (seconds) on: let the stage give back what it shares with others."""
+        """Nothing comes here from `now` (seconds) on: let the stage give back what it shares."""
         try:
             self.stage.closed(now)
         except KeyboardInterrupt:

@@ -79,7 +79,7 @@ def literal(address: Address) -> list[Target] | None:
 
 
 class Dialer:
-    """Dials one backend, with `timeout` in seconds: knows its addresses, the last good one first."""
+    """Dials one backend, with `timeout` in seconds; it knows its addresses, the last good first."""
 
     def __init__(self, address: Address, timeout: float) -> None:
         self.address, self.timeout = address, timeout

@@ -98,10 +98,10 @@ class Side:
         return dropped
 
     def _writable(self) -> None:
-        feeder: Any = self.feeder
+        feeder = self.feeder
         try:
             held = self.held
-            assert held is not None
+            assert feeder is not None and held is not None
             try:
                 rest = held[self.send(held) :]
             except BlockingIOError:
@@ -115,7 +115,7 @@ class Side:
             self.drop()
             feeder.drained()
         except RAISED:
-            feeder.crashed()
+            feeder.crashed()  # type: ignore[union-attr]
 
     # Ending
 
