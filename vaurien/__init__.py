@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         UsageError,
         VaurienError,
     )
+    from vaurien.handlers.message import MessageHandler
     from vaurien.kit.process import start_proxy, stop_proxy
     from vaurien.plan import Plan, Specification, Toxic
     from vaurien.relay.proxy import Proxy
@@ -28,6 +29,7 @@ __all__ = [
     "ClientError",
     "HandlerDeadlock",
     "ListenError",
+    "MessageHandler",
     "Plan",
     "Proxy",
     "Specification",
@@ -44,6 +46,7 @@ __version__ = "2.0.0.dev0"
 
 _MODULES = {
     "Client": "client",
+    "MessageHandler": "handlers.message",
     "Plan": "plan",
     "Proxy": "relay.proxy",
     "Specification": "plan",

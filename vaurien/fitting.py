@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 
 from vaurien.behavior import Behavior
 from vaurien.errors import UsageError
-from vaurien.kinds import closes_listener, is_connect
+from vaurien.kinds import closes_listener, is_connect, is_message
 from vaurien.specification import Specification
 
 #: What the names in behaviors stand for: one handler, or several for a preset.
@@ -69,11 +69,15 @@ def order(behavior: Behavior, where: str, former: Sequence[str] = ()) -> dict[st
 
 
 def check(
-    behavior: Behavior, specifications: Callable[[str], Sequence[Specification]], where: str
+    behavior: Behavior,
+    specifications: Callable[[str], Sequence[Specification]],
+    where: str,
+    protocol: str | None = None,
 ) -> None:
     """UsageError naming `where` if what a behavior picks does not fit, alone or together.
 
-    `specifications` gives what a name stands for; see `Plan.specifications`.
+    `specifications` gives what a name stands for; see `Plan.specifications`. `protocol` is the
+    proxy's, None while that is not known.
     """
     order(behavior, where)
     for _, part in behavior.parts:
@@ -84,8 +88,13 @@ def check(
                     f"{where}: {spec.name!r} deals with clients that connect, not with exchanges;"
                     f" give it to --on-connect"
                 )
+            if protocol == "tcp" and is_message(spec.cls):
+                raise UsageError(
+                    f"{where}: {spec.name!r} decides about requests, which the protocol 'tcp' does"
+                    " not tell apart; give --protocol one that does, or take another handler"
+                )
             refuse_length(spec, where)
-        sockets = [spec.name for spec in found if not spec.is_flow]
+        sockets = [spec.name for spec in found if not spec.is_flow and not is_message(spec.cls)]
         if len(sockets) > 1:
             raise UsageError(
                 f"{where}: {part!r}: {' and '.join(map(repr, sockets))} exclude each other: each"

@@ -34,6 +34,11 @@ def is_connect(cls: type) -> bool:
     return kind_of(cls) == "connect"
 
 
+def is_message(cls: type) -> bool:
+    """Whether `cls` decides what becomes of requests."""
+    return kind_of(cls) == "message"
+
+
 def closes_listener(cls: type) -> bool:
     """Whether `cls` meets clients by having nobody listen for them, as ``down`` does."""
     return bool(getattr(cls, "closes_listener", False))

@@ -122,7 +122,7 @@ class Plan:
         counted = Counter(toxic.name for toxic in self.toxics)
         if doubled := [name for name, n in counted.items() if n > 1]:
             raise UsageError(f"toxic {doubled[0]!r} is there twice; give one another name")
-        check(self.behavior, self.specifications, "behavior")
+        check(self.behavior, self.specifications, "behavior", self.protocol)
         replayed = self.connect_decisions is not None
         check_connect(self.on_connect, self.specifications, "on_connect", replayed)
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from vaurien import options as options_
 from vaurien.errors import UsageError, nearest
-from vaurien.kinds import Kind, is_flow, is_left_open, kind_of
+from vaurien.kinds import Kind, is_flow, is_left_open, is_message, kind_of
 from vaurien.options import Option
 
 GROUP = "vaurien.handlers"
@@ -100,6 +100,13 @@ def load(path: str, where: str) -> type:
     return check(found, where, path)
 
 
+def protocol(text: str) -> str:
+    """The name of a protocol, as a setting: ``tcp``, or a dotted path; ValueError if neither."""
+    if text != TCP and "." not in text:
+        raise ValueError(f"there is {TCP!r}; for one of your own, write package.module.Class")
+    return text
+
+
 def framer(name: str, where: str) -> Callable[[], Any] | None:
     """What makes a framer of the protocol `name`, None for ``tcp``, which the pump itself does.
 
@@ -109,13 +116,14 @@ def framer(name: str, where: str) -> Callable[[], Any] | None:
     if name == TCP:
         return None
     module, _, cls = name.rpartition(".")
+    wanted = f"give the dotted path of a framer's class, or {TCP}"
     try:
         found: Callable[[], Any] = getattr(importlib.import_module(module), cls)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise UsageError(
-            f"{where}: {name!r} is not a protocol ({error}); there is {TCP}, or write the dotted"
-            " path of a framer's class"
-        ) from None
+        made = found()
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
+        raise UsageError(f"{where}: {name!r} makes no framer ({_said(error)}); {wanted}") from error
+    if not all(callable(getattr(made, method, None)) for method in ("feed", "instead")):
+        raise UsageError(f"{where}: {name!r} is no framer, with feed() and instead(); {wanted}")
     return found
 
 
@@ -135,6 +143,17 @@ def check(found: object, where: str, name: str) -> type:
         if is_left_open(getattr(found, "on", None)):
             raise UsageError(
                 f"{where}: {name!r} is no flow handler: give the class on(self, event, now)"
+            )
+        options_of(found, where)
+        return found
+    if is_message(found):
+        if is_left_open(getattr(found, "on_request", None)):
+            raise UsageError(
+                f"{where}: {name!r} is no message handler: give the class on_request(self, request)"
+            )
+        if not _takes(found, 2):
+            raise UsageError(
+                f"{where}: {name!r} is no handler: its __init__ has to take (options, proxy)"
             )
         options_of(found, where)
         return found

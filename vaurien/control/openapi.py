@@ -253,7 +253,7 @@ _SCHEMAS: Schema = {
                 _object(
                     {
                         "name": _TEXT,
-                        "kind": {"enum": ["flow", "socket", "connect"]},
+                        "kind": {"enum": ["flow", "socket", "message", "connect"]},
                         "summary": _TEXT,
                         "options": _array(_ref("Option")),
                     }

@@ -56,6 +56,16 @@ class Replies:
     def __len__(self) -> int:
         return len(self._slots)
 
+    @property
+    def whose(self) -> int:
+        """The exchange whose turn it is; 0 if none waits."""
+        return self._slots[0].exchange if self._slots else 0
+
+    @property
+    def altered(self) -> int:
+        """How many slots are filled by other than the backend."""
+        return sum(slot.filling != "backend" for slot in self._slots)
+
     def open(self, exchange: int, filling: Filling = "backend", reply: bytes = b"") -> None:
         """A slot for `exchange`, behind all others."""
         self._slots.append(Slot(exchange, filling, reply))
@@ -75,7 +85,7 @@ class Replies:
 
         ValueError if it is another's turn. After the last piece see `turn`.
         """
-        if not self._slots or self._slots[0].exchange != exchange:
+        if self.whose != exchange or self._slots[0].filling == "made":
             raise ValueError(f"an answer to exchange {exchange}, whose turn it is not: {self!r}")
         slot = self._slots[0]
         if last:
@@ -85,9 +95,12 @@ class Replies:
             return data
         return slot.reply if last and slot.filling == "replaced" else b""
 
-    def turn(self) -> bytes | None:
-        """The reply whose turn it is and that nobody waits for, once; None if there is none."""
-        if not self._slots or self._slots[0].filling != "made":
+    def turn(self, except_of: int = 0) -> bytes | None:
+        """The reply whose turn it is and that nobody waits for, once; None if there is none.
+
+        That of `except_of` is to wait.
+        """
+        if not self._slots or self._slots[0].filling != "made" or self.whose == except_of:
             return None
         reply = self._slots.popleft().reply
         self.made -= len(reply)

@@ -117,7 +117,7 @@ class Chain(Places):
         return b"".join(e.data for e, route in left if type(e) is Data and not route.taken)
 
     def close(self, now: float) -> None:
-        """The flow is over at `now`, in seconds: drop all, and let each stage give back what it shares.
+        """The flow is over at `now`, in seconds: let each stage give back what it shares.
 
         Nothing goes through it any more. HandlerRaised by the first stage that raises, once all
         were told.

@@ -30,9 +30,13 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True)
 class Answer:
-    """The client gets `data`; the backend never sees the request."""
+    """The client gets `data`; the backend never sees the request.
+
+    That is when the request is there in full, or with `early` as soon as it begins.
+    """
 
     data: bytes
+    early: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,12 @@ class MessageHandler:
         raise TypeError(f"message handler {self.name!r} does not implement on_request()")
 
     @staticmethod
-    def answer(data: bytes) -> Answer:
-        """Answer with `data` instead of the backend, which does not see the request."""
-        return Answer(data)
+    def answer(data: bytes, early: bool = False) -> Answer:
+        """Answer with `data` instead of the backend, which does not see the request.
+
+        The client gets it when its request is there in full, or with `early` as soon as it begins.
+        """
+        return Answer(data, early)
 
     @staticmethod
     def send(data: bytes) -> Send:

@@ -24,10 +24,10 @@ class Ended(NamedTuple):
     """An exchange is over.
 
     `time` is when it began, in seconds since the epoch, `seconds` how long it took; `seed` is the
-    proxy's. The bytes are
-    those that were read. `end` is how it ended: ``next`` (another one began), ``client`` or
-    ``backend`` (that side closed first), ``reset``, ``handler``, ``idle``, ``dropped`` (by an
-    operation), ``exit``, ``dial``, ``error``.
+    proxy's. The bytes are those that were read. `end` is how it ended: ``next`` (another began),
+    ``answered`` (in full, where the protocol tells), ``client`` or ``backend`` (that side closed
+    first), ``reset``, ``handler``, ``idle``, ``dropped`` (by an operation), ``exit``, ``dial``,
+    ``error``.
     """
 
     time: float

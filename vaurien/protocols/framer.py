@@ -1,9 +1,13 @@
 """What a framer is: it says which exchange each byte of a connection belongs to.
 
 Laws: pure. A framer changes no byte, drops none and adds none: the data of the pieces that come out
-of `feed` are, joined, what went in, but for what it keeps because it cannot know yet whose they
-are, and that is bounded. It raises `FramingError` where it meets what it does not understand; the
-connection goes on as plain ``tcp`` from there, with `kept` first.
+of `feed` are, joined, what went in, but for a tail that it keeps because it cannot know yet whose
+that is. The tail is bounded: who keeps more than 64 KiB is asked no more. It raises `FramingError`
+where it meets what it does not understand.
+
+That is all it has to care for. Whoever feeds it remembers what has not come out yet, so that when a
+side ends, or a framer gives up or has a bug, those bytes go on as they came and the connection is
+plain ``tcp`` from there.
 
 Exchanges are numbered from 1 in the order of their requests. What belongs to none, such as a
 greeting or a message that a server pushes, is of exchange 0.
@@ -11,7 +15,7 @@ greeting or a message that a server pushes, is of exchange 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 
@@ -20,7 +24,7 @@ class FramingError(Exception):
 
 
 class Piece(NamedTuple):
-    """Some bytes of one message.
+    """Some bytes of one message, at least one.
 
     `first` and `last` say whether its first and its last byte are among them, `length` how many
     bytes the message has in all, None if that is not known (yet). `summary` is what people call the
@@ -38,14 +42,18 @@ class Piece(NamedTuple):
 class Framer(Protocol):
     """Reads both directions of one connection."""
 
-    def feed(self, to_backend: bool, data: bytes) -> Sequence[Piece]:
+    def feed(self, to_backend: bool, data: bytes) -> Iterable[Piece]:
         """The pieces of the next `data` of one direction, in order; FramingError.
 
-        A piece of the answers belongs to the oldest request that waits for one.
+        It is read to its end at once, so it may be a generator; the pieces before a FramingError
+        count. After one it is not called again. A piece of an answer belongs to the oldest request
+        that waits for one, and answers come in the order of their requests.
         """
 
-    def withheld(self, exchange: int) -> None:
-        """The request of `exchange` does not reach the backend: no answer to it will come."""
+    def instead(self, exchange: int, data: bytes) -> None:
+        """In place of the request of `exchange` the backend gets `data`.
 
-    def kept(self, to_backend: bool) -> bytes:
-        """What of one direction has not come out of `feed` yet; it is forgotten here."""
+        What it answers is framed as an answer to that; if `data` is empty, no answer will come.
+        This is called before anything of that answer is fed, and perhaps before the rest of the
+        request, which comes all the same.
+        """

@@ -40,12 +40,8 @@ class Tcp:
             return (Piece(data, self.exchange, first, False),)
         return (Piece(data, self.exchange + self.answered, self.client_bytes(), False),)
 
-    def withheld(self, exchange: int) -> None:
+    def instead(self, exchange: int, data: bytes) -> None:
         """Nothing: what the backend sends next is taken for an answer all the same."""
-
-    def kept(self, to_backend: bool) -> bytes:
-        """Nothing is ever kept."""
-        return b""
 
     def client_bytes(self) -> bool:
         """Note that client bytes were read; True if they begin an exchange."""

@@ -160,8 +160,6 @@ class Connection:
 
     def read_by_call(self, flow: Flow, data: bytes) -> bytes:
         """A call of a socket handler reads `data` of `flow` itself; what it gets of that."""
-        if self.messages is not None:
-            return self.messages.read_by_call(flow, data)  # type: ignore[no-any-return]
         if not flow.to_backend:
             self.framer.backend_bytes()
         elif self.framer.client_bytes():
@@ -201,8 +199,6 @@ class Connection:
         """The source of `flow` has come to its end."""
         if self.first_end is None:
             self.first_end = "client" if flow.to_backend else "backend"
-        if self.messages is not None:
-            self.messages.ended(flow)
 
     def sink_broke(self, flow: Flow) -> None:
         """The sink of `flow` is gone: let what it has said come through, then reset."""

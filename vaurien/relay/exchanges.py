@@ -86,6 +86,8 @@ class Exchanges:
         ledger = connection.ledger
         if ledger is not None and ledger.open:
             return ledger.up  # type: ignore[no-any-return]
+        if connection.messages is not None and connection.messages.begun:  # between two of them
+            return Exchange(self.dice, connection.number, connection.messages.begun)
         return self.open(connection, connection.number_of_exchange, NOBODY, *_read(connection, 0))
 
     def stays(self, connection: Any, n: int) -> None:
@@ -117,13 +119,13 @@ class Exchanges:
                 shaping = flow.shaping = Shaping(flow, exchange)
             shaping.enter(exchange, picked)
             return
-        if flow.detour is None and (exchange is None or exchange.taker is None):
+        taken = exchange is not None and exchange.taken
+        if flow.detour is None and not taken:
             return  # as before, straight on
         if shaping is not None:
             shaping.go_round()
         flow.exchange = exchange
-        flow.handler = exchange.taker if exchange is not None else None
-        taken = flow.handler is not None
+        flow.handler = exchange.taker if taken else None  # type: ignore[union-attr]
         flow.detour = flow.connection.desk_of(flow).hand_over if taken else None
 
     def leave(self, connection: Any, gone: set[Picked]) -> None:
@@ -162,7 +164,7 @@ class Exchanges:
     def over_all(self, connection: Any, end: str) -> None:
         """The connection ends, and with it all that is open."""
         framed = connection.messages is not None  # which counts each piece
-        while connection.ledger is not None and connection.ledger.open:
+        while connection.ledger:
             if framed:
                 self.told(connection, connection.ledger.end(), end)
             else:
@@ -190,6 +192,9 @@ class Exchanges:
 
 
 def _read(connection: Any, n: int) -> tuple[int, int]:
-    """The bytes read from the client, without the last `n`, and from the backend."""
-    flows = connection.flows
+    """The bytes read from the client, without the last `n`, and from the backend.
+
+    None where messages are told apart: there each piece is counted with its exchange.
+    """
+    flows = connection.flows if connection.messages is None else ()
     return (flows[0].passed - n, flows[1].passed) if flows else (0, 0)

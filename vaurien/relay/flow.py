@@ -98,14 +98,14 @@ class Flow:
         """The sink holds nothing any more."""
         if self.desk is not None:
             self.desk.drained()
-        if self.connection.messages is not None:
-            self.connection.messages.look()
         if self.shaping is not None:
             self.shaping.deliver()
         elif not forbidden(self, FINISH):
             self.finish()
         else:
             self.resume()
+        if self.connection.messages is not None:
+            self.connection.messages.go_on()
 
     def resume(self) -> None:
         """Read the source again, unless something stands against it."""
@@ -168,9 +168,17 @@ class Flow:
 
     def source_ended(self) -> None:
         """EOF: hand it to whoever acts on the flow, or pass it on."""
+        messages = self.connection.messages
         self.over = True
         self.source.reader.stop()
         self.connection.side_ended(self)
+        if messages is not None:
+            messages.go_on()  # the end comes behind what waits there
+            return
+        self.pass_end()
+
+    def pass_end(self) -> None:
+        """All that was read has gone on: so does the end."""
         if self.detour is not None:
             self.detour(b"")
             return

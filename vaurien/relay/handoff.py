@@ -78,6 +78,20 @@ class Desk:
         except RAISED:
             flow.connection.crashed()
 
+    @property
+    def stands_in(self) -> bool:
+        """Whether it reads the source in place of the pump."""
+        return self._pump is not None
+
+    def give_back_to(self, callback: Callable[[], None]) -> None:
+        """The pump is to read with `callback` once no call has the flow."""
+        self._pump = callback
+
+    def put_back(self, data: bytes) -> None:
+        """`data` was taken from here, and is as if nobody had looked at it."""
+        self.unread[:0] = data
+        self.look()
+
     def own(self, call: Call) -> None:
         """`call` has the flow from now on."""
         self.owner = call
@@ -100,9 +114,15 @@ class Desk:
     def take(self, size: int) -> memoryview:
         """What waits, as `pending`: `size` bytes if there are as many, or what waits there."""
         flow = self.flow
-        if not self.pending and flow.connection.messages is not None:
-            self.pending = memoryview(flow.connection.messages.taken_by_call(flow))
-        if self.unread and len(self.pending) < size:
+        messages = flow.connection.messages
+        if messages is not None and not self.chained:
+            if not self.pending and (data := messages.taken_by_call(flow)):
+                self.pending = memoryview(data)
+            messages = flow.connection.messages
+        if messages is not None and not self.chained:
+            if not self.pending and flow.over and not messages.waits(flow):
+                flow.ended = True
+        elif self.unread and len(self.pending) < size:
             more = size - len(self.pending)
             data = bytes(self.unread[:more])
             del self.unread[:more]

@@ -1,301 +1,306 @@
 """Messages: a connection whose protocol has a framer, piece by piece.
 
 It joins the framer, the ledger and the replies (all pure) with the two flows. What is read of a
-side is cut into pieces by the framer. Each piece of a request goes up, or not, as its exchange
-says; each piece of an answer goes down when it is that exchange's turn. Several exchanges may begin
-in one read, and each direction is in an exchange of its own.
+side is cut into pieces (`vaurien.protocols.cutter`). Each piece of a request goes up, or not, as
+its exchange says; each piece of an answer goes down when it is that exchange's turn
+(`vaurien.relay.turns`). Several exchanges may begin in one read, and each direction is in an
+exchange of its own.
+
+::
+
+   client -> cutter -> begin: who? -> up flow ------------------> backend
+                          | a slot
+                          v
+   client <- down flow <- replies: whose turn? <- cutter <------- backend
+
+All of it is one loop, `go_on`, that takes from both directions until nothing moves. Whatever may
+have made room or changed a turn calls it; called from within itself it only goes round once more,
+so that 100,000 requests in one write are a loop and not a recursion.
 
 Laws: what nobody touches travels as one, in order, unchanged. An answer leaves when all before it
 have left. What the framer does not understand makes this connection plain ``tcp``, said once in the
-log; no byte is lost by that. No more than `OPEN` exchanges are open at a time, and no more than the
-proxy's ``--max-held`` bytes of made answers wait: until then the client is not read.
+log; no byte of either side is lost by that. While `OPEN` exchanges are open, or answers of more
+than the proxy's ``--max-held`` bytes wait for the client, no request is begun, and the client is
+not read. A request that has begun goes on being read, since its answer may wait for it.
 """
 
 from __future__ import annotations
 
 import logging
-from collections import deque
 from typing import Any
 
-from vaurien.errors import RAISED, HandlerRaised
+from vaurien.errors import RAISED, HandlerRaised, many
 from vaurien.exchange.ledger import Ledger
-from vaurien.exchange.picks import Choice
-from vaurien.exchange.replies import Filling, Replies
-from vaurien.handlers.message import Action, Answer, Lose, Replace, Request, Send
 from vaurien.observe.log import fields
-from vaurien.protocols.framer import Framer, FramingError, Piece
+from vaurien.protocols.cutter import Cutter
+from vaurien.protocols.framer import Framer, FramingError
 from vaurien.relay.flow import Flow
+from vaurien.relay.turns import Turns
+from vaurien.relay.unframed import read_anew, unframe
 
 log = logging.getLogger("vaurien")
 
-OPEN = 1000  # exchanges that may be open on a connection; each takes about a KiB
+
+class Way:
+    """One direction: what is to come, and what goes on as one."""
+
+    __slots__ = ("cutter", "done", "run")
+
+    def __init__(self, framer: Framer, to_backend: bool) -> None:
+        self.cutter = Cutter(framer, to_backend)
+        self.run: list[bytes] = []
+        self.done = False  # the end of the source has gone on
 
 
 class Messages:
     """The messages of one connection; `framer` is its own."""
 
-    __slots__ = ("_connection", "_framer", "_instead", "_queues", "_replies", "_runs", "begun")
+    __slots__ = ("_again", "_busy", "_connection", "_down", "_up", "turns")
 
     def __init__(self, connection: Any, framer: Framer) -> None:
-        self._connection, self._framer = connection, framer
-        self._replies = Replies()
-        self.begun = 0  # exchanges
-        self._instead = 0  # the exchange whose request does not go up as it came
-        #: By direction: pieces that wait for a call to return, and data that goes on as one.
-        self._queues: tuple[deque[Piece], deque[Piece]] = (deque(), deque())
-        self._runs: tuple[list[bytes], list[bytes]] = ([], [])
+        self._connection = connection
+        self._up, self._down = Way(framer, True), Way(framer, False)
         connection.ledger = Ledger()
+        self.turns = Turns(connection, framer, self._flush)
+        self._busy = self._again = False
         for flow in connection.flows:
             flow.callback = flow.from_source
 
     def __repr__(self) -> str:
-        return f"<Messages: {self.begun} begun, {self._replies!r}>"
+        return f"<Messages: {self.turns!r}, {self._up.cutter!r}, {self._down.cutter!r}>"
+
+    @property
+    def begun(self) -> int:
+        """How many exchanges have begun."""
+        return self.turns.begun
 
     @property
     def answered(self) -> bool:
-        """Whether all that was asked has been answered."""
-        return not self._replies
+        """Whether nothing is under way: all that was asked has been answered, and has left."""
+        under_way = self.turns.replies or self._connection.ledger.leaving
+        return not under_way and not any(map(self.waits, self._connection.flows))
 
     @property
     def full(self) -> bool:
-        """Whether no more requests may be read for now."""
-        connection = self._connection
-        waiting = self._replies.made + len(connection.down.sink.held or b"")
-        return len(self._replies) >= OPEN or waiting > connection.server.plan.max_held
+        """Whether no more of the client may be read for now."""
+        if self._up.cutter.error is not None:
+            return True
+        return not self.turns.asking and self.turns.crowded
 
-    # What was read
+    def waits(self, flow: Flow) -> bool:
+        """Whether something that was read has not gone on yet, so that neither may the end."""
+        cutter = self._way(flow).cutter
+        return bool(cutter.pieces or cutter.kept)
+
+    def _way(self, flow: Flow) -> Way:
+        return self._up if flow.to_backend else self._down
+
+    @property
+    def _alive(self) -> bool:
+        return self._connection.messages is self
+
+    # What was read goes on
 
     def read(self, flow: Flow, data: bytes) -> None:
-        """`data` was read by `flow`: cut it, and pass on what may go now."""
+        """`data` was read by `flow`, perhaps nothing: pass on what may go now."""
+        if data:
+            self._cut(flow, data)
+        self.go_on()
+
+    def _cut(self, flow: Flow, data: bytes) -> None:
         flow.passed += len(data)
-        if self._cut(flow, data):
-            self.go_on(flow)
+        flow.astray -= len(data)  # until it is sent on, or something else in its place
+        self._way(flow).cutter.feed(data)
 
-    def _cut(self, flow: Flow, data: bytes) -> bool:
-        """Have the pieces of `data` wait for their turn; False if messages end here."""
+    def go_on(self) -> None:
+        """Pass on what may go, both ways, until nothing moves."""
+        self._again = True
+        if self._busy:
+            return
+        self._busy = True
         try:
-            if data:
-                self._queues[flow.to_backend].extend(self._framer.feed(flow.to_backend, data))
-        except FramingError as error:
-            self._unframed(flow, error)
-            return False
-        return True
+            while self._again and self._alive:
+                self._again = False
+                up, down = self._connection.flows
+                try:
+                    self._pass(up)
+                except HandlerRaised:  # what was before it is none of its affair
+                    self._flush(up)
+                    self._pass(down)
+                    self.turns.settle()
+                    raise
+                self._pass(down)
+                if not self._again:
+                    self._look()
+        finally:
+            self._busy = False
 
-    def go_on(self, flow: Flow) -> None:
-        """Pass on the pieces that wait, as far as they may go."""
-        connection, queue = self._connection, self._queues[flow.to_backend]
-        if not flow.to_backend:
-            self._turn()
-        while queue and not _owned(flow) and connection.messages is self:
-            if flow.to_backend and queue[0].first and self.full:
-                flow.source.reader.stop()
+    def _pass(self, flow: Flow) -> None:
+        """Pass on what waits in one direction, until a call has it."""
+        way = self._way(flow)
+        while self._alive and not _claimed(flow):
+            if way.run and flow.detour is not None and self._turns_now(flow):
+                self._flush(flow)  # a call may have the flow now, and what is next
+                continue
+            data = self._next(flow)
+            if data is None:
                 break
-            piece = queue.popleft()
-            data = self._up(piece) if flow.to_backend else self._down(piece)
+            self._again = True  # what has moved here may have made room there
             if data:
-                self._runs[flow.to_backend].append(data)
-            if piece.last and not flow.to_backend and piece.exchange:
-                self._answered("answered")
-        if connection.messages is self:
-            self._flush(flow)
+                way.run.append(data)
+        self._flush(flow)
 
-    def look(self) -> None:
-        """There may be room for more requests."""
-        up = self._connection.up
-        if self._queues[True]:
-            self.go_on(up)
-        if not self._connection.closed:
-            up.resume()
+    def _turns_now(self, flow: Flow) -> bool:
+        """Whether the next step takes a direction into another exchange."""
+        if not flow.to_backend:
+            return self.turns.over
+        pieces = self._up.cutter.pieces
+        return bool(pieces) and pieces[0].first
+
+    def _next(self, flow: Flow, call: Any = None) -> bytes | None:
+        """What goes on next; b'' if that is nothing, None if nothing may. `call` has the flow."""
+        turns, cutter = self.turns, self._way(flow).cutter
+        pieces = cutter.pieces
+        if flow.to_backend:
+            if not pieces or (pieces[0].first and pieces[0].exchange and turns.crowded):
+                return None
+            return turns.request(pieces.popleft(), call)
+        if turns.over:
+            turns.advance()
+            return b""
+        if (reply := turns.made()) is not None:
+            return reply
+        if not pieces:
+            return None
+        if not turns.fits(pieces[0]):
+            cutter.error = cutter.error or FramingError("an answer that nobody waits for")
+            return None
+        return turns.answer(pieces.popleft())
 
     def _flush(self, flow: Flow) -> None:
         """Send on what travels as one."""
-        run = self._runs[flow.to_backend]
-        if run:
-            data = b"".join(run)
-            run.clear()
-            flow.feed(data)
-
-    def _inject(self, flow: Flow, data: bytes) -> None:
-        """Send on what was not read, behind what was."""
-        self._flush(flow)
-        if data and not self._connection.closed:
+        way = self._way(flow)
+        if not way.run or not self._alive:
+            return
+        data = way.run[0] if len(way.run) == 1 else b"".join(way.run)
+        way.run.clear()
+        if not way.done and not (flow.finished and flow.detour is None):
             flow.astray += len(data)
             flow.feed(data)
-
-    # Requests
-
-    def _up(self, piece: Piece, stays: bool = False) -> bytes:
-        """What goes up of a piece of a request."""
-        if not piece.exchange:
-            return piece.data
-        if piece.first:
-            self._begin(piece, stays)
-        exchange = self._connection.ledger and self._connection.ledger.find(piece.exchange)
-        if exchange is not None:
-            exchange.from_client += len(piece.data)
-        if piece.exchange != self._instead:
-            return piece.data
-        self._connection.up.astray -= len(piece.data)
-        return b""
-
-    def _begin(self, piece: Piece, stays: bool) -> None:
-        """An exchange begins: who deals with it, and what becomes of its request?"""
-        connection, exchanges = self._connection, self._connection.exchanges
-        up, down = connection.flows
-        before, self.begun = connection.ledger.up, piece.exchange
-        if stays and before is not None:
-            exchanges.all_picks.stays(connection, piece.exchange)
-            choice = Choice(before.handlers)
-        else:
-            choice = exchanges.all_picks.pick(connection, piece.exchange)
-        if choice.handlers or up.detour is not None:
-            self._flush(up)
-        exchange = exchanges.open(connection, piece.exchange, choice)
-        exchange.summary = piece.summary
-        exchanges.enter(up, exchange, choice.upstream)
-        if connection.ledger.down is exchange and not connection.closed:
-            exchanges.enter(down, exchange, choice.downstream)
-        if connection.closed:
-            return
-        action = _ask(choice, Request(exchange, piece.summary, piece.data))
-        self._replies.open(piece.exchange, *_filling(action))
-        if isinstance(action, (Answer, Send)):
-            self._instead = piece.exchange
-        if isinstance(action, Send):
-            self._inject(up, action.data)
-        elif isinstance(action, Answer):
-            self._framer.withheld(piece.exchange)
-            self._turn()
-
-    # Answers
-
-    def _down(self, piece: Piece) -> bytes:
-        """What goes down in place of a piece of an answer."""
-        if not piece.exchange:
-            return piece.data
-        connection = self._connection
-        connection.ledger.down.from_backend += len(piece.data)
-        data = self._replies.piece(piece.exchange, piece.data, piece.last)
-        if data is piece.data:
-            return data
-        connection.down.astray -= len(piece.data)
-        self._inject(connection.down, data)
-        return b""
-
-    def _answered(self, end: str) -> None:
-        """The oldest exchange has been answered: the next one has its turn."""
-        connection, exchanges = self._connection, self._connection.exchanges
-        if connection.messages is not self:
-            return  # it has ended, and all that was open with it
-        down = connection.down
-        if down.detour is not None:
-            self._flush(down)
-        exchanges.told(connection, connection.ledger.end(), end)
-        after = connection.ledger.down
-        if after is not None:
-            picked = [one for one in after.handlers if one.call is None and one.acts[False]]
-            if picked or down.detour is not None:
-                self._flush(down)
-            exchanges.enter(down, after, picked)
-        if not connection.closed:
-            self._turn()
-            self.look()
-
-    def _turn(self) -> None:
-        """Send the made answers whose turn it is."""
-        connection = self._connection
-        while connection.messages is self and not _owned(connection.down):
-            reply = self._replies.turn()
-            if reply is None:
-                return
-            self._inject(connection.down, reply)
-            self._answered("handler")
 
     # Socket handlers
 
     def taken_by_call(self, flow: Flow) -> bytes:
-        """What a call that has `flow` reads next of the pieces that wait; b'' if none does."""
-        queue = self._queues[flow.to_backend]
-        while queue:
-            piece = queue.popleft()
-            data = self._up(piece, stays=True) if flow.to_backend else self._down(piece)
-            if piece.last and not flow.to_backend and piece.exchange:
-                self._answered("answered")
+        """What the call that has `flow` reads next; b'' if nothing is there yet."""
+        try:
+            data = self._take(flow)
+            self.go_on()
+        except RAISED:  # not the fault of the handler that reads
+            self._connection.crashed()
+            return b""
+        return data
+
+    def _take(self, flow: Flow) -> bytes:
+        desk, cutter = flow.desk, self._way(flow).cutter
+        while self._alive and not desk.pending:
+            self._past(desk.owner)
+            data = self._next(flow, desk.owner)
             if data:
-                flow.astray -= len(data)
                 return data
+            if data is not None:
+                continue
+            if cutter.pieces and flow.to_backend:  # there is no room for more requests
+                return b""
+            if desk.unread:
+                self._cut(flow, bytes(desk.unread))
+                desk.unread.clear()
+                flow.resume()
+            elif cutter.error is not None:
+                self._unframe(cutter.error)
+            else:
+                return cutter.rest() if flow.over else b""
         return b""
 
-    def read_by_call(self, flow: Flow, data: bytes) -> bytes:
-        """A call reads `data` itself; what it gets of it."""
-        if not self._cut(flow, data):
-            return b""
-        return self.taken_by_call(flow)
+    def _past(self, call: Any) -> None:
+        """Made answers go past `call`, which has not seen their requests.
+
+        It reads again, so that it is done with the answer before them.
+        """
+        turns, down = self.turns, self._connection.down
+        if down.desk is None or down.desk.owner is not call:
+            return
+        while self._alive:
+            if turns.over:
+                turns.advance()
+            elif (reply := turns.made()) is not None:
+                down.write(reply)
+            else:
+                return
 
     # Ends
 
-    def ended(self, flow: Flow) -> None:
-        """The source of `flow` has ended: what the framer kept goes on."""
-        kept = self._framer.kept(flow.to_backend)
-        if kept:
-            flow.feed(kept)
+    def _look(self) -> None:
+        """Nothing moves any more: what follows from that?"""
+        for flow in self._connection.flows:
+            if self._alive and not _claimed(flow):
+                self._end(flow)
+            elif self._alive:
+                flow.desk.look()  # there may be something for the call now
+        if self._alive and self.turns.settle():
+            self._again = True  # there is room for others
+        if self._alive:
+            up = self._connection.up
+            up.source.reader.stop() if self.full else up.resume()
 
-    def _unframed(self, flow: Flow, error: FramingError) -> None:
+    def _end(self, flow: Flow) -> None:
+        """Pass on what comes behind all pieces: the end of the source, or what nobody can cut."""
+        way = self._way(flow)
+        cutter = way.cutter
+        if flow.to_backend and cutter.pieces:
+            return
+        if cutter.error is not None:
+            if not (flow.to_backend and self._in_order()):
+                self._unframe(cutter.error)
+        elif flow.over and not flow.ended and not way.done:
+            if cutter.kept:
+                way.run.append(cutter.rest())
+                self._flush(flow)
+            if self._alive and not _claimed(flow):
+                way.done = True
+                flow.pass_end()
+
+    def _in_order(self) -> bool:
+        """Whether what the client has sent has to wait, since altered answers are due before it."""
+        return bool(self.turns.replies.altered) and not self._connection.down.over
+
+    def _unframe(self, error: BaseException) -> None:
         """Go on as plain tcp, for good."""
-        connection = self._connection
+        connection, lost = self._connection, self.turns.replies.altered
+        known = isinstance(error, FramingError)
         log.warning(
-            "%s: connection %d goes on as tcp: %s",
+            "%s: connection %d goes on as tcp, in exchange %d: %s%s",
             connection.server.name,
             connection.number,
-            error,
+            self.begun,
+            error if known else "its framer raised",
+            f"; {many(lost, 'answer')} of handlers no more in place" if lost else "",
+            exc_info=None if known else error,
             extra=fields(proxy=connection.server.name, connection=connection.number),
         )
         left = []
-        for one in connection.flows:
-            pieces = [piece.data for piece in self._queues[one.to_backend]]
-            run = self._runs[one.to_backend]
-            left.append(b"".join([*run, *pieces, self._framer.kept(one.to_backend)]))
-        self._become_tcp()
-        for one, data in zip(connection.flows, left, strict=False):
-            if data:
-                one.feed(data)
-
-    def _become_tcp(self) -> None:
-        connection, framer = self._connection, self._connection.framer
-        connection.messages = None
-        framer.exchange, framer.answered = self.begun, False
-        up, down = connection.flows
-        while len(connection.ledger.open) > 1:
-            connection.exchanges.told(connection, connection.ledger.end(), "next")
-        for exchange in connection.ledger.open:  # from here on its counts are as tcp has them
-            exchange.from_client -= up.passed
-            exchange.from_backend -= down.passed
-        up.callback, down.callback = up.from_client, down.from_backend
-        for flow in (up, down):
-            flow.source.reader.callback = flow.callback
+        for flow in connection.flows:
+            way = self._way(flow)
+            data = way.cutter.rest()
+            flow.passed -= len(data)  # it is read anew
+            flow.astray += len(data)
+            left.append((flow, data, flow.over and not flow.ended and not way.done))
+        unframe(connection, self.begun)
+        for flow, data, ends in left:
+            if not connection.closed:
+                read_anew(connection, flow, data, ends)
 
 
-def _owned(flow: Flow) -> bool:
-    return flow.desk is not None and flow.desk.owner is not None
-
-
-def _ask(choice: Choice, request: Request) -> Action:
-    """What the message handlers picked want to become of a request: the first that says so."""
-    for one in choice.asked:
-        try:
-            action: Action = one.call.on_request(request)
-        except RAISED as error:
-            raise HandlerRaised(one) from error
-        if action is not None:
-            request.exchange.added[one] = 0.0
-            return action
-    return None
-
-
-def _filling(action: Action) -> tuple[Filling, bytes]:
-    """How the slot of an exchange is filled."""
-    if isinstance(action, Answer):
-        return "made", action.data
-    if isinstance(action, Replace):
-        return "replaced", action.data
-    return ("lost" if isinstance(action, Lose) else "backend"), b""
+def _claimed(flow: Flow) -> bool:
+    """Whether what is read goes to a call at once, and not through a chain first."""
+    desk = flow.desk
+    return desk is not None and desk.owner is not None and not desk.chained

@@ -25,7 +25,7 @@ DEAF is not SHUT: what comes after a cut is read and dropped, so that its sender
 and a handler that has shut down one side may read the other.
 FULL is one thing for each way that what was read goes: where nobody acts it is HELD, in a chain
 ``--max-held``, and where it waits for a call `WAITING` bytes; and upstream, where messages are told
-apart, as many exchanges as may be open (`vaurien.relay.messages`).
+apart, as many exchanges as may be open (`vaurien.relay.turns`).
 
 Law: no other place decides any of the three.
 """

@@ -134,7 +134,7 @@ class Server:
         self.toxics.meet(connection)
 
     def closed_one(self, connection: Connection) -> None:
-        """A connection is gone, its descriptors too."""
+        """Its descriptors are gone, too."""
         self.connections.pop(connection.number, None)
         self._acceptor.accept_again()
 
@@ -184,6 +184,7 @@ class Server:
         It is called with whether `listen` follows.
         """
         before, now = self.plan, self.loop.now
+        registry.framer(plan.protocol, "protocol")  # what is not there is refused now
         dice = self.dice if plan.seed == before.seed else Dice(plan.seed, plan.name)
         parts = ("behavior", "handlers", "on_connect", "decisions", "connect_decisions", "seed")
         if all(getattr(plan, part) == getattr(before, part) for part in parts):

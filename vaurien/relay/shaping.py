@@ -204,6 +204,8 @@ class Shaping:
             flow.finish()  # the end was handed over while something was held
         if flow.over and not connection.closed:
             connection.end_if_stuck()
+        if connection.messages is not None:
+            connection.messages.go_on()  # there may be room, or an exchange over
 
     def rest(self, everything: bool) -> bytes:
         """What is ready to leave, or all that it holds if `everything`, for the end."""

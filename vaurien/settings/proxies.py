@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaurien import address, behavior, ini
+from vaurien import address, behavior, ini, registry
 from vaurien.behavior import DUMMY
 from vaurien.bodies import check_name
 from vaurien.catalog import Catalog, toxics
@@ -45,7 +45,9 @@ class Written:
             meeting = behavior.parse(self.get("on-connect"), self.where("on-connect"))
         names = [name for name in (*weighted.names, *meeting.names) if name != DUMMY]
         handlers = {name: catalog.stands_for(name) for name in names}
-        check(weighted, together(handlers), self.where("behavior"))
+        protocol = self.get("protocol")
+        registry.framer(protocol, self.where("protocol"))
+        check(weighted, together(handlers), self.where("behavior"), protocol)
         check_connect(meeting, together(handlers), self.where("on-connect"))
         local = address.parse(self.get("local"), self.where("local"))
         distant = address.parse(self.get("distant"), self.where("distant"), port_zero=False)
@@ -66,7 +68,7 @@ class Written:
             seed=seed if own is None else own,
             name=self.name,
             enabled=self.get("enabled"),
-            protocol=self.get("protocol"),
+            protocol=protocol,
             on_connect=meeting,
             toxics=pinned,
             **common,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vaurien.observe.log import FORMATS, LEVELS, STDERR
 from vaurien.options import LARGEST, Bounded, Option, count, number, seconds, whole
+from vaurien.registry import protocol
 
 PREFIX = "VAURIEN_"
 DEFAULT = "default"  # the proxy of the plain command line
@@ -28,7 +29,8 @@ SETTINGS: tuple[Option, ...] = (
            " 20:delay,5:error; the rest is passed on", str, "100:dummy"),
     Option("on-connect", "Who deals with which share of the clients that connect, in percent, such"
            " as 10:refuse,5:slow_accept; the rest is let in", str, None),
-    Option("protocol", "What tells where exchanges begin", str, "tcp", ("tcp",)),
+    Option("protocol", "What tells where exchanges begin: tcp, or the dotted path of a framer",
+           protocol, "tcp"),
     Option("toxics", "What acts on all exchanges: [NAME:] TYPE [OPTION=VALUE ...], separated by"
            " commas, such as latency latency=100 stream=upstream", str, None),
     Option("seed", "The seed of all random decisions; drawn and printed if not set", whole, None),
