@@ -69,6 +69,15 @@ class Chain:
         return self._heap[0][0] if self._heap and self._heap[0][0] < inf else None
 
     @property
+    def is_due(self) -> bool:
+        """Whether anything that it holds has its time still before it; alarms do not count."""
+        return any(entry[0] < inf and entry[3] is not WAKE for entry in self._heap)
+
+    def chunk(self, position: int = 0) -> int:
+        """How many bytes the slots from `position` on want to be given at a time at most."""
+        return min((max(1, slot.stage.chunk) for slot in self.slots[position:]), default=CHUNK)
+
+    @property
     def empty(self) -> bool:
         """True when nothing is on its way."""
         return not self.out and not any(slot.pending for slot in self.slots)
@@ -165,8 +174,7 @@ class Chain:
         heapify(self._heap)
         slot.pending = 0
         mine = [entry for entry in mine if entry[3] is not WAKE and type(entry[3]) is not Reset]
-        later = self.slots[slot.position + 1 :]
-        size = min((other.stage.chunk for other in later), default=CHUNK)
+        size = self.chunk(slot.position + 1)
         for of, run in groupby(mine, lambda entry: type(entry[3]) is Data and entry[4]):
             left: list[tuple[Any, Exchange]] = [entry[3:] for entry in run]
             if of:
@@ -234,6 +242,8 @@ class Chain:
                     self._give(slot.position + 1, made, route, now)
                 if self.final is not None:
                     break
+            if event is OPEN and not slot.stage.chunk >= 1:  # to read 0 bytes is to see the end
+                raise ValueError(f"has a chunk of {slot.stage.chunk} bytes; 1 is the least")
         except HandlerRaised:
             raise
         except KeyboardInterrupt:

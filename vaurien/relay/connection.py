@@ -270,7 +270,7 @@ class Connection:
         if not self.flows:
             met = self.ledger.down if self.ledger is not None else None
             if met is not None and met.taker in gone and self._timer is not None:
-                if self._timer.callback == self._open_now:
+                if self._will_dial:
                     self._open_now()
                 else:
                     self.end("dropped")
@@ -350,9 +350,15 @@ class Connection:
         """Nothing is under way: nothing waits, no handler runs, the backend spoke last."""
         flows = self.flows
         if not flows:
-            return self._dial is None or not self._has_sent()
+            return not self._will_dial or not self._has_sent()
         answered = self.framer.answered if self.messages is None else self.messages.answered
         return answered and not self.calls and not any(flow.waiting for flow in flows)
+
+    @property
+    def _will_dial(self) -> bool:
+        """Whether it dials, or waits to."""
+        waits = self._timer is not None and self._timer.callback == self._open_now
+        return self._dial is not None or waits
 
     def _has_sent(self) -> bool:
         """Whether the client has sent something that nobody has read yet."""

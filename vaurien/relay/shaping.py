@@ -157,8 +157,7 @@ class Shaping:
     def _limit_reads(self) -> None:
         """Read no more at a time than the stages want to be given."""
         view = self._loop.view
-        limit = min((slot.stage.chunk for slot in self.chain.slots), default=len(view))
-        self.flow.view = view[:limit]
+        self.flow.view = view[: self.chain.chunk()]
 
     # What leaves
 
