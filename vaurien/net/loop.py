@@ -102,6 +102,14 @@ class Loop:
         return outcome[0]  # type: ignore[no-any-return]
 
 
+def current() -> Loop:
+    """The loop of this thread: one for all that ask here, so that they share alarms and buffer."""
+    hub: Any = get_hub()
+    if "vaurien_loop" not in vars(hub):
+        hub.vaurien_loop = Loop()
+    return hub.vaurien_loop  # type: ignore[no-any-return]
+
+
 def _ended() -> Stopping:
     return Stopping("the loop has ended, and its proxies with it; nothing can be asked of them")
 

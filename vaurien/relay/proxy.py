@@ -17,7 +17,7 @@ from vaurien.errors import UsageError, nearest
 from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
-from vaurien.net.loop import Loop
+from vaurien.net.loop import Loop, current
 from vaurien.observe.events import Event
 from vaurien.plan import Plan, Toxic
 from vaurien.relay.connection import Look
@@ -60,10 +60,11 @@ class Proxy:
     ) -> None:
         """`observers` are told of exchanges that a handler touches; with `everything`, of all.
 
-        It runs in `loop`, of the thread that makes it; without one, in one of its own there.
+        It runs in `loop`, of the thread that makes it; without one, in that which all proxies of
+        the thread share.
         """
         self.plan = plan
-        self._server = Server(plan, loop or Loop(), self, observers, everything)
+        self._server = Server(plan, loop or current(), self, observers, everything)
 
     def __repr__(self) -> str:
         return f"<Proxy {self._server!r}>"
