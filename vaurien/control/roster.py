@@ -30,7 +30,7 @@ from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, Vaurien
 from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import locate
-from vaurien.net.loop import Loop
+from vaurien.net.loop import current
 from vaurien.observe.events import Changed, Event
 from vaurien.plan import Plan, Toxic
 from vaurien.relay.proxy import Proxy
@@ -68,7 +68,7 @@ class Roster:
     ) -> None:
         """Build the proxies of `settings`, which do not listen yet; UsageError if one can't be."""
         self.take(settings)
-        self._loop = Loop()  # one for all
+        self._loop = current()
         self.observers, self._everything = tuple(observers), everything
         self.ttls = Ttls(self._bring_back)
         #: Who is told of a proxy that has been deleted.

@@ -134,6 +134,11 @@ class Chain(Places):
         if raised is not None:
             raise raised
 
+    @property
+    def is_due(self) -> bool:
+        """Whether anything that it holds has its time still before it; alarms do not count."""
+        return any(place.queue and place.queue[0][0] < NEVER for place in self._places)
+
     # Changes
 
     def insert(self, position: int, slot: Slot, now: float) -> None:

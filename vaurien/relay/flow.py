@@ -148,7 +148,7 @@ class Flow:
     @property
     def is_due(self) -> bool:
         """Whether something on its way has its time still before it."""
-        return self.shaping is not None and self.shaping.chain.deadline is not None
+        return self.shaping is not None and self.shaping.chain.is_due
 
     def let_out(self, everything: bool) -> None:
         """Have the sink hold what is ready to leave, or all that is on its way, for the end."""

@@ -42,7 +42,9 @@ def is_idle(connection: Connection) -> bool:
     """Whether nothing is under way: nothing waits, no handler runs, the backend spoke last."""
     flows = connection.flows
     if not flows:
-        return not (connection.dials and _has_sent(connection.client))
+        meeting = connection.meeting
+        will_dial = connection.dials or (meeting is not None and meeting.dials)
+        return not (will_dial and _has_sent(connection.client))
     messages = connection.messages
     answered = connection.framer.answered if messages is None else messages.answered
     waiting = any(flow.waiting or flow.unread for flow in flows)

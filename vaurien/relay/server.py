@@ -128,7 +128,7 @@ class Server:
     # What connections tell
 
     def opened(self, connection: Connection) -> None:
-        """The backend of `connection` has answered."""
+        """Its backend has answered."""
         if self._framer is not None:
             connection.messages = Messages(connection, self._framer())
         self.toxics.meet(connection)
@@ -276,16 +276,13 @@ class Server:
         self.reports.idle(connection)
         connection.end("idle")
 
-    def stop_listening(self) -> None:
-        """Take those who wait in the backlog, then listen no more, for good. Blocks."""
+    def drain(self, limit: float) -> int:
+        """Listen no more, for good, and let connections end for `limit` seconds; how many were cut.
+
+        Those who wait in the backlog are taken first. Blocks the greenlet.
+        """
         self._stop_sweep()
         self.listening.stop()
-
-    def drain(self, limit: float) -> int:
-        """Let connections come to their end, for `limit` seconds; how many had to be ended.
-
-        Blocks the greenlet.
-        """
         cut = drain(self.loop, self.connections, limit)
         self.listening.leave_alarms()
         return cut
