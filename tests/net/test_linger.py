@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from vaurien.net.linger import LINGER, Linger
+from vaurien.net.linger import ABORT, LINGER, Linger, reset
 from vaurien.net.memory import MemoryLoop, Spinning
 from vaurien.net.memory_sockets import MemorySocket
-from vaurien.net.side import ABORT, Side, reset
+from vaurien.net.side import Side
 
 BYTES = bytes(range(256)) * 4
 

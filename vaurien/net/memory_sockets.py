@@ -13,7 +13,7 @@ import os
 from itertools import count
 from typing import Any
 
-from vaurien.net.side import ABORT
+from vaurien.net.linger import ABORT
 
 WINDOW = 65536  # bytes that one may send before the other has read any
 _numbers = count(1_000_000)  # of descriptors; none is given twice, and none is the system's

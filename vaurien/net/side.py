@@ -11,19 +11,10 @@ own), since a call more for each chunk would cost more than all the bookkeeping.
 from __future__ import annotations
 
 import _socket
-import struct
-from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 from vaurien.errors import RAISED
 from vaurien.net.loop import READ, WRITE, Loop, Watcher
-
-#: ``struct linger {1, 0}``: the next close sends RST and drops what was not yet sent, socket(7).
-ABORT = struct.pack("ii", 1, 0)
-
-
-#: A way to end a socket: `close` or `reset`.
-Way = Callable[[_socket.socket], None]
 
 
 class Feeder(Protocol):
@@ -137,20 +128,3 @@ class Side:
             self._writer = None
         # Without the circles they are gone at once, and the garbage collector has nothing to do.
         self.feeder = None
-
-
-def reset(sock: Any) -> None:
-    """Close a socket with a RST; a unix socket, which knows none, with a plain close."""
-    try:
-        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, ABORT)
-    except OSError:
-        pass  # the peer has gone already
-    close(sock)
-
-
-def close(sock: Any) -> None:
-    """Close a socket, whatever the system says."""
-    try:
-        sock.close()
-    except OSError:
-        pass

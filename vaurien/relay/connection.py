@@ -16,7 +16,8 @@ from vaurien.exchange.ledger import Ledger
 from vaurien.exchange.picks import Picked
 from vaurien.flow import Close, Reset
 from vaurien.net.dial import Dial
-from vaurien.net.side import Side, Way, close, reset
+from vaurien.net.linger import Way, close, reset
+from vaurien.net.side import Side
 from vaurien.protocols.tcp import Tcp
 from vaurien.relay.call import Call
 from vaurien.relay.ending import LastWords, finish

@@ -14,8 +14,7 @@ from typing import Any
 
 from vaurien.errors import RAISED
 from vaurien.net.guard import guarded
-from vaurien.net.linger import LINGER, Linger
-from vaurien.net.side import Way
+from vaurien.net.linger import LINGER, Linger, Way
 
 
 class LastWords:

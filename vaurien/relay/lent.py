@@ -17,7 +17,7 @@ from typing import Any
 from gevent import socket as gsocket
 
 from vaurien.behavior import Exchange
-from vaurien.net.side import ABORT
+from vaurien.net.linger import ABORT
 from vaurien.relay.bridge import Bridge
 from vaurien.relay.call import Call, current_call, gone, returned
 from vaurien.relay.flow import Flow

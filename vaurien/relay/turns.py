@@ -66,7 +66,7 @@ class Turns:
             waiting += len(down.sink.held)
         if down.shaping is not None:
             waiting += down.shaping.chain.held
-        return len(self._ledger) >= OPEN or waiting > self._connection.max_held
+        return len(self._ledger) >= OPEN or waiting > self._connection.server.plan.max_held
 
     # Requests
 
