@@ -19,11 +19,7 @@ from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.kinds import STREAMS
 from vaurien.options import Raw, show, told
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
-from vaurien.strict import BAD, Refused, loaded
-from vaurien.strict import bad as bad
-from vaurien.strict import dumps as dumps
-from vaurien.strict import fields as fields
-from vaurien.strict import load as load
+from vaurien.strictjson import BAD, Refused, Worded, bad, fields, loads
 
 #: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
 STANDARD: Mapping[str, tuple[str, ...]] = {
@@ -65,14 +61,6 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
 }
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
 _NEW = {**TOXIC, "defaults": (bool,)}
-
-
-class Worded(UsageError):
-    """Said in the very words that Toxiproxy's clients know; `detail` is for who writes files."""
-
-    def __init__(self, message: str, detail: str) -> None:
-        super().__init__(message)
-        self.detail = detail
 
 
 def check_name(name: str, where: str) -> None:
@@ -191,7 +179,7 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
     if not path.lower().endswith(".json") and data.lstrip()[:1] not in (b"[", b"{"):
         return None
     try:
-        found = loaded(data)
+        found = loads(data)
     except (json.JSONDecodeError, Refused) as error:
         if path.lower().endswith(".json"):
             raise UsageError(f"{where}: {path!r} is no JSON: {error}") from None

@@ -19,6 +19,7 @@ from vaurien.kinds import Kind, is_flow, is_left_open, is_message, kind_of
 from vaurien.options import Option
 
 GROUP = "vaurien.handlers"
+TCP = "tcp"
 
 
 @cache
@@ -99,19 +100,27 @@ def load(path: str, where: str) -> type:
     return check(found, where, path)
 
 
-def framer(name: str, where: str = "protocol") -> Callable[[], Any] | None:
-    """What makes a framer of the protocol `name`, a dotted path; None for ``tcp``.
+def protocol(text: str) -> str:
+    """The name of a protocol, as a setting: ``tcp``, or a dotted path; ValueError if neither."""
+    if text != TCP and "." not in text:
+        raise ValueError(f"there is {TCP!r}; for one of your own, write package.module.Class")
+    return text
 
+
+def framer(name: str, where: str) -> Callable[[], Any] | None:
+    """What makes a framer of the protocol `name`, None for ``tcp``, which the pump itself does.
+
+    A name with points in it is the dotted path of a class, see `vaurien.protocols.framer`.
     UsageError, which begins with `where`, if there is none.
     """
-    if name == "tcp":
+    if name == TCP:
         return None
-    wanted = "give the dotted path of a framer's class, or tcp"
     module, _, cls = name.rpartition(".")
+    wanted = f"give the dotted path of a framer's class, or {TCP}"
     try:
         found: Callable[[], Any] = getattr(importlib.import_module(module), cls)
         made = found()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UsageError(f"{where}: {name!r} makes no framer ({_said(error)}); {wanted}") from error
     if not all(callable(getattr(made, method, None)) for method in ("feed", "instead")):
         raise UsageError(f"{where}: {name!r} is no framer, with feed() and instead(); {wanted}")

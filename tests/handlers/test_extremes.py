@@ -6,6 +6,7 @@ number from 0 to 100, and its gaps are longer than any integer.
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any, cast
 
@@ -19,7 +20,7 @@ from vaurien.flow import EOF, Begin, Close, Data, Reset
 from vaurien.flow.handler import FlowHandler
 from vaurien.handlers import latency
 from vaurien.handlers.connect import ConnectHandler
-from vaurien.options import Bounded, Option, Raw
+from vaurien.options import Bounded, Option, Raw, number
 from vaurien.registry import builtins, kind, options_of
 from vaurien.specification import POINTS, Specification, specify
 from vaurien.testing import play
@@ -156,7 +157,7 @@ class Meeting:
 
 def wait_a_moment(seconds: float) -> None:
     """Wait so long in the loop, or until it is clear that it waits."""
-    with gevent.Timeout(0.01, False):
+    with contextlib.suppress(gevent.Timeout), gevent.Timeout(0.01):
         gevent.sleep(seconds)
 
 
@@ -196,7 +197,7 @@ def test_an_exact_point_works_with_whatever_it_takes(point: str, value: Any) -> 
 
 
 def test_a_bound_may_leave_out_zero() -> None:
-    bounded = Bounded(float, "x", 0.5, 2, or_zero=True)
+    bounded = Bounded(number, "x", 0.5, 2, or_zero=True)
     assert [bounded(0), bounded(0.5), bounded(2)] == [0, 0.5, 2]
     for wrong, why in ((0.4, "less than 0.5, and not 0"), (3, "more than 2")):
         with pytest.raises(ValueError, match=why):

@@ -6,11 +6,19 @@ import contextlib
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
 
 from tests.control.farms import Farm, write
 from tests.net.test_accept import limit_descriptors
 from tests.support import PATIENCE, Backend, clients, exchange, proxy, wait_for
+from vaurien.net.alarms import TURN, Alarms
+from vaurien.net.system import LoopTimer, TimerFd, _create
 
 HELD = ("--behavior", "100:latency", "--handlers.latency.latency", 10)
 
@@ -126,3 +134,126 @@ client.close()
 print(gevent.wait(timeout=10))
 """
     assert told(tmp_path, script, echo_backend.address).split() == ["b'hello'", "True"]
+
+
+class Sleepers:
+    """Who notes when it is woken, and passes time by that."""
+
+    def __init__(self, clock: list[float], takes: float) -> None:
+        self.clock, self.takes = clock, takes
+        self.woken: list[float] = []
+
+    def wake(self, now: float) -> None:
+        self.woken.append(now)
+        self.clock[0] += self.takes
+
+
+class Rung:
+    """A bell that a test rings."""
+
+    def __init__(self, _loop: object, ring: Callable[[], None]) -> None:
+        self.ring = ring
+        self.due = 0.0
+        self.held = False
+
+    def set(self, due: float) -> None:
+        self.due = due
+
+    def hold_loop(self, held: bool) -> None:
+        self.held = held
+
+    def close(self) -> None: ...
+
+
+def test_many_alarms_at_once_give_way_to_others_after_a_turn() -> None:
+    clock, bells = [100.0], []
+
+    def make(loop: object, ring: Callable[[], None]) -> Rung:
+        bells.append(Rung(loop, ring))
+        return bells[-1]
+
+    alarms = Alarms(None, lambda: clock[0], make)
+    alarms.join()
+    sleeper = Sleepers(clock, TURN / 100)
+    for n in range(1000):
+        alarms.set(50.0 + n / 1000, sleeper)
+    (bell,) = bells
+    turns = []
+    while bell.due:
+        before, start = len(sleeper.woken), clock[0]
+        bell.ring()
+        turns.append(len(sleeper.woken) - before)
+        assert clock[0] - start < TURN * 1.2
+    assert sum(turns) == 1000
+    assert len(turns) >= 8
+    assert not bell.held
+
+
+def test_an_alarm_that_is_given_up_does_not_ring_and_leaves_nothing() -> None:
+    clock, bells = [100.0], []
+
+    def make(loop: object, ring: Callable[[], None]) -> Rung:
+        bells.append(Rung(loop, ring))
+        return bells[-1]
+
+    alarms = Alarms(None, lambda: clock[0], make)
+    alarms.join()
+    sleeper = Sleepers(clock, 0)
+    for _ in range(5000):
+        alarms.give_up(alarms.set(200.0, sleeper))
+    assert ": 0 set" in repr(alarms)
+    assert len(alarms._heap) < 2500  # not all that were ever set
+    assert not bells[0].held
+    clock[0] = 300.0
+    bells[0].ring()
+    assert sleeper.woken == []
+    assert bells[0].due == 0.0
+
+
+KINDS = [
+    LoopTimer,
+    pytest.param(TimerFd, marks=pytest.mark.skipif(_create is None, reason="Linux")),
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_bells_ring_once_at_their_time_and_anew_when_set_anew(
+    kind: Callable[..., Any],
+) -> None:
+    rang: list[float] = []
+
+    def ring() -> None:
+        rang.append(time.monotonic())
+        bell.set(0.0)
+
+    bell = kind(gevent.get_hub().loop, ring)
+    try:
+        due = time.monotonic() + 0.05
+        bell.set(due)
+        gevent.sleep(0.15)
+        assert len(rang) == 1 and due <= rang[0]
+        bell.set(time.monotonic() + 60)
+        bell.set(time.monotonic() - 1)  # the past is now
+        gevent.sleep(0.05)
+        assert len(rang) == 2
+        bell.set(time.monotonic() + 0.02)
+        bell.set(0.0)
+        gevent.sleep(0.1)
+        assert len(rang) == 2
+    finally:
+        bell.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_both_bells_keep_a_loop_going_only_while_held(kind: Callable[..., Any]) -> None:
+    rang: list[bool] = []
+    bell = kind(gevent.get_hub().loop, lambda: rang.append(True))
+    try:
+        bell.set(time.monotonic() + 0.05)
+        bell.hold_loop(True)
+        assert gevent.wait(timeout=0.02) is False
+        bell.hold_loop(False)
+        assert gevent.wait(timeout=5) is True
+        assert not rang
+    finally:
+        bell.close()

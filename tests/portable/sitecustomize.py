@@ -36,7 +36,7 @@ NAMES = {
 }
 #: Functions of the C library.
 SYMBOLS = ("timerfd_create", "timerfd_settime", "timerfd_gettime", "sched_yield", "eventfd")
-MODULES = ("resource",)
+MODULES = ("resource",)  # Windows has none
 
 
 def hide() -> None:
@@ -48,11 +48,11 @@ def hide() -> None:
             listed = getattr(module, "__all__", [])
             if name in listed:
                 listed.remove(name)
-    for name in MODULES:
-        sys.modules[name] = None  # type: ignore[assignment]  # its import is an ImportError
     _hide_symbols()
-    if "vaurien" in sys.orig_argv:  # the tests themselves look at processes there
+    if "vaurien" in sys.orig_argv:  # the tests themselves look at processes with these
         _hide_proc()
+        for name in MODULES:
+            sys.modules[name] = None  # type: ignore[assignment]  # its import is an ImportError
 
 
 def _hide_symbols() -> None:

@@ -66,8 +66,8 @@ def test_a_protocol_that_is_none(name: str, words: list[str]) -> None:
 
 
 def test_a_protocol_by_its_path() -> None:
-    assert registry.framer("tests.lines.Lines") is Lines
-    assert registry.framer("tcp") is None
+    assert registry.framer("tests.lines.Lines", "test") is Lines
+    assert registry.framer("tcp", "test") is None
     done = run("--protocol", "tests.lines.Lines", "--distant", "127.0.0.1:9", "--check")
     assert done.returncode == 0 and "tests.lines.Lines" in done.stdout
 

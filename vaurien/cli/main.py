@@ -24,7 +24,7 @@ from vaurien.cli.system import say
 from vaurien.control.farm import Farm
 from vaurien.errors import VaurienError
 from vaurien.observe.log import start
-from vaurien.relay.handoff import report_exceptions
+from vaurien.relay.call import report_exceptions
 from vaurien.settings import Settings
 from vaurien.settings.printed import lines
 

@@ -15,7 +15,7 @@ import signal
 import socket
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event as Event_
@@ -27,8 +27,9 @@ from vaurien.counts import table
 from vaurien.errors import UsageError, VaurienError, many
 from vaurien.net.spin import Spin
 from vaurien.observe.events import Event
+from vaurien.observe.faults import Faults
 from vaurien.observe.journal import Journal
-from vaurien.observe.log import QueueWriter, log_fault
+from vaurien.observe.log import QueueWriter
 from vaurien.observe.watchdog import Watchdog
 from vaurien.relay.proxy import Proxy
 from vaurien.settings import Settings
@@ -56,8 +57,9 @@ class Run:
         """Build all and bind the API's addresses; `again` reads the settings anew, given these."""
         self.settings, self._writer, self._again = settings, writer, again
         observers: list[Callable[[Event], None]] = []
+        self._faults = Faults()
         if log.isEnabledFor(logging.INFO):
-            observers.append(log_fault)
+            observers.append(self._faults)
         self._journal = None
         if settings["journal"] is not None:
             self._journal = Journal(settings["journal"])
@@ -145,6 +147,7 @@ class Run:
         self._watchdog.stop()
         if self._statsd is not None:
             self._statsd.stop()
+        self._faults.flush()
         if self._journal is not None:
             self._journal.stop()
 
@@ -166,29 +169,35 @@ class Run:
 
     def _watch_parent(self, descriptor: int) -> None:
         """Tell the process that started this one that all listens; end when it is gone."""
-        addresses = self._api.addresses if self._api is not None else {}
-        ready = {
-            "pid": os.getpid(),
-            "proxies": {p.name: str(p.address) for p in self.farm if p.enabled},
-            **{name: str(addresses[name]) if name in addresses else None for name in _NAMES},
-            "token": self.settings.access.token if self.settings.access is not None else None,
-        }
         try:
+            ready = self._ready()
             with socket.socket(fileno=descriptor) as parent:
                 parent.sendall(json.dumps(ready).encode() + b"\n")
                 wait_for_end(parent)
         except OSError:
             pass  # gone as well
+        except Exception as error:
+            log.exception("watching who started this: %r", error)
         finally:
             self._stop.set()
 
+    def _ready(self) -> dict[str, Any]:
+        """What the process that started this one is sent, once all listen."""
+        addresses = self._api.addresses if self._api is not None else {}
+        return {
+            "pid": os.getpid(),
+            "proxies": {p.name: str(p.address) for p in self.farm if p.enabled},
+            **{name: str(addresses[name]) if name in addresses else None for name in _NAMES},
+            "token": self.settings.access.token if self.settings.access is not None else None,
+        }
+
     def _hangup(self) -> None:
-        if not self._started:  # the name of an address may take its time
-            HANGUPS.append(1)
-            log.info("reload: put off until all listen")
-            return
         try:
-            self.reload()
+            if self._started:
+                self.reload()
+            else:  # the name of an address may take its time
+                HANGUPS.append(1)
+                log.info("reload: put off until all listen")
         except VaurienError as error:
             log.error("reload: nothing is changed: %s", error)
         except BaseException as error:  # of which gevent would make the end of the process

@@ -96,7 +96,7 @@ class Behaviors(Wire):
         proxy: str | None = None,
         ttl: float | None = None,
     ) -> Iterator[Json]:
-        """`set_behavior` for the time of a ``with``; as `with_handler`."""
+        """`set_behavior` for the time of a ``with``; as `with_handler`, `ttl` in seconds too."""
         with self._restoring(proxy) as chosen:
             yield self.set_behavior(behavior, on_connect, handlers, proxy=chosen, ttl=ttl)
 

@@ -75,7 +75,8 @@ class Wire:
     ) -> tuple[http.client.HTTPResponse, socket.socket]:
         """Make a request: the answer, not yet read, and its socket. For what has no method here.
 
-        `body` is sent as JSON; `query` goes behind the path. The same errors as everywhere.
+        `body` is sent as JSON; `query` goes behind the path. `timeout` is the most seconds of each
+        wait, where that is less than the client's own. The same errors as everywhere.
         """
         wait = self._wait(timeout)
         connection = (
@@ -131,7 +132,9 @@ class Wire:
 
     @contextlib.contextmanager
     def talking(self, wait: float) -> Iterator[None]:
-        """The border where what the network raises becomes `Unreachable`."""
+        """The border where what the network raises becomes `Unreachable`; `wait`, in seconds, is
+        how long it was waited for each answer.
+        """
         try:
             yield
         except TimeoutError:

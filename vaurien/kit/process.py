@@ -155,7 +155,7 @@ def start_proxy(
 
 
 def stop_proxy(running: Running, timeout: float = STOP_TIMEOUT) -> int:
-    """Stop what `start_proxy` has started; the exit code of the process."""
+    """Stop what `start_proxy` has started, by force after `timeout` seconds; its exit code."""
     if not isinstance(running, Running):
         raise UsageError(f"running: {running!r} is not what start_proxy returns")
     return running.stop(timeout)

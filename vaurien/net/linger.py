@@ -1,4 +1,4 @@
-"""The polite end of sockets: what is held, then FIN, then patience.
+"""The end of sockets: a reset, or a polite one: what is held, then FIN, then patience.
 
 Law: a polite end passes on what is still held, sends FIN, discards what still comes in until EOF,
 and only then closes: closing with unread bytes would be a reset. What moves is let through, what
@@ -8,17 +8,42 @@ within `LINGER` seconds of our FIN.
 
 from __future__ import annotations
 
+import _socket
 import logging
+import struct
 from collections.abc import Callable
 from typing import Any
 
 from vaurien.net.guard import guarded
 from vaurien.net.loop import READ, WRITE, Loop, Watcher
-from vaurien.net.side import close
 
 log = logging.getLogger("vaurien")
 
 LINGER = 1.0  # seconds
+
+#: ``struct linger {1, 0}``: the next close sends RST and drops what was not yet sent, socket(7).
+ABORT = struct.pack("ii", 1, 0)
+
+
+#: A way to end a socket: `close` or `reset`.
+Way = Callable[[_socket.socket], None]
+
+
+def reset(sock: Any) -> None:
+    """Close a socket with a RST; a unix socket, which knows none, with a plain close."""
+    try:
+        sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, ABORT)
+    except OSError:
+        pass  # the peer has gone already
+    close(sock)
+
+
+def close(sock: Any) -> None:
+    """Close a socket, whatever the system says."""
+    try:
+        sock.close()
+    except OSError:
+        pass
 
 
 class Linger:

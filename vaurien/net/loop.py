@@ -6,13 +6,16 @@ test one in memory (`vaurien.net.memory`). Nothing of it may be used from anothe
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from gevent import Greenlet, monkey
 from gevent.hub import get_hub
 
+from vaurien.errors import Stopping
 from vaurien.net.alarms import Alarms
 
 READ, WRITE = 1, 2  # libev's EV_READ and EV_WRITE
@@ -21,6 +24,8 @@ READ, WRITE = 1, 2  # libev's EV_READ and EV_WRITE
 #: not): measured through the pump, bulk has 0.96 to 1.06 of HAProxy's speed with it, 0.62 to 0.94
 #: with 64 KiB and 0.8 with 16 KiB.
 READ_SIZE = 32768
+
+_LOOK = 0.5  # seconds between two looks whether a thread that is waited for is still there
 
 T = TypeVar("T")
 
@@ -55,7 +60,7 @@ class Loop:
         self.now = monotonic
         self.view = memoryview(bytearray(READ_SIZE))
         self.alarms = Alarms(self.hub.loop)
-        self._ident = _ident()
+        self._ident, self._thread = _ident(), threading.current_thread()
 
     def __repr__(self) -> str:
         return f"<Loop of thread {self._ident}, {self.alarms!r}>"
@@ -69,7 +74,8 @@ class Loop:
         """What `function` returns or raises, called in the loop's thread, in a greenlet there.
 
         From that thread itself it is a plain call. From any other one it waits, and holds up the
-        whole of that thread; the loop must be running.
+        whole of that thread; the loop must be running. Stopping if its thread has ended, or ends
+        before `function` has returned.
         """
         if self.is_mine:
             return function(*args)
@@ -85,11 +91,32 @@ class Loop:
             finally:
                 done.release()
 
-        self.hub.loop.run_callback_threadsafe(Greenlet.spawn, run)
-        done.acquire()
+        try:
+            self.hub.loop.run_callback_threadsafe(Greenlet.spawn, run)
+        except (AttributeError, ValueError):  # its hub is destroyed
+            raise _ended() from None
+        while not done.acquire(timeout=_LOOK):
+            if not self._thread.is_alive() or self.hub.loop is None:
+                raise _ended()
         if len(outcome) > 1:
             raise outcome[1]
         return outcome[0]  # type: ignore[no-any-return]
+
+
+def current() -> Loop:
+    """The loop of this thread: one for all that ask here, so that they share alarms and buffer."""
+    hub = get_hub()
+    if hub not in _loops:
+        _loops[hub] = Loop()
+    return _loops[hub]
+
+
+#: By hub, for those who are given none; a loop goes with its hub.
+_loops: WeakKeyDictionary[Any, Loop] = WeakKeyDictionary()
+
+
+def _ended() -> Stopping:
+    return Stopping("the loop has ended, and its proxies with it; nothing can be asked of them")
 
 
 def _ident() -> int:

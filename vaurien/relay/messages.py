@@ -34,8 +34,9 @@ from vaurien.exchange.ledger import Ledger
 from vaurien.observe.log import fields
 from vaurien.protocols.cutter import Cutter
 from vaurien.protocols.framer import Framer, FramingError
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 from vaurien.relay.turns import Turns
+from vaurien.relay.unframed import read_anew, unframe
 
 log = logging.getLogger("vaurien")
 
@@ -293,10 +294,10 @@ class Messages:
             flow.passed -= len(data)  # it is read anew
             flow.astray += len(data)
             left.append((flow, data, flow.over and not flow.ended and not way.done))
-        connection.unframe(self.begun)
+        unframe(connection, self.begun)
         for flow, data, ends in left:
             if not connection.closed:
-                connection.read_anew(flow, data, ends)
+                read_anew(connection, flow, data, ends)
 
 
 def _claimed(flow: Flow) -> bool:

@@ -22,7 +22,7 @@ from vaurien.exchange.picks import Choice, Picked
 from vaurien.exchange.replies import Filling, Replies
 from vaurien.handlers.message import Action, Answer, Lose, Replace, Request, Send
 from vaurien.protocols.framer import Framer, Piece
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 
 OPEN = 1000  # exchanges that may be open on a connection; each takes about a KiB
 
@@ -66,7 +66,7 @@ class Turns:
             waiting += len(down.sink.held)
         if down.shaping is not None:
             waiting += down.shaping.chain.held
-        return len(self._ledger) >= OPEN or waiting > self._connection.max_held
+        return len(self._ledger) >= OPEN or waiting > self._connection.server.plan.max_held
 
     # Requests
 

@@ -11,6 +11,7 @@ from typing import Any
 from vaurien.access import Access
 from vaurien.address import Address
 from vaurien.catalog import Catalog
+from vaurien.control.replayed import Timed
 from vaurien.options import key
 from vaurien.plan import Plan
 
@@ -29,6 +30,7 @@ class Settings:
     warnings: list[str] = field(default_factory=list)
     access: Access | None = None  # to the control API, if there is one
     statsd: Address | None = None  # where the metrics are sent
+    operations: tuple[Timed, ...] = ()  # of a replay
 
     def __getitem__(self, name: str) -> Any:
         return self.values[key(name)]

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 
+from vaurien.control.replayed import Timed, replayed
 from vaurien.errors import UsageError
 from vaurien.fitting import check, check_connect, together
 from vaurien.observe import journal
@@ -33,7 +34,8 @@ def check_journal(settings: Settings) -> None:
 
 def replay(settings: Settings, plans: Sequence[Plan], where: str, path: str) -> list[Plan]:
     """The plans with the decisions of the journal at `path`; those and its seed win."""
-    replayed, count, missing = [], 0, []
+    made, count, missing = [], 0, []
+    due: list[Timed] = []
     for plan in plans:
         replay = journal.read(path, where, plan.name, settings.catalog.cls, len(plans) > 1)
         settings.warnings += [one for one in replay.warnings if one not in settings.warnings]
@@ -45,7 +47,13 @@ def replay(settings: Settings, plans: Sequence[Plan], where: str, path: str) -> 
         stand = together(replay.handlers)
         check(replay.behavior, stand, where)
         check_connect(replay.on_connect, stand, where, replayed=True)
-        replayed.append(
+        plan, later, left_out = replayed(plan, replay.operations, settings.catalog.cls)
+        due += later
+        if left_out:
+            settings.warnings.append(
+                f"{where}: {plan.name}: what is not done again: {', '.join(sorted(left_out))}"
+            )
+        made.append(
             replace(
                 plan,
                 behavior=replay.behavior,
@@ -66,4 +74,5 @@ def replay(settings: Settings, plans: Sequence[Plan], where: str, path: str) -> 
         f"{where}: the seed and all decisions ({count}) are those of {path}; the weights of"
         " --behavior and --on-connect, and --seed, do not count"
     )
-    return replayed
+    settings.operations = tuple(sorted(due, key=lambda timed: timed.since))
+    return made

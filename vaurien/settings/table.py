@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from vaurien.observe.log import FORMATS, LEVELS, STDERR
 from vaurien.options import LARGEST, Bounded, Option, count, number, seconds, whole
-from vaurien.protocols import named as protocol
+from vaurien.registry import protocol
 
 PREFIX = "VAURIEN_"
 DEFAULT = "default"  # the proxy of the plain command line

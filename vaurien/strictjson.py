@@ -1,7 +1,7 @@
-"""JSON that others have written, read strictly: the text, and the fields of an object.
+"""JSON that others send: read strictly, and refused in sentences.
 
-Law: nothing is dropped or guessed. What JSON leaves open (a name given twice, NaN, numbers without
-end) is refused, so that no two readers can understand one body differently.
+Law: nothing that a body says is dropped. What is there twice, unknown or of another type is
+refused, with the words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,14 @@ _CALLED = {
 BAD = "bad request body"
 
 
+class Worded(UsageError):
+    """Said in the very words that Toxiproxy's clients know; `detail` is for who writes files."""
+
+    def __init__(self, message: str, detail: str) -> None:
+        super().__init__(message)
+        self.detail = detail
+
+
 def bad(reason: str) -> UsageError:
     """A body that is not what was asked for."""
     return UsageError(f"{BAD}: {reason}")
@@ -34,14 +42,14 @@ def bad(reason: str) -> UsageError:
 def load(data: bytes) -> Any:
     """The JSON in `data`; UsageError if it is none."""
     try:
-        return loaded(data)
+        return loads(data)
     except json.JSONDecodeError as error:
         raise bad(f"it is no JSON: {error}") from None
     except Refused as error:
         raise bad(str(error)) from None
 
 
-def loaded(data: bytes) -> Any:
+def loads(data: bytes) -> Any:
     """The JSON in `data`; JSONDecodeError or `Refused`, saying why, if it is none."""
     if not data:
         raise Refused("there is none; send JSON")
