@@ -6,13 +6,24 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .NOTPARALLEL:
-.PHONY: demo test bench lint docs clean
+.PHONY: demo test test-all test-portable bench lint docs clean
 
 demo: $(VENV)/.base
 	$(BIN)/vaurien --demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+
+# Then the core of them once more, as where there is no timerfd, pidfd, /proc, SIGHUP, ...
+PORTABLE := tests/flow tests/handlers tests/laws tests/net $(wildcard tests/relay) tests/test_process.py \
+	tests/test_client.py tests/cli/test_command_line.py tests/cli/test_extremes.py \
+	tests/cli/test_signals.py tests/cli/test_summary.py tests/cli/test_ctl.py
+
+test-all: test test-portable
+
+test-portable: $(VENV)/.test
+	PYTHONPATH=tests/portable$${PYTHONPATH:+:$$PYTHONPATH} \
+	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PORTABLE) $(ARGS)
 
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks $(ARGS)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import os
 import shutil
 import signal
@@ -26,7 +28,15 @@ def pytest_configure() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip, and in CI fail, a test whose program is missing: ``@pytest.mark.program("nginx")``."""
+    """Skip a test of what is not here: a program, which fails it in CI, or a call of the system.
+
+    ``@pytest.mark.program("nginx")``; ``@pytest.mark.needs("signal.SIGHUP")``, a dotted path, or
+    ``libc.`` and a function.
+    """
+    for mark in item.iter_markers("needs"):
+        for path in mark.args:
+            if not _is_here(path):
+                pytest.skip(f"it is about {path}, which is not on this system")
     for mark in item.iter_markers("program"):
         (name,) = mark.args
         if shutil.which(name) is None:
@@ -35,3 +45,12 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI"):
                 pytest.fail(message)
             pytest.skip(message)
+
+
+def _is_here(path: str) -> bool:
+    module, _, name = path.rpartition(".")
+    try:
+        owner = ctypes.CDLL(None) if module == "libc" else importlib.import_module(module or name)
+    except ImportError:
+        return False
+    return not module or hasattr(owner, name)

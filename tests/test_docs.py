@@ -37,7 +37,7 @@ from vaurien.cli.ctl_parser import (
     USAGE,
     parser,
 )
-from vaurien.cli.entry import INTERRUPTED
+from vaurien.cli.signals import INTERRUPTED
 from vaurien.control import openapi
 from vaurien.observe.events import Ended
 from vaurien.observe.journal import Journal
@@ -220,7 +220,7 @@ def test_the_reference_has_every_body_of_the_api(api_reference: ModuleType) -> N
 def test_the_reference_is_made_anew_when_its_sources_change(reference: ModuleType) -> None:
     sources = set(reference.sources())
     assert {inspect.getfile(cls) for cls in registry.builtins().values()} <= sources
-    assert {"settings.py", "plan.py", "presets.ini"} <= {Path(path).name for path in sources}
+    assert {"table.py", "specification.py", "presets.ini"} <= {Path(path).name for path in sources}
 
 
 def test_every_flag_is_documented(reference: ModuleType) -> None:

@@ -297,12 +297,13 @@ def test_it_ends_when_its_caller_is_killed(
         dial(address)
 
 
+@pytest.mark.parametrize("fork", ["", "fork"])
 def test_it_ends_with_its_caller_though_python_has_no_pidfd_open(
-    tmp_path: Path, echo_backend: Backend
+    fork: str, tmp_path: Path, echo_backend: Backend
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text("import os\ndel os.pidfd_open\n")
     with subprocess.Popen(
-        [sys.executable, "-c", CALLER, echo_backend.address],
+        [sys.executable, "-c", CALLER, echo_backend.address, fork],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

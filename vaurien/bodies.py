@@ -7,7 +7,6 @@ words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +19,7 @@ from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.kinds import STREAMS
 from vaurien.options import Raw, show, told
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
+from vaurien.strictjson import BAD, Refused, Worded, bad, fields, loads
 
 #: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
 STANDARD: Mapping[str, tuple[str, ...]] = {
@@ -61,91 +61,6 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
 }
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
 _NEW = {**TOXIC, "defaults": (bool,)}
-_CALLED = {
-    str: "text",
-    bool: "true or false",
-    list: "a list",
-    dict: "an object",
-    int: "a number",
-    float: "a number",
-    type(None): "null",
-}
-_BAD = "bad request body"
-
-
-class Worded(UsageError):
-    """Said in the very words that Toxiproxy's clients know; `detail` is for who writes files."""
-
-    def __init__(self, message: str, detail: str) -> None:
-        super().__init__(message)
-        self.detail = detail
-
-
-def bad(reason: str) -> UsageError:
-    """A body that is not what was asked for."""
-    return UsageError(f"{_BAD}: {reason}")
-
-
-def load(data: bytes) -> Any:
-    """The JSON in `data`; UsageError if it is none."""
-    try:
-        return _loaded(data)
-    except json.JSONDecodeError as error:
-        raise bad(f"it is no JSON: {error}") from None
-    except _Refused as error:
-        raise bad(str(error)) from None
-
-
-def _loaded(data: bytes) -> Any:
-    """The JSON in `data`; JSONDecodeError or `_Refused`, saying why, if it is none."""
-    if not data:
-        raise _Refused("there is none; send JSON")
-    try:
-        return json.loads(data.decode(), parse_constant=_constant, object_pairs_hook=_once)
-    except RecursionError:
-        raise _Refused("it is nested too deeply") from None
-    except UnicodeDecodeError as error:
-        raise _Refused(f"it is not UTF-8 (byte {error.start})") from None
-    except (json.JSONDecodeError, _Refused):
-        raise
-    except ValueError:  # Python's own bound
-        raise _Refused("it has a number with too many digits") from None
-
-
-class _Refused(ValueError):
-    """What JSON may have, and a body may not."""
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose names are each given once."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        counted = Counter(name for name, _ in pairs)
-        raise _Refused(f"{told(next(n for n in counted if counted[n] > 1))} is given twice")
-    return found
-
-
-def dumps(body: object) -> bytes:
-    """JSON as text."""
-    return json.dumps(body).encode()
-
-
-def _constant(word: str) -> float:
-    raise _Refused(f"{word} is no JSON")
-
-
-def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """The fields of a JSON object that are given; UsageError for unknown ones and wrong types."""
-    if not isinstance(body, dict):
-        raise bad(f"it is {_CALLED.get(type(body), 'no object')}, not an object")
-    for name, value in body.items():
-        if name not in known:
-            raise bad(f"there is no field {told(name)}; {nearest(name, known, 'fields')}")
-        types = known[name]
-        fits = isinstance(value, types) and (bool in types or not isinstance(value, bool))
-        if value is not None and not fits:
-            raise bad(f"{name} is {told(value)}, not {_CALLED[types[0]]}")
-    return {name: value for name, value in body.items() if value is not None}
 
 
 def check_name(name: str, where: str) -> None:
@@ -248,7 +163,7 @@ def read_written(
         return read_proxy(body, catalog, seed, common, by_request=False)
     except VaurienError as error:
         detail = f": {error.detail}" if isinstance(error, Worded) else ""
-        raise UsageError(f"{place}: {str(error).removeprefix(f'{_BAD}: ')}{detail}") from None
+        raise UsageError(f"{place}: {str(error).removeprefix(f'{BAD}: ')}{detail}") from None
 
 
 def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
@@ -264,8 +179,8 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
     if not path.lower().endswith(".json") and data.lstrip()[:1] not in (b"[", b"{"):
         return None
     try:
-        found = _loaded(data)
-    except (json.JSONDecodeError, _Refused) as error:
+        found = loads(data)
+    except (json.JSONDecodeError, Refused) as error:
         if path.lower().endswith(".json"):
             raise UsageError(f"{where}: {path!r} is no JSON: {error}") from None
         return None

@@ -34,7 +34,7 @@ class Buckets:
         self.bounds, self._counts, self._sum = bounds, [0] * (len(bounds) + 1), 0.0
 
     def add(self, seconds: float) -> None:
-        """Take in one duration; below a microsecond nothing counts."""
+        """Take in one duration, in seconds; below a microsecond nothing counts."""
         self._counts[bisect_left(self.bounds, round(seconds, 6))] += 1
         self._sum += seconds
 
@@ -53,7 +53,7 @@ class Histogram:
         self._fixed = Buckets(DELAYS)
 
     def add(self, seconds: float) -> None:
-        """Take in one duration."""
+        """Take in one duration, in seconds."""
         self._new.append(seconds)
         if len(self._new) >= _BATCH:
             self._count()

@@ -62,10 +62,17 @@ class Raw(NamedTuple):
     where: str
 
 
+#: The largest whole number that is taken: what the system, JSON's readers and statsd can hold too.
+LARGEST = 2**63 - 1
+
+
 class Bounded:
     """A number type with bounds, for use as an option's type: ``Bounded(number, "seconds", 0)``.
 
-    Its name is what ``--list-handlers`` and the docs show as the option's type.
+    Its name is what ``--list-handlers`` and the docs show as the option's type. Whatever is within
+    the bounds has to work, not only to convert: so a number that nothing can be done with, as a
+    time that no clock can tell from none, is to lie outside. With `or_zero` 0 is taken too, however
+    high `low` is: it then means none.
     """
 
     def __init__(
@@ -74,13 +81,16 @@ class Bounded:
         name: str,
         low: float = -math.inf,
         high: float = math.inf,
+        or_zero: bool = False,
     ) -> None:
         self.base, self.__name__, self.low, self.high = base, name, low, high
+        self.or_zero = or_zero
 
     def __call__(self, value: object) -> Any:
         result = self.base(value)
-        if not self.low <= result <= self.high:
-            bounds = f"less than {self.low}" if result < self.low else f"more than {self.high}"
+        if not self.low <= result <= self.high and not (self.or_zero and result == 0):
+            least = f"less than {self.low}, and not 0" if self.or_zero else f"less than {self.low}"
+            bounds = least if result < self.low else f"more than {self.high}"
             raise ValueError(f"is {bounds}")
         return result
 
@@ -91,7 +101,7 @@ class Bounded:
 seconds = Bounded(number, "seconds", 0, 1e9)
 milliseconds = Bounded(number, "milliseconds", 0, 1e9)
 percent = Bounded(number, "percent", 0, 100)
-count = Bounded(whole, "count", 0)
+count = Bounded(whole, "count", 0, LARGEST)
 
 #: How a declared type converts; a type that is not here is called as it is.
 _CONVERTERS: dict[Any, Callable[[Any], Any]] = {bool: flag, int: whole, float: number, str: str}

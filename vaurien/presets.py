@@ -14,12 +14,12 @@ from pathlib import Path
 from vaurien import ini, registry
 from vaurien.errors import UsageError
 from vaurien.options import Bounded, declared, find, milliseconds, number, percent
-from vaurien.plan import Specification
+from vaurien.specification import Specification
 
 PREFIX = "preset:"
 _FILE = Path(__file__).with_name("presets.ini")
 
-kilobits = Bounded(number, "kbit/s", 0, 1e9)
+kilobits = Bounded(number, "kbit/s", 0.001, 1e9, or_zero=True)
 
 #: What a ``[preset:NAME]`` section may say.
 OPTIONS = declared(

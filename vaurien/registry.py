@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -19,6 +19,7 @@ from vaurien.kinds import Kind, is_flow, is_left_open, kind_of
 from vaurien.options import Option
 
 GROUP = "vaurien.handlers"
+TCP = "tcp"
 
 
 @cache
@@ -97,6 +98,25 @@ def load(path: str, where: str) -> type:
             f" {nearest(class_name, classes, 'handlers in it')}"
         ) from None
     return check(found, where, path)
+
+
+def framer(name: str, where: str) -> Callable[[], Any] | None:
+    """What makes a framer of the protocol `name`, None for ``tcp``, which the pump itself does.
+
+    A name with points in it is the dotted path of a class, see `vaurien.protocols.framer`.
+    UsageError, which begins with `where`, if there is none.
+    """
+    if name == TCP:
+        return None
+    module, _, cls = name.rpartition(".")
+    try:
+        found: Callable[[], Any] = getattr(importlib.import_module(module), cls)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"{where}: {name!r} is not a protocol ({error}); there is {TCP}, or write the dotted"
+            " path of a framer's class"
+        ) from None
+    return found
 
 
 def check(found: object, where: str, name: str) -> type:

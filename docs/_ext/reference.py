@@ -14,12 +14,11 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from vaurien import ini, presets
-from vaurien import registry
+from vaurien import ini, presets, registry
 from vaurien.observe.metrics import FAMILIES
 from vaurien.options import Option, show
-from vaurien.plan import POINTS, STREAM
 from vaurien.settings import SETTINGS
+from vaurien.specification import POINTS, STREAM
 
 ROOT = Path(__file__).parents[2]
 PRESETS = Path(presets.__file__).with_name("presets.ini")
@@ -97,9 +96,9 @@ def _bounds(bounds: tuple[float, ...]) -> str:
 def sources() -> list[str]:
     """The files that the reference is made from."""
     modules = {
-        "vaurien.settings",
+        "vaurien.settings.table",
         "vaurien.observe.metrics",
-        "vaurien.plan",
+        "vaurien.specification",
         "vaurien.presets",
         *(cls.__module__ for cls in registry.builtins().values()),
     }

@@ -156,17 +156,19 @@ def loading(echo_backend: Backend, tmp_path: Path) -> Program:
     return proxy(echo_backend, cwd=tmp_path, env={"PYTHONPATH": str(tmp_path)})
 
 
-@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGUSR1])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.needs(f"signal.{n}")) for n in ("SIGHUP", "SIGUSR1")]
+)
 def test_what_ends_nothing_ends_nothing_before_it_listens_either(
-    number: int, loading: Program, tmp_path: Path
+    name: str, loading: Program, tmp_path: Path
 ) -> None:
     program = loading.spawn()
     try:
         wait_for((tmp_path / "importing").exists, "the import of gevent")
-        program.send_signal(number)
+        program.send_signal(signal.Signals[name])
         with open(tmp_path / "go", "w"):
             wait_for(lambda: program.output, "it listens")
-        if number == signal.SIGHUP:
+        if name == "SIGHUP":
             program.wait_log("reload: 0 created; 0 changed")
         assert program.stop() == 0
     finally:
@@ -187,6 +189,7 @@ def test_while_it_loads_it_ends_with_the_shell_s_code(
         program.__exit__()
 
 
+@pytest.mark.needs("signal.SIGHUP", "signal.SIGUSR1")
 def test_what_its_starter_ignores_stays_ignored(loading: Program, tmp_path: Path) -> None:
     numbers = (signal.SIGINT, signal.SIGHUP)
     before = [signal.signal(number, signal.SIG_IGN) for number in numbers]

@@ -76,6 +76,7 @@ class Sleepy(BaseHandler):
     assert 29 <= p50 <= p99 < 500
 
 
+@pytest.mark.needs("signal.SIGUSR1")
 def test_the_table_is_told_on_sigusr1_while_all_goes_on(echo_backend: Backend) -> None:
     options = ("--behavior", "100:latency,0:error", "--handlers.latency.latency", 1)
     with proxy(echo_backend, *options) as program, program.dial() as client:
@@ -126,6 +127,7 @@ def test_what_never_fired_is_named_in_a_warning_and_strict_makes_it_exit_3(
     assert int(table["corrupt"][0]) > 3 and table["corrupt"][1] == "0"
 
 
+@pytest.mark.needs("signal.SIGUSR1")
 def test_without_handlers_there_is_nothing_to_tell(echo_backend: Backend) -> None:
     with proxy(echo_backend, "--strict") as program:
         with program.dial() as client:

@@ -19,7 +19,7 @@ from tests.test_settings import resolved
 from vaurien.behavior import parse
 from vaurien.control.farm import Farm
 from vaurien.handlers import BaseHandler
-from vaurien.relay.handoff import Call
+from vaurien.relay.call import Call
 
 
 @pytest.fixture

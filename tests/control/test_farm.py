@@ -39,7 +39,7 @@ from vaurien.observe.events import Began, Changed
 from vaurien.observe.events import Event as Told
 from vaurien.options import Raw
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
-from vaurien.relay.handoff import Call
+from vaurien.relay.call import Call
 from vaurien.relay.proxy import Proxy
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.control.helpers import Api
 from tests.support import PATIENCE, Backend, Program, proxy
 from vaurien.control import native, toxiproxy
+from vaurien.control.context import Context
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
 from vaurien.control.openapi import document
@@ -24,7 +25,7 @@ from vaurien.settings import resolve
 def served() -> set[tuple[str, str]]:
     """The methods and paths that the application has."""
     farm = Farm(resolve({}, [], {"VAURIEN_HTTP": "1"}))
-    context = native.Context(farm, Recent(), Streams(farm), lambda: (b"", ""), dict)
+    context = Context(farm, Recent(), Streams(farm), lambda: (b"", ""), dict)
     return {
         (name[len("on_") :], re.sub(r":int}", "}", template))
         for template, resource in (*toxiproxy.routes(context), *native.routes(context))

@@ -201,7 +201,7 @@ def test_the_order_is_kept_whoever_is_picked_for_an_exchange(
 
 def counted(flow: Flow) -> int:
     """What a chain holds, counted from the outside."""
-    waiting = [entry[3] for entry in flow.chain._heap]
+    waiting = flow.chain.waiting()
     return sum(len(event.data) + PIECE for event in waiting if isinstance(event, Data))
 
 
@@ -216,7 +216,7 @@ def test_what_is_held_is_what_came_in_and_has_not_left(
     def watch(flow: Flow) -> None:
         held = flow.chain.held
         assert held == counted(flow) >= 0
-        pieces = sum(isinstance(entry[3], Data) for entry in flow.chain._heap)
+        pieces = sum(isinstance(event, Data) for event in flow.chain.waiting())
         assert held - pieces * PIECE <= len(whole) - len(flow.data)
 
     play(flow, script, watch=watch)

@@ -36,6 +36,8 @@ PURE = [
     *sorted(HANDLERS),
     ROOT / "kinds.py",
     ROOT / "plan.py",
+    ROOT / "fitting.py",
+    ROOT / "specification.py",
     ROOT / "ini.py",
     ROOT / "counts.py",
     *sorted(ROOT.glob("protocols/**/*.py")),

@@ -16,8 +16,9 @@ from vaurien.net.side import ABORT
 from vaurien.plan import Plan, Specification, Toxic
 from vaurien.registry import builtins
 from vaurien.relay.connection import Connection
+from vaurien.relay.flow import Flow
+from vaurien.relay.looks import look
 from vaurien.relay.proxy import Proxy
-from vaurien.relay.pump import Flow
 from vaurien.relay.rules import READ, forbidden
 
 _BLOCK = b"".join(hashlib.sha256(b"%d" % n).digest() for n in range(32768))
@@ -189,17 +190,17 @@ class Pair:
         """The numbers are those of the sockets, to the byte."""
         if self.connection.closed:
             return
-        look = self.connection.look()
+        seen = look(self.connection)
         for flow in self.connection.flows:
             source, sink = self.end_of(flow.to_backend), self.end_of(not flow.to_backend)
             assert flow.passed + flow.unread == source.taken, repr(flow)
-            assert look.received[not flow.to_backend] == flow.passed
-            assert look.sent[not flow.to_backend] == flow.sent
+            assert seen.received[not flow.to_backend] == flow.passed
+            assert seen.sent[not flow.to_backend] == flow.sent
             if not sink.closed and not sink.far.was_reset:
                 assert flow.sent == sink.come, repr(flow)
             if lossless and not self.connection.broken:
                 assert flow.passed - flow.sent == flow.waiting, repr(flow)
-        assert look.held == sum(flow.waiting for flow in self.connection.flows)
+        assert seen.held == sum(flow.waiting for flow in self.connection.flows)
 
     def assert_in_order(self) -> None:
         """What came is what was sent, from the beginning on."""
@@ -213,7 +214,7 @@ class Pair:
         for flow in self.connection.flows:
             chained = flow.shaping is not None and flow.shaping.active
             if not chained and flow.desk is None and flow.sink.held is not None:
-                assert len(flow.sink.held) <= READ_SIZE + self.connection.max_held
+                assert len(flow.sink.held) <= READ_SIZE + self.rig.proxy.plan.max_held
                 assert not flow.source.reader.active
 
     def assert_reading(self) -> None:

@@ -84,7 +84,7 @@ class Rig:
         try:
             answer = json.loads(self._answers.get(timeout=PATIENCE))
         except queue.Empty:
-            self._process.send_signal(signal.SIGUSR1)
+            self._process.send_signal(signal.SIGABRT)
             wait_for(lambda: "most recent call first" in self.text)
             raise AssertionError(f"{command} hangs: {self.text}") from None
         if "refused" in answer:
@@ -218,7 +218,7 @@ def main() -> None:
     from vaurien.settings import resolve
 
     logging.basicConfig(level=logging.WARNING)
-    faulthandler.register(signal.SIGUSR1)  # where it hangs, if it does
+    faulthandler.enable()  # where it hangs, if it does, on SIGABRT
     proxies: list[Proxy] = []
 
     def start(settings: dict[str, str], options: dict[str, str], path: str) -> Any:

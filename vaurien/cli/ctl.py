@@ -19,7 +19,7 @@ from vaurien.cli import ctl_commands as do
 from vaurien.cli.completion import HIDDEN
 from vaurien.cli.ctl_commands import Ask
 from vaurien.cli.ctl_parser import DONE, MISSING, REFUSED, arrange, parser
-from vaurien.cli.entry import INTERRUPTED, take
+from vaurien.cli.signals import INTERRUPTED, take
 from vaurien.cli.tables import Output, plain
 from vaurien.client import TIMEOUT, TOKEN_VARIABLE, Client, api_address
 from vaurien.errors import ClientError, Unreachable, UsageError, VaurienError, nearest

@@ -7,30 +7,30 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-import select
-import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from vaurien.cli import watch as screen
-from vaurien.cli.tables import Output, cell, words
+from vaurien.cli.ctl_rows import (
+    BEHAVIOR,
+    CONNECTION,
+    JOURNAL,
+    PROXY,
+    TOXIC,
+    behavior_row,
+    connection_row,
+    proxy_row,
+    state_rows,
+    toxic_row,
+)
+from vaurien.cli.system import end_with_reader
+from vaurien.cli.tables import Output, words
 from vaurien.client import Client, Json
 from vaurien.errors import ClientError, Unreachable, UsageError, nearest
 
 WAIT = 10.0  # seconds
-
-#: How a proxy, a behavior, a toxic and a connection look as a row.
-PROXY = ("name", "local", "distant", "enabled", "behavior", "on connect", "toxics", "connections")
-BEHAVIOR = ("proxy", "behavior", "on connect", "handlers")
-TOXIC = ("name", "type", "stream", "toxicity", "attributes")
-CONNECTION = (
-    "proxy", "number", "client", "exchange", "handlers",
-    "received up", "received down", "sent up", "sent down", "held",
-)  # fmt: skip
-JOURNAL = ("time", "proxy", "connection", "exchange", "handler", "fired", "seconds", "end")
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Ask:
 
 def list_(ask: Ask) -> None:
     states = ask.client.proxies()
-    _tell(ask.output, states, PROXY, map(_proxy_row, states))
+    _tell(ask.output, states, PROXY, map(proxy_row, states))
 
 
 def show(ask: Ask) -> None:
@@ -55,7 +55,7 @@ def show(ask: Ask) -> None:
     if ask.output.as_json:
         ask.output.json(state)
     else:
-        ask.output.pairs(_state_rows(state))
+        ask.output.pairs(state_rows(state))
 
 
 def create(ask: Ask) -> None:
@@ -70,14 +70,14 @@ def create(ask: Ask) -> None:
         seed=ask.args.seed,
         ttl=ask.args.ttl,
     )
-    _tell(ask.output, state, PROXY, [_proxy_row(state)])
+    _tell(ask.output, state, PROXY, [proxy_row(state)])
 
 
 def change(ask: Ask) -> None:
     if ask.args.local is None and ask.args.distant is None:
         raise UsageError("change: nothing to change; give --local or --distant")
     state = ask.client.change(ask.args.name, local=ask.args.local, distant=ask.args.distant)
-    _tell(ask.output, state, PROXY, [_proxy_row(state)])
+    _tell(ask.output, state, PROXY, [proxy_row(state)])
 
 
 def delete(ask: Ask) -> None:
@@ -87,12 +87,12 @@ def delete(ask: Ask) -> None:
 
 def enable(ask: Ask) -> None:
     states = [ask.client.enable(name, ask.args.ttl) for name in _there(ask)]
-    _tell(ask.output, states, PROXY, map(_proxy_row, states))
+    _tell(ask.output, states, PROXY, map(proxy_row, states))
 
 
 def disable(ask: Ask) -> None:
     states = [ask.client.disable(name, ask.args.ttl) for name in _there(ask)]
-    _tell(ask.output, states, PROXY, map(_proxy_row, states))
+    _tell(ask.output, states, PROXY, map(proxy_row, states))
 
 
 def _there(ask: Ask) -> list[str]:
@@ -177,12 +177,12 @@ def behavior(ask: Ask) -> None:
             ask.args.proxy,
             ask.args.ttl,
         )
-    _tell(ask.output, answer, BEHAVIOR, [_behavior_row(answer)])
+    _tell(ask.output, answer, BEHAVIOR, [behavior_row(answer)])
 
 
 def toxic_list(ask: Ask) -> None:
     toxics = ask.client.toxics(ask.args.proxy)
-    _tell(ask.output, toxics, TOXIC, map(_toxic_row, toxics))
+    _tell(ask.output, toxics, TOXIC, map(toxic_row, toxics))
 
 
 def toxic_add(ask: Ask) -> None:
@@ -195,7 +195,7 @@ def toxic_add(ask: Ask) -> None:
         ttl=ask.args.ttl,
         **_attributes(ask.args.options),
     )
-    _tell(ask.output, toxic, TOXIC, [_toxic_row(toxic)])
+    _tell(ask.output, toxic, TOXIC, [toxic_row(toxic)])
 
 
 def toxic_update(ask: Ask) -> None:
@@ -205,7 +205,7 @@ def toxic_update(ask: Ask) -> None:
     toxic = ask.client.update_toxic(
         ask.args.proxy, ask.args.toxic, toxicity=ask.args.toxicity, ttl=ask.args.ttl, **attributes
     )
-    _tell(ask.output, toxic, TOXIC, [_toxic_row(toxic)])
+    _tell(ask.output, toxic, TOXIC, [toxic_row(toxic)])
 
 
 def toxic_remove(ask: Ask) -> None:
@@ -239,7 +239,7 @@ def connections(ask: Ask) -> None:
         names = [state["name"] for state in ask.client.proxies()]
     if ask.args.drop is None:
         rows = [{"proxy": name, **one} for name in names for one in ask.client.connections(name)]
-        _tell(ask.output, rows, CONNECTION, map(_connection_row, rows))
+        _tell(ask.output, rows, CONNECTION, map(connection_row, rows))
         return
     dropped = sum(ask.client.drop(name, number, ask.args.how or "fin") for name in names)
     if ask.output.as_json:
@@ -255,7 +255,7 @@ def watch(ask: Ask) -> None:
 
 def events(ask: Ask) -> None:
     left = ask.args.count
-    threading.Thread(target=_end_with_reader, daemon=True).start()
+    threading.Thread(target=end_with_reader, daemon=True).start()
     with contextlib.suppress(KeyboardInterrupt), ask.client.events(ask.args.proxy) as events:
         for event in events:
             if ask.output.as_json:
@@ -267,15 +267,6 @@ def events(ask: Ask) -> None:
             if left == 0:
                 return
         raise Unreachable(f"Vaurien at {ask.client.address} stops; there are no more events")
-
-
-def _end_with_reader() -> None:
-    """End the process when whoever reads its output has gone: there may be nothing to write."""
-    if stat.S_ISFIFO(os.fstat(1).st_mode):
-        poll = select.poll()
-        poll.register(1, 0)  # an error is told in any case
-        poll.poll()
-        os._exit(0)
 
 
 def journal(ask: Ask) -> None:
@@ -304,9 +295,6 @@ def wait(ask: Ask) -> None:
     _tell(ask.output, health, ("status", "version", "proxies"), [row])
 
 
-# Rows
-
-
 def _tell(
     output: Output, answer: Any, header: Sequence[str], rows: Iterable[Any], prose: bool = False
 ) -> None:
@@ -315,77 +303,6 @@ def _tell(
         output.json(answer)
     else:
         output.table(header, rows, prose)
-
-
-def _proxy_row(state: Json) -> tuple[object, ...]:
-    toxics = " ".join(toxic["name"] for toxic in state["toxics"])
-    fields = [state[n] for n in ("name", "local", "distant", "enabled", "behavior", "on_connect")]
-    return (*fields, toxics, state["connections"])
-
-
-def _behavior_row(answer: Json) -> tuple[object, ...]:
-    options = [text for name, o in answer["handlers"].items() for text in _dotted(name, o)]
-    return (answer["proxy"], answer["behavior"], answer["on_connect"], " ".join(options))
-
-
-def _dotted(name: str, options: Any) -> Iterator[str]:
-    """The options of a handler as `behavior` takes them; a preset's are in its file."""
-    if isinstance(options, dict):
-        yield from (f"{name}.{pair}" for o, v in options.items() for pair in [words({o: v})])
-
-
-def _toxic_row(toxic: Json) -> tuple[object, ...]:
-    fields = [toxic[name] for name in ("name", "type", "stream", "toxicity")]
-    return (*fields, words(toxic["attributes"]))
-
-
-def _connection_row(one: Json) -> tuple[object, ...]:
-    received, sent = one["received"], one["sent"]
-    return (
-        one["proxy"],
-        one["number"],
-        one["client"],
-        one["exchange"],
-        " ".join(one["handlers"]),
-        received["upstream"],
-        received["downstream"],
-        sent["upstream"],
-        sent["downstream"],
-        one["held"],
-    )
-
-
-def _state_rows(state: Json) -> Iterator[tuple[str, object]]:
-    """All there is to say about a proxy, a line for each thing."""
-    for name in ("name", "local", "distant", "enabled", "protocol", "seed", "behavior"):
-        yield name, state[name]
-    yield "on connect", state["on_connect"]
-    for name, options in state["handlers"].items():
-        parts = [("", options)] if isinstance(options, dict) else []
-        parts = parts or [(f" {part['handler']}", part["options"]) for part in options]
-        for part, given in parts:
-            yield f"handler {name}{part}", words(given)
-    for toxic in state["toxics"]:
-        yield f"toxic {toxic['name']}", " ".join(map(str, _toxic_row(toxic)[1:]))
-    for name, left in state["ttl"].items():
-        yield f"ttl {name}", f"{left:.1f} s"
-    yield "connections", state["connections"]
-    for name, value in state["counters"].items():
-        if isinstance(value, dict):
-            yield from ((f"{name.replace('_', ' ')} {way}", n) for way, n in value.items())
-        else:
-            yield ("accepted" if name == "connections" else name.replace("_", " ")), value
-    for name, stats in state["stats"].items():
-        counts = {field: stats[field] for field in ("picked", "fired", "bytes")}
-        yield f"stats {name}", f"{words(counts)} {_added(stats)}"
-
-
-def _added(stats: Json) -> str:
-    """How much time a handler added."""
-    ms = {n: s if s is None else round(s * 1000, 3) for n, s in stats.items() if "added" in n}
-    return " ".join(
-        f"{name}={cell(value)}{'' if value is None else ' ms'}" for name, value in ms.items()
-    )
 
 
 def _options(given: Iterable[str]) -> dict[str, Any]:

@@ -14,10 +14,10 @@ from typing import Any
 import falcon
 
 from vaurien.access import Access
-from vaurien.bodies import dumps
 from vaurien.control import native, toxiproxy
-from vaurien.control.native import Context
+from vaurien.control.context import Context
 from vaurien.errors import UsageError, VaurienError, nearest
+from vaurien.strictjson import dumps
 
 log = logging.getLogger("vaurien")
 

@@ -15,7 +15,7 @@ from gevent.queue import Empty, Full, Queue
 
 from vaurien.control.farm import Farm
 from vaurien.observe.events import Began, Changed, Ended, Event
-from vaurien.observe.journal import line
+from vaurien.observe.lines import line
 
 KEPT = 1000  # exchanges that `Recent` remembers
 _WAITING = 1000  # events that wait for one who watches
@@ -24,6 +24,8 @@ BEAT = 15.0  # seconds of silence after which a comment says that the stream liv
 
 class Recent:
     """An observer that remembers the last exchanges that a handler touched."""
+
+    wants = (Ended,)
 
     def __init__(self) -> None:
         self.events: deque[Ended] = deque(maxlen=KEPT)
@@ -57,6 +59,8 @@ class Streams:
         dropped = [0]
 
         def put(event: Event) -> None:
+            if isinstance(event, Changed) and not event.change:
+                return  # for the journal only
             if proxy in (None, event.proxy):
                 try:
                     queue.put_nowait(event)
@@ -94,7 +98,8 @@ def _text(event: Event) -> bytes:
         return b"event: ended\ndata: " + line(event).encode() + b"\n\n"
     if isinstance(event, Began):
         return _sent("began", {**event._asdict(), "handlers": list(event.handlers)})
-    return _sent("change", event._asdict())
+    told = {name: getattr(event, name) for name in ("time", "proxy", "change", "detail")}
+    return _sent("change", told)
 
 
 def _sent(kind: str, data: object) -> bytes:

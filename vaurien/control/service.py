@@ -7,10 +7,10 @@ from collections.abc import Callable
 from vaurien.access import Access
 from vaurien.address import Address, is_loopback
 from vaurien.control.api import application
+from vaurien.control.context import Context
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
 from vaurien.control.http import HttpServer
-from vaurien.control.native import Context
 from vaurien.errors import UsageError
 
 _SETTINGS = {"http": "--http-port", "toxiproxy": "--toxiproxy-port"}

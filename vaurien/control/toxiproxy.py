@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import falcon
@@ -11,12 +10,13 @@ import gevent
 
 import vaurien
 from vaurien import address, bodies
-from vaurien.bodies import bad, fields, load
-from vaurien.control.farm import Entry
-from vaurien.control.native import Context, answer, ttl_of
+from vaurien.control.context import Context, answer, ttl_of
+from vaurien.control.operations import AddToxic, Change, RemoveToxic, UpdateToxic
+from vaurien.control.populate import Entry
 from vaurien.errors import UsageError, VaurienError
 from vaurien.plan import Plan
 from vaurien.relay.proxy import Proxy
+from vaurien.strictjson import bad, dumps, fields, load
 
 
 class _Resource:
@@ -76,17 +76,9 @@ class One(_Resource):
 
         bodies.refuse_paths(local, distant)
 
-        def changed(plan: Plan) -> Plan:
-            proxy = self.farm.get(name)
-            same = str(local) in (str(plan.local), str(proxy.address))
-            return replace(
-                plan,
-                local=plan.local if same or local is None else local,
-                distant=distant or plan.distant,
-                enabled=given.get("enabled", plan.enabled),
-            )
-
-        answer(resp, body_of(self.farm.change(name, changed, "enabled" in given)))
+        fields_ = {"local": local, "distant": distant, "enabled": given.get("enabled")}
+        change = Change({name: value for name, value in fields_.items() if value is not None})
+        answer(resp, body_of(self.farm.apply(name, change)))
 
     on_patch = on_post
 
@@ -143,7 +135,7 @@ class Toxics(_Resource):
         body = load(req.bounded_stream.read())
         others = {toxic.name for toxic in proxy.plan.toxics}
         toxic = bodies.read_toxic(body, self.farm.catalog, others)
-        self.farm.add_toxic(name, toxic, ttl_of(body))
+        self.farm.apply(name, AddToxic(toxic), ttl=ttl_of(body))
         answer(resp, bodies.toxic_body(toxic))
 
 
@@ -157,13 +149,13 @@ class Toxic(_Resource):
         before = self.farm.toxic(name, toxic)
         body = load(req.bounded_stream.read())
         after = bodies.changed_toxic(body, self.farm.catalog, before)
-        self.farm.update_toxic(name, after, ttl_of(body))
+        self.farm.apply(name, UpdateToxic(after), ttl=ttl_of(body))
         answer(resp, bodies.toxic_body(after))
 
     on_patch = on_post
 
     def on_delete(self, req: falcon.Request, resp: falcon.Response, name: str, toxic: str) -> None:
-        self.farm.remove_toxic(name, toxic)
+        self.farm.apply(name, RemoveToxic(toxic))
         resp.status = falcon.HTTP_204
 
 
@@ -180,7 +172,7 @@ class Version(_Resource):
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.content_type = "application/json;charset=utf-8"
-        resp.data = bodies.dumps({"version": vaurien.__version__}) + b"\n"
+        resp.data = dumps({"version": vaurien.__version__}) + b"\n"
 
 
 def routes(context: Context) -> Iterator[tuple[str, object]]:

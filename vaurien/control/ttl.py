@@ -2,30 +2,41 @@
 
 A change over another one that is for a while, too, lies on top of it, if it ends sooner; otherwise
 it takes its place, and brings back in its time what that one would have.
+
+Law: values only. What brings back is an `Operation`, and whoever is called when a change ends puts
+it in force; nothing else is done here.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from time import monotonic
+from typing import NamedTuple
 
 import gevent
 
-#: What was changed: the proxy's name, and what of it.
+from vaurien.control.operations import Operation
+from vaurien.net.guard import guarded
+
+log = logging.getLogger("vaurien")
+
+#: What was changed: the proxy's name, and the part of it.
 Key = tuple[str, str]
 
-#: Brings back what was there before, if that is still what it is called with.
-Back = Callable[[object], None]
 
+class Undo(NamedTuple):
+    """What brings a part back, `operation`, if it still is what the change has made of it."""
 
-def _nothing(_: object) -> None: ...
+    operation: Operation
+    now: object = None
 
 
 class _Layer:
-    """One change for a while, to `now`; `back` brings what stands below it."""
+    """One change for a while; its `undo` brings what stands below it."""
 
-    def __init__(self, now: object, back: Back, ttl: float, below: _Layer | None) -> None:
-        self.now, self.back = now, back
+    def __init__(self, undo: Undo, ttl: float, below: _Layer | None) -> None:
+        self.undo = undo
         self.until, self.below = monotonic() + ttl, below
         self.timer: gevent.Greenlet[..., None] | None = None
 
@@ -37,44 +48,47 @@ class _Layer:
 
 
 class Ttls:
-    """The changes that end by themselves."""
+    """The changes that end by themselves; `end` is called with the key and what undoes each."""
 
-    def __init__(self) -> None:
+    def __init__(self, end: Callable[[Key, Undo], None]) -> None:
+        self._ended = end
         self._tops: dict[Key, _Layer] = {}
 
-    def changed(
-        self, key: Key, ttl: float | None, back: Back = _nothing, now: object = None
-    ) -> None:
-        """`key` was changed, for `ttl` seconds or for good; `back` is called if that ends.
-
-        It gets what the change has made of it, `now`.
-        """
-        if ttl is None:
+    def changed(self, key: Key, ttl: float | None, undo: Undo | None = None) -> None:
+        """`key` was changed, for `ttl` seconds, after which `undo` is due; or for good."""
+        if ttl is None or undo is None:
             self._drop(key)
             return
-        layer = _Layer(now, back, ttl, self._tops.get(key))
+        layer = _Layer(undo, ttl, self._tops.get(key))
         while layer.below is not None and layer.below.until <= layer.until:
-            # it is over before this one, which then brings back what is below it
+            # It is over before this one, which then brings back what is below it, if what is there
+            # is still its own.
             below = layer.below
-            layer.back, layer.below = below.back, below.below
+            layer.undo = Undo(below.undo.operation, layer.undo.now)
+            layer.below = below.below
             below.stop()
         self._tops[key] = layer
         layer.timer = gevent.spawn_later(ttl, self._end, key, layer)
 
+    @guarded
     def _end(self, key: Key, layer: _Layer) -> None:
         layer.timer = None
         if layer.below is None:
             del self._tops[key]
         else:
             self._tops[key] = layer.below
-        layer.back(layer.now)
+        self._ended(key, layer.undo)
+
+    def crashed(self) -> None:
+        """Called in an ``except``: an error of ours; the other changes end all the same."""
+        log.exception("a change that was for a while: internal error")
 
     def renew(self, key: Key, ttl: float | None) -> None:
         """If `key` was changed for a while, that ends in `ttl` seconds from now, or never."""
         layer = self._tops.get(key)
         self._drop(key)
         if layer is not None and ttl is not None:
-            self.changed(key, ttl, layer.back, layer.now)
+            self.changed(key, ttl, layer.undo)
 
     def forget(self, proxy: str, but: str = "") -> None:
         """All that was changed of `proxy` stays as it is; `but` one thing."""

@@ -2,63 +2,45 @@
 
 Laws: pure, its clock is the `now` that it is given. The engine keeps the order, stages need not:
 nothing leaves a flow before what was read before it. `Reset` alone jumps the queue. All that is
-held is counted.
+held is counted. No call but `advance` without a limit does more than some hundred pieces of work:
+what is left is due at once, and the loop may give way before it.
 
-What a stage answers with a delay waits in one heap until it is due, and goes on to the next slot
-with that time as its `now`: a loop that comes late makes no stage late. A slot whose stage was not
-picked for an exchange lets its events by, but never past those that it still holds.
+Here is what goes in and comes out, and how stages come, change and go. The rules by which an event
+goes from stage to stage are in `vaurien.flow.places`.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from heapq import heapify, heappop, heappush
-from itertools import count, groupby
-from math import inf
+from collections.abc import Callable, Iterator
+from heapq import heapify
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from vaurien.errors import HandlerRaised
-from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
-from vaurien.flow.handler import CHUNK
+from vaurien.flow.events import OPEN, Data, Event, Reset
+from vaurien.flow.handler import CHUNK, PIECES
+from vaurien.flow.places import NEVER, PIECE, Places
+from vaurien.flow.slot import Slot
 
 if TYPE_CHECKING:
     from vaurien.behavior import Exchange
-    from vaurien.flow.handler import FlowHandler
 
-PIECE = 256  # what a held piece counts beside its bytes: about what its objects take
-_number = count().__next__  # what is due at the same time keeps its order
+__all__ = ["PIECE", "Chain", "Slot"]
 
 
-class Slot:
-    """A stage's place in a chain. `pinned` acts on every exchange, others where they are picked."""
-
-    __slots__ = ("key", "last", "pending", "pinned", "position", "route", "stage")
-
-    def __init__(self, stage: FlowHandler, key: Any, pinned: bool = False) -> None:
-        self.stage, self.key, self.pinned = stage, key, pinned
-        self.position = 0
-        self.pending = 0  # events in the heap that wait to go on from here
-        self.last = 0.0  # when the last of them is due
-        self.route: Exchange | None = None  # the exchange that the stage's draws are of
-
-    def __repr__(self) -> str:
-        return f"<Slot {self.position}: {self.stage!r}, {self.pending} pending>"
-
-
-class Chain:
+class Chain(Places):
     """Some slots, what they hold, and what has left them."""
 
-    __slots__ = ("_heap", "ended", "final", "held", "out", "route", "slots", "wants_begin")
+    __slots__ = ("limit", "route", "slots", "sooner", "wants_begin")
 
     def __init__(self, route: Exchange) -> None:
+        super().__init__()
         self.slots: list[Slot] = []
-        self.out: deque[tuple[Data | None, Exchange]] = deque()  # ready to leave; None is the end
-        self.final: Close | Reset | None = None  # how the connection is to end, once it is
-        self.held = 0  # bytes in the chain, `out` included, and PIECE for each piece
-        self.ended = False  # EOF is in `out`, or has been
         self.route = route  # of what came in last
         self.wants_begin = False  # whether any stage does
-        self._heap: list[tuple[float, int, Slot, Event, Exchange]] = []
+        self.limit = CHUNK  # bytes that the stages want to be given at a time at most
+        #: Called when `deadline` has come nearer by itself: who else used a shared line has gone.
+        self.sooner: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
         return f"<Chain of {len(self.slots)}: {self.held} held, deadline {self.deadline}>"
@@ -66,200 +48,178 @@ class Chain:
     @property
     def deadline(self) -> float | None:
         """When `advance` has something to do next, in seconds; None for never."""
-        return self._heap[0][0] if self._heap and self._heap[0][0] < inf else None
+        return self._due if self._due < NEVER else None
 
     @property
     def is_due(self) -> bool:
         """Whether anything that it holds has its time still before it; alarms do not count."""
-        return any(entry[0] < inf and entry[3] is not WAKE for entry in self._heap)
-
-    def chunk(self, position: int = 0) -> int:
-        """How many bytes the slots from `position` on want to be given at a time at most."""
-        return min((max(1, slot.stage.chunk) for slot in self.slots[position:]), default=CHUNK)
+        return any(place.queue and place.queue[0][0] < NEVER for place in self._places)
 
     @property
     def empty(self) -> bool:
         """True when nothing is on its way."""
-        return not self.out and not any(slot.pending for slot in self.slots)
-
-    @property
-    def inside(self) -> int:
-        """The bytes that it holds, without what `held` counts for each piece."""
-        events = [entry[3] for entry in self._heap] + [event for event, _ in self.out]
-        return sum(len(event.data) for event in events if type(event) is Data)
+        return not self.out and not any(place.queue for place in self._places)
 
     @property
     def busy(self) -> bool:
         """True when something is on its way, or a stage waits for its alarm."""
-        return bool(self.out or self._heap)
+        return bool(self.out or self._alarms) or any(place.queue for place in self._places)
+
+    @property
+    def inside(self) -> int:
+        """The bytes in the chain, without what `held` counts for each piece."""
+        waiting = [*self.waiting(), *(event for event, _ in self.out)]
+        return sum(len(event.data) for event in waiting if type(event) is Data)
+
+    def waiting(self) -> Iterator[Event]:
+        """What is held at the places, that nearest to leaving first."""
+        for place in reversed(self._places):
+            for entry in place.queue:
+                yield entry[2]
+
+    # What comes in and goes out
 
     def push(self, event: Event, route: Exchange, now: float) -> None:
-        """Take in `event` of the exchange `route`."""
-        if self._heap:
-            self.advance(now)
+        """Take in `event` of the exchange `route`; Data is given to the first stage as it is."""
         self.route = route
         if type(event) is Data and self.final is None:
             self.held += len(event.data) + PIECE
-        self._give(0, event, route, now)
+        self._stop = self._work + PIECES
+        if self._due <= now and self.advance(now, PIECES):
+            if self.final is None:  # a stage's time must not run backwards: what is due goes before
+                self._hold(self._gap(0), event, route, now)
+            return
+        self._give(self._first, event, route, now)
+        if self._due <= now:
+            self.advance(now, PIECES)
 
-    def advance(self, now: float) -> None:
-        """Do all that is due until `now`."""
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            due, _, slot, event, route = heappop(heap)
-            if event is WAKE:
-                self._run(slot, event, route, due)
-                continue
-            slot.pending -= type(event) is not Reset
-            self._give(slot.position + 1, event, route, due)
+    def feed(self, data: bytes, route: Exchange, now: float) -> None:
+        """Take in bytes at `now` (seconds), as many at a time as stages want; the rest is due."""
+        limit = self.limit
+        if len(data) <= limit or self.final is not None:
+            return self.push(Data(data), route, now)
+        self.push(Data(data[:limit]), route, now)
+        if self.final is None:
+            self.held += len(data) - limit + PIECE
+            self._hold(self._gap(0), Data(data[limit:]), route, now)
+            self.advance(now, PIECES)
+        return None
 
     def take(self) -> tuple[Data | None, Exchange]:
         """The next of `out`, which must not be empty."""
-        event, route = self.out.popleft()
+        left = self.out.popleft()
+        event = left[0]
         if event is not None:
             self.held -= len(event.data) + PIECE
-        return event, route
+        return left
 
     def flush(self, everything: bool) -> bytes:
         """The bytes ready to leave, or all that it holds, in order, but for a socket handler's."""
-        inside = sorted(self._heap, key=lambda entry: (-entry[2].position, entry[:2]))
-        left = [*self.out, *(entry[3:] for entry in inside if everything)]
+        left: list[tuple[Event | None, Exchange]] = list(self.out)
+        for place in reversed(self._places) if everything else ():
+            left += [entry[2:] for entry in place.queue]
         self.clear()
         return b"".join(e.data for e, route in left if type(e) is Data and not route.taken)
 
-    def clear(self) -> None:
-        """Drop all that is held, alarms too."""
-        self._heap.clear()
-        self.out.clear()
-        self.held = 0
-        for slot in self.slots:
-            slot.pending = 0
+    def close(self, now: float) -> None:
+        """The flow is over at `now`, in seconds: drop all; each stage gives back what it shares.
+
+        Nothing goes through it any more. HandlerRaised by the first stage that raises, once all
+        were told.
+        """
+        self.clear()
+        self.ended, self.sooner = True, None
+        slots, self.slots, self._places, self._first = self.slots, [], [], None
+        raised: HandlerRaised | None = None
+        for slot in slots:
+            try:
+                slot.close(now)
+            except HandlerRaised as error:
+                raised = raised or error
+        if raised is not None:
+            raise raised
+
+    # Changes
 
     def insert(self, position: int, slot: Slot, now: float) -> None:
-        """Put `slot` before the one at `position`; its stage gets OPEN."""
-        self.advance(now)
+        """Put `slot` before the one at `position`; its stage gets OPEN at `now` (seconds)."""
+        self.advance(now, PIECES)
+        # What a change has let go stays behind the new one: it is on its way already.
+        self._places.insert(self.slots[position - 1].position + 1 if position else 0, slot)
         self.slots.insert(position, slot)
         self._renumber()
-        self._run(slot, OPEN, self.route, now)
+        self._open(slot, self.route, now)
 
     def remove(self, slot: Slot, now: float) -> None:
-        """Take `slot` away: what it holds goes on to the next at once, in order."""
+        """Take `slot` away at `now`, in seconds: what it holds goes on at once, in order."""
         self._release(slot, now)
         self.slots.remove(slot)
+        self._places.remove(slot)
         self._renumber()
+        self._survey()
         try:
-            last = [event for _, event in slot.stage.removed(now)]
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a handler may raise what is no Exception, too
-            raise HandlerRaised(slot.key) from error
-        for event in last:
-            self.held += len(event.data) + PIECE if type(event) is Data else 0
-            self._give(slot.position, event, self.route, now)
+            last = slot.removed(now)
+        finally:
+            slot.close(now)
+        if last and self.final is None:
+            for event in last:
+                if type(event) is Reset:
+                    self._give(None, event, self.route, now)
+                    return
+                self.held += len(event.data) + PIECE if type(event) is Data else 0
+                self._hold(self._gap(slot.position), event, self.route, now)
+        self.advance(now, PIECES)
 
     def update(self, slot: Slot, now: float) -> None:
         """The options of `slot` have changed: pass on what it holds, and start its clock anew."""
         self._release(slot, now)
-        self._run(slot, OPEN, slot.route or self.route, now)
+        self.advance(now, PIECES)
+        self._open(slot, slot.route or self.route, now)
+
+    def _open(self, slot: Slot, route: Exchange, now: float) -> None:
+        """Give OPEN to the stage of `slot`, and read what it wants."""
+        self._run(slot, OPEN, route, now)
+        self._survey()
+        if slot.turn is not None:
+            slot.turn.sooner = self._sooner
+
+    def _survey(self) -> None:
+        """Look at what the stages want."""
+        for slot in self.slots:
+            slot.look()
+        self.wants_begin = any(slot.wants_begin for slot in self.slots)
+        self.limit = min([slot.chunk for slot in self.slots], default=CHUNK)
+
+    def _sooner(self) -> None:
+        """A stage's turn comes sooner."""
+        self._renew()
+        if self.sooner is not None:
+            self.sooner()
 
     def _release(self, slot: Slot, now: float) -> None:
-        """Pass on what `slot` holds, in order, and forget its alarms.
+        """Let go what `slot` holds, to a place behind it, and forget its alarms.
 
         Data of an exchange that lies side by side goes on as one, as much as the next want at a
         time: a slot may hold thousands of pieces, and each would cost the loop a turn and a send.
         """
-        self.advance(now)
-        mine = sorted(entry for entry in self._heap if entry[2] is slot)
-        self._heap[:] = [entry for entry in self._heap if entry[2] is not slot]
-        heapify(self._heap)
-        slot.pending = 0
-        mine = [entry for entry in mine if entry[3] is not WAKE and type(entry[3]) is not Reset]
-        size = self.chunk(slot.position + 1)
-        for of, run in groupby(mine, lambda entry: type(entry[3]) is Data and entry[4]):
-            left: list[tuple[Any, Exchange]] = [entry[3:] for entry in run]
+        self.advance(now, PIECES)
+        if self._alarms:
+            self._alarms[:] = [entry for entry in self._alarms if entry[2] is not slot]
+            heapify(self._alarms)
+        mine = [entry[2:] for entry in slot.queue]
+        slot.queue.clear()
+        if slot.turn is not None:
+            slot.turn.leave(now)
+        self._renew()
+        self._survey()
+        size = min(
+            [other.chunk for other in self.slots if other.position > slot.position] + [CHUNK]
+        )
+        for of, run in groupby(mine, lambda entry: type(entry[0]) is Data and entry[1]):
+            left: list[tuple[Any, Exchange]] = list(run)
             if of:
-                data, pieces = b"".join(event.data for event, _ in left), len(left)
+                data, pieces = b"".join([event.data for event, _ in left]), len(left)
                 left = [(Data(data[i : i + size]), of) for i in range(0, len(data), size)]
                 self.held += PIECE * (len(left) - pieces)
             for event, route in left:
-                self._give(slot.position + 1, event, route, now)
-
-    def _renumber(self) -> None:
-        """The slots have changed."""
-        self.wants_begin = any(slot.stage.wants_begin for slot in self.slots)
-        for position, slot in enumerate(self.slots):
-            slot.position = position
-
-    # The way of one event
-
-    def _give(self, position: int, event: Event, route: Exchange, now: float) -> None:
-        """Give `event` to the first slot from `position` on that it concerns."""
-        if self.final is not None:
-            return
-        if type(event) is Reset:
-            self.clear()
-            self.final = event
-            return
-        if type(event) is Data and (self.ended or not event.data):
-            self.held -= len(event.data) + PIECE
-            return
-        for slot in self.slots[position:]:
-            if slot.pinned or slot.key in route.handlers:
-                return self._run(slot, event, route, now)
-            if slot.pending:
-                return self._hold(slot, event, route, now)
-        if type(event) is Data:
-            self.out.append((event, route))
-        elif event is EOF and not self.ended:
-            self.ended = True
-            self.out.append((None, route))
-        elif type(event) is Close:
-            self.final = event
-        elif type(event) is not Begin and event is not EOF:
-            raise TypeError(f"{event!r} is no event")
-
-    def _run(self, slot: Slot, event: Event, route: Exchange, now: float) -> None:
-        """Let the stage of `slot` deal with `event`, and pass on what it answers."""
-        if event is not WAKE:
-            slot.route = route
-            slot.stage.draw.exchange = route.number
-        touched, added, kept = False, 0.0, False
-        try:
-            for delay, made in slot.stage.on(event, now):
-                if not delay >= 0:
-                    raise ValueError(f"answered with a delay of {delay} s")
-                if made is event and not kept:
-                    kept = True
-                elif type(made) is Data:
-                    self.held += len(made.data) + PIECE
-                if made is WAKE or (delay and type(made) is Reset):
-                    heappush(self._heap, (now + delay, _number(), slot, made, route))
-                elif (delay or slot.pending) and made is not OPEN and type(made) is not Reset:
-                    self._hold(slot, made, route, now + delay)
-                    touched, added = True, slot.last - now
-                elif made is not OPEN:
-                    touched = touched or made is not event
-                    self._give(slot.position + 1, made, route, now)
-                if self.final is not None:
-                    break
-            if event is OPEN and not slot.stage.chunk >= 1:  # to read 0 bytes is to see the end
-                raise ValueError(f"has a chunk of {slot.stage.chunk} bytes; 1 is the least")
-        except HandlerRaised:
-            raise
-        except KeyboardInterrupt:
-            raise
-        except BaseException as error:  # a handler may raise what is no Exception, too
-            raise HandlerRaised(slot.key) from error
-        if type(event) is Data and not kept:
-            self.held -= len(event.data) + PIECE
-        if type(self.final) is Reset:
-            self.held = 0
-        touched = touched or (not kept and (type(event) is Data or event is EOF))
-        if touched and added >= route.added.get(slot.key, 0.0):
-            route.added[slot.key] = added
-
-    def _hold(self, slot: Slot, event: Event, route: Exchange, due: float) -> None:
-        """Keep `event` at `slot` until `due`, and not shorter than what came before it."""
-        slot.last = max(due, slot.last) if slot.pending else due
-        slot.pending += 1
-        heappush(self._heap, (slot.last, _number(), slot, event, route))
+                self._hold(self._gap(slot.position + 1), event, route, now)

@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from vaurien import options as options_
 from vaurien.behavior import Dice
 from vaurien.flow.events import Event
+from vaurien.flow.line import Turn
 from vaurien.kinds import Kind, left_open
 from vaurien.options import Values
 
@@ -66,6 +67,10 @@ class FlowHandler:
     #: OPEN, for a chunk becomes all its pieces at once: time and memory go by their number.
     chunk: int = CHUNK
 
+    #: Its part of a line that it shares with other connections' stages, see `vaurien.flow.line`;
+    #: set at OPEN. What it answers with a delay is due when the line says.
+    turn: Turn | None = None
+
     to_backend: bool  # True upstream, False downstream
     draw: Draws
     shared: dict[Any, Any]  # one for all stages of this handler in the proxy
@@ -108,8 +113,15 @@ class FlowHandler:
         raise TypeError(f"flow handler {self.name!r} does not implement on()")
 
     def removed(self, now: float) -> Iterable[tuple[float, Event]]:
-        """What follows when the handler is taken away from an open connection."""
+        """What follows when the handler is taken away from an open connection; times in seconds."""
         return ()
+
+    def closed(self, now: float) -> None:
+        """The last call, at `now` (seconds): the connection has ended, or the handler has left it.
+
+        What the stage still held is lost, or has gone on. Give back here what it has taken of
+        `shared`.
+        """
 
     def __repr__(self) -> str:
         values = " ".join(f"{k}={options_.show(v)}" for k, v in self.options.items())

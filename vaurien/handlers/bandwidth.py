@@ -7,6 +7,7 @@ from typing import Any
 
 from vaurien.flow import OPEN, Data, Event
 from vaurien.flow.handler import CHUNK, PIECES, FlowHandler
+from vaurien.flow.line import Line
 from vaurien.options import Bounded, number
 
 WORTH = 0.01  # seconds: how much of the line's time a piece may take
@@ -28,28 +29,36 @@ class Bandwidth(FlowHandler):
         "shared": ("One line for the whole proxy, not one for each connection", bool, False),
     }
 
-    _free: dict[bool, float]  # when the line falls free, by direction
+    _free = 0.0  # when the line falls free, if it is not shared
     _speed = 0.0  # bytes per second
     _size = 1  # bytes of a piece at most
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if not isinstance(event, Data):
             if event is OPEN:
-                if self._speed:  # an update, with which all that waited has gone on
-                    self._free.pop(self.to_backend, None)
-                self._speed = self.options("rate") * 1000
-                self._size = max(1, int(self._speed * WORTH))
-                self.chunk = min(CHUNK, PIECES * self._size) if self._speed else CHUNK
-                self._free = self.shared if self.options("shared") else {}
+                self._open()
             yield 0, event
             return
         data, n, speed, size = event.data, len(event.data), self._speed, self._size
         if not speed:
             yield 0, event
             return
-        start = max(now, self._free.get(self.to_backend, 0.0))
-        self._free[self.to_backend] = free = start + n / speed
+        if self.turn is not None:
+            start = self.turn.book(now, n / speed)
+        else:
+            start = max(now, self._free)
+            self._free = start + n / speed
         for end in range(size, n, size):
             yield start + end / speed - now, Data(data[end - size : end])
         last = (n - 1) // size * size
-        yield free - now, Data(data[last:]) if last else event
+        yield start + n / speed - now, Data(data[last:]) if last else event
+
+    def _open(self) -> None:
+        """It begins, or its options have changed, with which all that waited has gone on."""
+        self._free = 0.0
+        self._speed = self.options("rate") * 1000
+        self._size = max(1, int(self._speed * WORTH))
+        self.chunk = min(CHUNK, PIECES * self._size) if self._speed else CHUNK
+        self.turn = None
+        if self.options("shared"):  # one line for each direction
+            self.turn = self.shared.setdefault(self.to_backend, Line()).join()

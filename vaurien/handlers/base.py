@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from vaurien import options as options_
 from vaurien.behavior import Exchange
 from vaurien.flow.handler import CHUNK
 from vaurien.kinds import Kind, left_open
 from vaurien.options import Values
-
-if TYPE_CHECKING:
-    from vaurien.relay.proxy import Proxy
 
 
 class BaseHandler:
@@ -39,7 +36,7 @@ class BaseHandler:
     points: ClassVar[Mapping[str, str]] = {}
 
     settings: Mapping[str, Any]
-    proxy: Proxy | None
+    proxy: Any  # the proxy that calls it, None where it was made by hand
 
     def __new__(cls, settings: Any = None, proxy: Any = None, *_: Any, **__: Any) -> Any:
         # Here and not in __init__, which subclasses may leave uncalled.

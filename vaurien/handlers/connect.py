@@ -18,7 +18,7 @@ class Met(Protocol):
     """A connection that was accepted and is not yet open, as these handlers see it."""
 
     def open_later(self, seconds: float) -> None:
-        """Dial the backend after a time."""
+        """Dial the backend after so many seconds."""
 
     def reset(self) -> None:
         """End it with a RST."""

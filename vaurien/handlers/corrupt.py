@@ -9,7 +9,7 @@ from typing import Any
 from vaurien.flow import OPEN, Begin, Data, Event
 from vaurien.flow.handler import CHUNK, PIECES, FlowHandler
 from vaurien.handlers.slicer import some_bytes
-from vaurien.options import percent
+from vaurien.options import LARGEST, percent
 
 
 class Corrupt(FlowHandler):
@@ -34,7 +34,7 @@ class Corrupt(FlowHandler):
         if isinstance(event, Begin) or event is OPEN:
             self._next = None
         if event is OPEN and self.options("chance"):  # a flipped bit takes as long as a piece
-            self.chunk = min(CHUNK, int(PIECES * 100 / self.options("chance")))
+            self.chunk = int(min(CHUNK, PIECES * 100 / self.options("chance")))
         if not isinstance(event, Data):
             yield 0, event
             return
@@ -60,4 +60,5 @@ class Corrupt(FlowHandler):
             return -1
         if chance >= 1:
             return offset + 1
-        return offset + 1 + int(log1p(-self.draw("gap")) / log1p(-chance))
+        # A chance that is as good as none has gaps without end, which int() would not take.
+        return offset + 1 + int(min(log1p(-self.draw("gap")) / log1p(-chance), LARGEST))

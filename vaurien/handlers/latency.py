@@ -126,7 +126,8 @@ class Latency(FlowHandler):
         if kind == "lognormal":
             if not latency:
                 return 0.0
-            return min(_LONGEST, latency * exp(min(jitter / latency * deviation, 99.0)) / 1000)  # type: ignore[no-any-return]
+            sigma = min(jitter / latency, 1e9)  # a latency near 0 would make it infinite
+            return min(_LONGEST, latency * exp(min(sigma * deviation, 99.0)) / 1000)  # type: ignore[no-any-return]
         return max(0.0, latency + jitter * deviation) / 1000  # type: ignore[no-any-return]
 
     def _draw(self) -> float:

@@ -26,9 +26,9 @@ class Timeout(FlowHandler):
     }
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
-        timeout = self.options("timeout") / 1000
+        timeout = self.options("timeout")  # in ms; in seconds the least of them would be 0, "never"
         if event is OPEN and timeout:
-            yield timeout, WAKE
+            yield timeout / 1000, WAKE
         elif event is WAKE:
             yield 0, Close()
         elif event is EOF and self.to_backend and not timeout:

@@ -135,6 +135,8 @@ def start_proxy(
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         parent, child = map(stack.enter_context, socket.socketpair())
+        # For whom it is to watch, where the system does not say who made a pair of sockets.
+        parent.sendall(b"%d\n" % os.getpid())
         process = subprocess.Popen(
             [sys.executable, "-m", "vaurien", *arguments, f"--parent-fd={child.fileno()}"],
             stdin=subprocess.DEVNULL,
@@ -153,7 +155,7 @@ def start_proxy(
 
 
 def stop_proxy(running: Running, timeout: float = STOP_TIMEOUT) -> int:
-    """Stop what `start_proxy` has started; the exit code of the process."""
+    """Stop what `start_proxy` has started, by force after `timeout` seconds; its exit code."""
     if not isinstance(running, Running):
         raise UsageError(f"running: {running!r} is not what start_proxy returns")
     return running.stop(timeout)

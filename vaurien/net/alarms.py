@@ -7,13 +7,18 @@ are due at once, the others of the loop get their turn after `TURN` seconds.
 
 from __future__ import annotations
 
+import logging
+from collections import deque
 from collections.abc import Callable
 from heapq import heapify, heappop, heappush
 from itertools import count
 from time import monotonic
 from typing import Any, Protocol
 
+from vaurien.errors import RAISED
 from vaurien.net.system import Bell, bell
+
+log = logging.getLogger("vaurien")
 
 _STALE = 1000  # alarms given up that may stay in the heap
 TURN = 0.005  # seconds of ringing until others are let in
@@ -28,7 +33,7 @@ class Sleeper(Protocol):
 
 
 class Alarm:
-    """One that is to be woken; `sleeper` is None once it is given up."""
+    """One that is to be woken at `due` (seconds); `sleeper` is None once it is given up."""
 
     __slots__ = ("due", "sleeper")
 
@@ -74,7 +79,7 @@ class Alarms:
             self._bell = None
 
     def set(self, due: float, sleeper: Sleeper) -> Alarm:
-        """Wake `sleeper` at `due`."""
+        """Wake `sleeper` at `due`, in seconds of the monotonic clock."""
         alarm = Alarm(due, sleeper)
         heappush(self._heap, (due, self._next(), alarm))
         if not self._ringing:
@@ -85,6 +90,8 @@ class Alarms:
 
     def give_up(self, alarm: Alarm) -> None:
         """Forget an alarm that has not rung."""
+        if alarm.sleeper is None:
+            return
         alarm.sleeper = None
         self._given_up += 1
         if self._given_up > _STALE and self._given_up > len(self._heap) // 2:
@@ -98,9 +105,13 @@ class Alarms:
         heap, now = self._heap, self._now()
         until, rung = now + TURN, 0
         self._ringing = True
+        # What is due now, and not what sets itself anew meanwhile: that is for the next turn.
+        due: deque[tuple[float, int, Alarm]] = deque()
+        while heap and heap[0][0] <= now:
+            due.append(heappop(heap))
         try:
-            while heap and heap[0][0] <= now:
-                sleeper = heappop(heap)[2].sleeper
+            while due:
+                sleeper = due.popleft()[2].sleeper
                 if sleeper is None:
                     self._given_up -= 1
                     continue
@@ -108,7 +119,11 @@ class Alarms:
                 rung += 1
                 if not rung % _LOOK and self._now() > until:
                     break  # the bell rings again at once, once others had their turn
+        except RAISED:  # each guards itself; this is for what nobody has thought of
+            log.exception("alarms: internal error")
         finally:
+            for left in due:
+                heappush(heap, left)
             self._ringing = False
             self._hold_loop()
             self._set(heap[0][0] if heap else 0.0)

@@ -19,7 +19,8 @@ from gevent import socket as gsocket
 from gevent.hub import get_hub
 
 from vaurien.address import Address
-from vaurien.net.guard import guarded
+from vaurien.errors import RAISED
+from vaurien.net.guard import each, guarded
 
 log = logging.getLogger("vaurien")
 
@@ -78,7 +79,7 @@ def literal(address: Address) -> list[Target] | None:
 
 
 class Dialer:
-    """Dials one backend: knows its socket addresses, the one that last worked first."""
+    """Dials one backend, with `timeout` in seconds; it knows its addresses, the last good first."""
 
     def __init__(self, address: Address, timeout: float) -> None:
         self.address, self.timeout = address, timeout
@@ -104,10 +105,15 @@ class Dialer:
             gevent.spawn(self._look_up)
 
     def _look_up(self) -> None:
-        error = self.lookup()
+        # Whatever happens, those who wait are told, and the list is empty: who asks next looks at
+        # it to see whether a lookup is under way.
+        try:
+            error = self.lookup()
+        except RAISED:
+            log.exception("looking up %s: internal error", self.address)
+            error = OSError(errno.EIO, "internal error")
         waiting, self._waiting = self._waiting, []
-        for done in waiting:
-            done(error)
+        each(waiting, error, f"{self.address} was looked up")
 
     def worked(self, target: Target) -> None:
         """Put `target` first, for the next to begin with it."""
@@ -260,18 +266,18 @@ class Dial:
     def _look_up(self) -> None:
         self._fresh = True
         self._start_timer()
+        self.dialer.lookup_soon(self._looked_up)
 
-        def resolved(error: OSError | None) -> None:
-            if self._done is None:  # cancelled, or out of time
-                return
-            self._tidy()
-            if error is not None:
-                self.error = error
-            else:
-                self._left = tuple(t for t in self.dialer.targets if t not in self._tried)
-            return self._next() if self._left else self._failed()
-
-        self.dialer.lookup_soon(resolved)
+    @guarded
+    def _looked_up(self, error: OSError | None) -> None:
+        if self._done is None:  # cancelled, or out of time
+            return
+        self._tidy()
+        if error is not None:
+            self.error = error
+        else:
+            self._left = tuple(t for t in self.dialer.targets if t not in self._tried)
+        self._next() if self._left else self._failed()
 
     def _tidy(self) -> None:
         for watcher in (self._watcher, self._timer):

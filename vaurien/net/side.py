@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import _socket
 import struct
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from vaurien.errors import RAISED
@@ -19,6 +20,10 @@ from vaurien.net.loop import READ, WRITE, Loop, Watcher
 
 #: ``struct linger {1, 0}``: the next close sends RST and drops what was not yet sent, socket(7).
 ABORT = struct.pack("ii", 1, 0)
+
+
+#: A way to end a socket: `close` or `reset`.
+Way = Callable[[_socket.socket], None]
 
 
 class Feeder(Protocol):
@@ -93,9 +98,10 @@ class Side:
         return dropped
 
     def _writable(self) -> None:
-        feeder, held = self.feeder, self.held
-        assert feeder is not None and held is not None
+        feeder = self.feeder
         try:
+            held = self.held
+            assert feeder is not None and held is not None
             try:
                 rest = held[self.send(held) :]
             except BlockingIOError:
@@ -109,7 +115,7 @@ class Side:
             self.drop()
             feeder.drained()
         except RAISED:
-            feeder.crashed()
+            feeder.crashed()  # type: ignore[union-attr]
 
     # Ending
 
@@ -132,17 +138,9 @@ class Side:
         # Without the circles they are gone at once, and the garbage collector has nothing to do.
         self.feeder = None
 
-    def close(self) -> None:
-        """Close; what the system has to say about a peer that has gone is of no interest."""
-        close(self.sock)
-
-    def reset(self) -> None:
-        """Close with a RST; on a unix socket, which knows none, with a plain close."""
-        reset(self.sock)
-
 
 def reset(sock: Any) -> None:
-    """Close a socket with a RST."""
+    """Close a socket with a RST; a unix socket, which knows none, with a plain close."""
     try:
         sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, ABORT)
     except OSError:

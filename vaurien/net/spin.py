@@ -7,11 +7,15 @@ next wakes, starts it again.
 
 from __future__ import annotations
 
+import logging
 from time import perf_counter
 
 from gevent.hub import get_hub
 
+from vaurien.net.guard import guarded
 from vaurien.net.system import yield_processor
+
+log = logging.getLogger("vaurien")
 
 
 class Spin:
@@ -35,12 +39,19 @@ class Spin:
             watcher.stop()
             watcher.close()
 
+    def crashed(self) -> None:
+        """Called in an ``except``: an error of ours; the loop sleeps as usual from here on."""
+        log.exception("keeping the loop awake: internal error")
+        self.stop()
+
+    @guarded
     def _wake(self) -> None:
         self._check.stop()
         self._until = perf_counter() + self._limit
         self._iteration = self._loop.iteration
         self._idle.start(self._empty_poll)
 
+    @guarded
     def _empty_poll(self) -> None:
         # An idle watcher is not called in an iteration that had events: a gap means there were.
         iteration = self._loop.iteration

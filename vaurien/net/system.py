@@ -55,6 +55,7 @@ class LoopTimer:
         self._held = False
 
     def set(self, due: float) -> None:
+        """Ring at `due` (seconds), or never if it is 0."""
         self.close()
         if due:
             # a timer keeps the delay that it is made with
@@ -88,6 +89,7 @@ class TimerFd:
         self._spec = (ctypes.c_long * 4)()  # struct itimerspec: interval and value, s and ns each
 
     def set(self, due: float) -> None:
+        """Ring at `due` (seconds), or never if it is 0."""
         spec = self._spec
         spec[2] = seconds = int(due)
         spec[3] = int((due - seconds) * 1e9)

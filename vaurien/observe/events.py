@@ -1,8 +1,12 @@
-"""The frozen events that observers get. When nobody listens, none is built."""
+"""The frozen events that observers get.
+
+Law: an event is built only if an observer wants its kind, for a busy proxy has no time to spare.
+"""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, Protocol
 
 from vaurien.plan import Specification
 
@@ -41,13 +45,50 @@ class Ended(NamedTuple):
     end: str
 
 
+class Acted(NamedTuple):
+    """An exchange is over, and `toxics`, which no behavior picks, did something to it."""
+
+    proxy: str
+    connection: int
+    exchange: int
+    toxics: tuple[str, ...]
+
+
+class Recorded(Protocol):
+    """An operation, as far as observers know it; they import nothing of `vaurien.control`."""
+
+    def to_json(self) -> Mapping[str, Any]:
+        """All of it, in plain JSON."""
+
+
 class Changed(NamedTuple):
-    """A proxy was changed, at `time` (seconds since the epoch), as `change` says in words."""
+    """A proxy was changed, at `time` (seconds since the epoch), as `change` says in words.
+
+    Without words it is for the journal only. `operation` is what was done, `since` how many seconds
+    after the proxies had begun to listen, and `ttl` for how many seconds, None for good; `seed` is
+    the proxy's.
+    """
 
     time: float
     proxy: str
     change: str
     detail: str
+    operation: Recorded | None = None
+    since: float = 0.0
+    ttl: float | None = None
+    seed: int = 0
 
 
-Event = Began | Ended | Changed
+Event = Began | Ended | Acted | Changed
+Observer = Callable[[Event], None]
+
+#: What an observer gets that has no attribute `wants`. `Acted` repeats a part of `Ended`.
+USUAL: tuple[type, ...] = (Began, Ended, Changed)
+
+
+def wanting(observers: Iterable[Observer], kind: type) -> tuple[Observer, ...]:
+    """The observers that want events of `kind`.
+
+    An observer may name the kinds in an attribute `wants`; one without gets those in `USUAL`.
+    """
+    return tuple(one for one in observers if kind in getattr(one, "wants", USUAL))

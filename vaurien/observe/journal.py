@@ -1,7 +1,7 @@
-"""The journal: one JSON line for each exchange that a handler touched; and its replay.
+"""The journal: a JSON line for each exchange that a handler touched, and for each change; replay.
 
 Law: writing never blocks the loop; a full disk or a closed pipe stops the journal, not the proxy.
-The lines are described in ``docs/journal.rst``; whoever changes them raises `VERSION`.
+It lacks nothing that a disk can take.
 """
 
 from __future__ import annotations
@@ -12,25 +12,29 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timezone
 from fractions import Fraction
 from typing import Any
 
 from vaurien import registry
 from vaurien.behavior import DUMMY, Behavior
 from vaurien.errors import UsageError, many
-from vaurien.observe.events import Ended, Event
+from vaurien.observe.events import Changed, Ended, Event
+from vaurien.observe.lines import VERSION, line
 from vaurien.observe.writer import Writer
-from vaurien.options import Raw, show
+from vaurien.options import Raw
 from vaurien.plan import POINTS, Specification, specify
 
-VERSION = 1
+#: Lines that may wait: what a proxy at full speed makes in more than a second, so that a disk that
+#: hesitates costs none. They take some 40 MB then.
+LIMIT = 100_000
 
 log = logging.getLogger("vaurien")
 
 
 class Journal:
     """An observer that appends to the file at `path`."""
+
+    wants = (Ended,)
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -47,11 +51,13 @@ class Journal:
             raise UsageError(
                 f"--journal: cannot write {path!r}: {reason}; give a file's path"
             ) from None
-        self._writer: Writer[Ended] = Writer(self._descriptor, line, failed=self._failed)
+        self._writer: Writer[Ended | Changed] = Writer(
+            self._descriptor, line, LIMIT, failed=self._failed
+        )
 
     def __call__(self, event: Event) -> None:
-        """Take note of an exchange that is over."""
-        if isinstance(event, Ended):
+        """Take note of an exchange that is over, or of a change."""
+        if event.__class__ is Ended or event.__class__ is Changed:
             self._writer.put(event)
 
     @property
@@ -77,45 +83,6 @@ class Journal:
         log.error("journal %s stops: %s; the proxy goes on", self.path, error.strerror)
 
 
-def line(event: Ended) -> str:
-    """What the journal says of an exchange."""
-    time = datetime.fromtimestamp(event.time, timezone.utc).isoformat(timespec="microseconds")
-    return json.dumps(
-        {
-            "v": VERSION,
-            "seed": event.seed,
-            "time": time,
-            "proxy": event.proxy,
-            "connection": event.connection,
-            "client": event.client,
-            "exchange": event.exchange,
-            "handler": "+".join(event.handlers) or DUMMY,
-            "options": _options(event.specifications),
-            "fired": list(event.fired),
-            "from_client": event.from_client,
-            "from_backend": event.from_backend,
-            "seconds": round(event.seconds, 6),
-            "end": event.end,
-        }
-    )
-
-
-def _options(specifications: tuple[Specification, ...]) -> dict[str, Any]:
-    """The options in force by handler; of a preset, a list of its handlers with theirs."""
-    found: dict[str, Any] = {}
-    for spec in specifications:
-        values = {name: _plain(value) for name, value in spec.in_force.items()}
-        if spec.name in registry.builtins() or spec.cls.name not in registry.builtins():  # type: ignore[attr-defined]
-            found[spec.name] = values
-        else:  # of a preset
-            found.setdefault(spec.name, []).append({"handler": spec.cls.name, "options": values})  # type: ignore[attr-defined]
-    return found
-
-
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
-
-
 @dataclass
 class Replay:
     """The decisions of a journal, as parts of behaviors whose weights do not count."""
@@ -124,6 +91,8 @@ class Replay:
     decisions: dict[tuple[int, int], str] = field(default_factory=dict)
     connect_decisions: dict[tuple[int, int], str] = field(default_factory=dict)
     handlers: dict[str, Specification | tuple[Specification, ...]] = field(default_factory=dict)
+    #: The operations in JSON, each with its seconds from the start, and its place for messages.
+    operations: list[tuple[float, Any, str]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -191,13 +160,21 @@ def read(
 def _take(
     replay: Replay, line: dict[str, Any], place: str, find: Callable[[str, str], type]
 ) -> None:
-    """Take in the decision of one line."""
+    """Take in the decision, or the change, of one line."""
     if replay.seed not in (None, line["seed"]):
         raise UsageError(
             f"{place} has the seed {line['seed']}, those before have {replay.seed}: two runs; give"
             " each run a journal of its own"
         )
     replay.seed = int(line["seed"])
+    if "operation" in line:
+        since = float(line["since"])
+        if replay.operations and since < replay.operations[-1][0]:
+            raise UsageError(
+                f"{place} goes back in time: two runs; give each run a journal of its own"
+            )
+        replay.operations.append((since, line["operation"], place))
+        return
     if line["handler"] == DUMMY:
         return
     at = (int(line["connection"]), int(line["exchange"]))

@@ -1,5 +1,7 @@
 """The log, as text or as JSON: one bounded queue to a native thread that formats and writes.
 
+The lines about faults are made in `faults`.
+
 Law: whoever logs never waits, neither for a lock nor for a pipe that nobody reads. What the queue
 cannot take is counted, and said as soon as there is room.
 """
@@ -14,7 +16,6 @@ from traceback import TracebackException
 from typing import Any
 
 from vaurien.errors import UsageError
-from vaurien.observe.events import Began, Ended, Event
 from vaurien.observe.writer import LIMIT, Writer
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -61,7 +62,7 @@ class _NoLock:
 
 
 class QueueWriter(logging.Handler):
-    """A logging handler whose `emit` puts the record into the queue, or counts it as dropped."""
+    """A logging handler: `emit` queues the record, or counts it as dropped above `limit` lines."""
 
     def __init__(self, descriptor: int, limit: int = LIMIT, form: str = "text") -> None:
         super().__init__()
@@ -138,35 +139,3 @@ def start(level: str, output: str, form: str = "text") -> QueueWriter:
     log.propagate = False
     log.handlers[:] = [writer]
     return writer
-
-
-def log_fault(event: Event) -> None:
-    """An observer: a line for each exchange that a handler deals with, quiet for dummy.
-
-    It is told when the exchange begins. What toxics have done to it is another line, once it is
-    over, since they stand by at every exchange and act on some.
-    """
-    if isinstance(event, Began) and event.handlers:
-        _log_exchange(event, "", event.handlers)
-    elif isinstance(event, Ended):
-        toxics = tuple(name for name in event.fired if name not in event.handlers)
-        if toxics:
-            _log_exchange(event, "toxic ", toxics)
-
-
-def _log_exchange(event: Began | Ended, kind: str, names: tuple[str, ...]) -> None:
-    handler = "+".join(names)
-    log.info(
-        "%s: connection %d, exchange %d: %s%s",
-        event.proxy,
-        event.connection,
-        event.exchange,
-        kind,
-        handler,
-        extra=fields(
-            proxy=event.proxy,
-            connection=event.connection,
-            exchange=event.exchange,
-            handler=handler,
-        ),
-    )

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from prometheus_client.core import (
     CounterMetricFamily,
@@ -25,8 +25,29 @@ import vaurien
 from vaurien.counts import DELAYS, Counts, Directions, Done, Totals
 from vaurien.observe.watchdog import LAGS, Lag
 
-if TYPE_CHECKING:
-    from vaurien.relay.proxy import Proxy
+
+class Proxy(Protocol):
+    """A proxy, as far as its numbers go; `vaurien.Proxy` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def address(self) -> object: ...
+
+    @property
+    def plan(self) -> Any: ...
+
+    @property
+    def enabled(self) -> bool: ...
+
+    @property
+    def connections(self) -> int: ...
+
+    def totals(self) -> Totals: ...
+
+    def done(self) -> Mapping[str, Done]: ...
+
 
 #: The text format that every Prometheus and its kin reads.
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"

@@ -25,8 +25,17 @@ def lock() -> Any:
     return monkey.get_original("_thread", "allocate_lock")()
 
 
+def wait(queue: _queue.SimpleQueue[Any], seconds: float | None = None) -> bool:
+    """Wait, the whole thread, until `queue` gives something, for `seconds` at most; whether so."""
+    try:
+        queue.get(True, seconds)
+    except _queue.Empty:
+        return False
+    return True
+
+
 def sleep(seconds: float) -> None:
-    """Sleep the thread, not the greenlet."""
+    """Sleep the thread, not the greenlet, for so many seconds."""
     monkey.get_original("time", "sleep")(seconds)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gevent
 
@@ -17,10 +17,7 @@ from vaurien import address
 from vaurien.address import Address
 from vaurien.counts import Counts
 from vaurien.errors import UsageError
-from vaurien.observe.metrics import FAMILIES, Labels, Metrics, Snapshot, look
-
-if TYPE_CHECKING:
-    from vaurien.relay.proxy import Proxy
+from vaurien.observe.metrics import FAMILIES, Labels, Metrics, Proxy, Snapshot, look
 
 log = logging.getLogger("vaurien")
 

@@ -38,7 +38,7 @@ class Lag:
         self._last: deque[float] = deque(maxlen=round(1 / BEAT))
 
     def add(self, seconds: float) -> None:
-        """A beat came so much later than it should."""
+        """A beat came so many seconds later than it should."""
         self.buckets.add(max(seconds, 0.0))
         self._last.append(max(seconds, 0.0))
 
@@ -68,10 +68,13 @@ class Watchdog:
 
     def _beat(self) -> None:
         while not self._stopped:
-            self._beats += 1
-            due = monotonic() + BEAT
-            gevent.sleep(BEAT)
-            self.lag.add(monotonic() - due)
+            try:
+                self._beats += 1
+                due = monotonic() + BEAT
+                gevent.sleep(BEAT)
+                self.lag.add(monotonic() - due)
+            except Exception:  # a watch that has ended would take the loop for held
+                log.exception("the watch on the loop: internal error")
 
     def _watch(self) -> None:
         last = self._beats

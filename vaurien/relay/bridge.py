@@ -14,7 +14,8 @@ from typing import Any
 import gevent
 from gevent import socket as gsocket
 
-from vaurien.relay.pump import Flow
+from vaurien.net.guard import guarded
+from vaurien.relay.flow import Flow
 
 _CHUNK = 65536  # bytes carried at a time
 
@@ -53,6 +54,7 @@ class Bridge:
         while self._pull():
             pass
 
+    @guarded
     def _carry_in(self) -> None:
         """From the connection to the handler's end."""
         desk, flow = self._desk, self._desk.flow
@@ -71,6 +73,7 @@ class Bridge:
             else:
                 desk.wait(None)
 
+    @guarded
     def _carry_out(self) -> None:
         """From the handler's end to the connection."""
         flow = self._outgoing
@@ -81,7 +84,12 @@ class Bridge:
             while flow.sink.held is not None:
                 desk.wait_empty(None)
         if not flow.finished and not flow.connection.closed:
-            flow.connection.shut(flow)
+            flow.finish()
+            flow.pause()
+
+    def crashed(self) -> None:
+        """Called in an ``except``: an error of ours ends this connection, and no other."""
+        self._outgoing.connection.crashed()
 
     def _receive(self) -> bytes:
         try:

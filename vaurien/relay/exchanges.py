@@ -11,16 +11,16 @@ exchange that nobody touches.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from time import time
+from collections.abc import Callable
 from typing import Any
 
 from vaurien.behavior import Dice, Exchange
 from vaurien.counts import Stats
 from vaurien.exchange.ledger import Ledger
 from vaurien.exchange.picks import NOBODY, Choice, Picked, Picks
-from vaurien.observe.events import Began, Ended, Event
-from vaurien.relay.pump import Flow
+from vaurien.observe.events import Observer
+from vaurien.observe.notifier import Notifier
+from vaurien.relay.flow import Flow
 from vaurien.relay.shaping import Shaping
 
 
@@ -36,11 +36,11 @@ class Exchanges:
         name: str,
         dice: Dice,
         now: Callable[[], float],
-        observers: tuple[Callable[[Event], None], ...],
+        observers: tuple[Observer, ...],
         everything: bool,
     ) -> None:
         self.name, self.dice, self.now = name, dice, now
-        self.observers, self.everything = observers, everything
+        self.notifier, self.everything = Notifier(name, observers), everything
         self.picks: Picks | None = None
         self.all_picks: Any = None  # who would pick
 
@@ -77,8 +77,8 @@ class Exchanges:
         if connection.ledger is None:
             connection.ledger = Ledger()
         connection.ledger.begin(exchange, from_client, from_backend)
-        if self.observers and (handlers or self.everything):
-            self._tell(Began(self.name, connection.number, number, _names(handlers)))
+        if self.notifier.observers and (handlers or self.everything):
+            self.notifier.began(connection.number, number, handlers)
         return exchange
 
     def present(self, connection: Any) -> Exchange:
@@ -126,8 +126,30 @@ class Exchanges:
         taken = flow.handler is not None
         flow.detour = flow.connection.desk_of(flow).hand_over if taken else None
 
+    def leave(self, connection: Any, gone: set[Picked]) -> None:
+        """The behavior picks some no more, and they leave that connection too.
+
+        What they hold goes on; their calls end. The connection ends if nobody knows what a call has
+        passed on of what it has read.
+        """
+        for one in gone if connection.harms is not None else ():
+            connection.harms.pop(one, None)
+        if not connection.flows:
+            meeting = connection.meeting
+            if meeting is not None and meeting.picked in gone and not connection.dials:
+                meeting.leave()
+            return
+        calls = connection.calls
+        for flow in connection.flows:
+            if not connection.closed:
+                self._leave(flow, gone)
+        for call in calls:
+            waits = not connection.closed and call.handler in gone and not call.over
+            if waits and not call.dismiss():
+                connection.end("dropped")
+
     @staticmethod
-    def leave(flow: Flow, gone: set[Picked]) -> None:
+    def _leave(flow: Flow, gone: set[Picked]) -> None:
         """Some leave a flow: what they hold goes on."""
         shaping = flow.shaping
         if flow.handler in gone:
@@ -162,47 +184,12 @@ class Exchanges:
                     fired[one.stats] = added
             for stats, added in fired.items():
                 stats.fire(added, exchange.from_client + exchange.from_backend)
-        if self.observers and (exchange.handlers or exchange.added or self.everything):
+        if self.notifier.observers and (exchange.handlers or exchange.added or self.everything):
             seconds = self.now() - exchange.began
-            event = Ended(
-                time() - seconds,
-                self.name,
-                self.dice.seed,
-                connection.number,
-                client_name(connection.address),
-                exchange.number,
-                _names(exchange.handlers),
-                tuple(one.specification for one in exchange.handlers),
-                _names(exchange.added),
-                exchange.from_client,
-                exchange.from_backend,
-                seconds,
-                end,
-            )
-            self._tell(event)
-
-    def _tell(self, event: Event) -> None:
-        for observer in self.observers:
-            try:
-                observer(event)
-            except SystemExit as error:  # the pump would take it for a handler's
-                raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
+            self.notifier.ended(exchange, self.dice.seed, connection.address, seconds, end)
 
 
 def _read(connection: Any, n: int) -> tuple[int, int]:
     """The bytes read from the client, without the last `n`, and from the backend."""
     flows = connection.flows
     return (flows[0].passed - n, flows[1].passed) if flows else (0, 0)
-
-
-def client_name(address: object) -> str:
-    """A client's address as text; a unix socket's has none."""
-    if not isinstance(address, tuple):
-        return "unix"
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-def _names(handlers: Iterable[Picked]) -> tuple[str, ...]:
-    """The names of handlers, each once; those of a preset have one in common."""
-    return tuple(dict.fromkeys(one.name for one in handlers))

@@ -19,12 +19,63 @@ from gevent import socket as gsocket
 from vaurien.behavior import Exchange
 from vaurien.net.side import ABORT
 from vaurien.relay.bridge import Bridge
-from vaurien.relay.handoff import Call, Desk, current_call, gone, returned
-from vaurien.relay.pump import Flow
+from vaurien.relay.call import Call, current_call, gone, returned
+from vaurien.relay.flow import Flow
+from vaurien.relay.handoff import Desk
 
 
 def _would_block() -> BlockingIOError:
     return BlockingIOError(errno.EAGAIN, "resource temporarily unavailable")
+
+
+class Lending:
+    """What socket handlers have of one connection: two desks, two sockets, the calls that run."""
+
+    __slots__ = ("_connection", "_socks")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._socks: tuple[HandlerSocket, HandlerSocket] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lending of connection {self._connection.number}: {len(self.calls)} calls>"
+
+    def desk_of(self, flow: Flow) -> Desk:
+        """Where they take what leaves `flow`."""
+        if flow.desk is None:
+            flow.desk = Desk(flow)
+        return flow.desk  # type: ignore[no-any-return]
+
+    @property
+    def calls(self) -> set[Call]:
+        """The calls that have a flow."""
+        desks = [flow.desk for flow in self._connection.flows if flow.desk is not None]
+        return {desk.owner for desk in desks if desk.owner is not None}
+
+    def lend(self) -> tuple[HandlerSocket, HandlerSocket]:
+        """The client's socket and the backend's, as calls get them."""
+        if self._socks is None:
+            up, down = self._connection.flows
+            client = HandlerSocket(self, self.desk_of(up), down)
+            self._socks = client, HandlerSocket(self, self.desk_of(down), up)
+        return self._socks
+
+    def call_over(self, call: Call) -> None:
+        """`call` has given its flows back: nothing of it lasts on what it was lent."""
+        last = not self.calls
+        for sock in self._socks or ():
+            sock.call_over(call)
+            if last:
+                sock.settimeout(None)
+
+    def close(self, flow: Flow, hard: bool) -> None:
+        """A handler closes the side that `flow` reads, with a RST if it is to be `hard`."""
+        self._connection.end_side(flow.to_backend, hard)
+
+    def over(self) -> None:
+        """The connection has ended."""
+        for sock in self._socks or ():
+            sock.forget()
 
 
 class HandlerSocket(gsocket.socket):
@@ -34,7 +85,7 @@ class HandlerSocket(gsocket.socket):
     to this side if SO_LINGER is set to (1, 0).
     """
 
-    __slots__ = ("_bridge", "_desk", "_outgoing")
+    __slots__ = ("_bridge", "_desk", "_lending", "_outgoing")
 
     # gevent's own, which its stubs leave out
     _closed: bool
@@ -42,18 +93,18 @@ class HandlerSocket(gsocket.socket):
     _sock: _socket.socket
     timeout: float | None
 
-    def __init__(self, desk: Desk, outgoing: Flow) -> None:
+    def __init__(self, lending: Lending, desk: Desk, outgoing: Flow) -> None:
         # Not gevent's, which would make watchers for a socket that is the flow's to watch.
         self._sock = desk.flow.source.sock
         self._closed, self._io_refs, self.timeout = False, 0, None
         self.hub = outgoing.connection.loop.hub
-        self._desk, self._outgoing = desk, outgoing
+        self._lending, self._desk, self._outgoing = lending, desk, outgoing
         self._bridge: Bridge | None = None  # made when somebody asks for a descriptor
 
     @property
     def exchange(self) -> Exchange:
         """The exchange that the call deals with: its number and its draws."""
-        exchange = self._call().exchange
+        exchange: Exchange | None = self._call().exchange
         assert exchange is not None
         return exchange
 
@@ -192,7 +243,7 @@ class HandlerSocket(gsocket.socket):
                 return len(view)
             call, flow = self._call(), self._outgoing
             call.sent = True
-            if flow.connection.desk_of(flow).busy_for(call):
+            if self._lending.desk_of(flow).busy_for(call):
                 raise _would_block()
             sent = int(flow.send(view))
             flow.astray += sent
@@ -207,7 +258,7 @@ class HandlerSocket(gsocket.socket):
     def _wait_empty(self, call: Call) -> Desk:
         """Wait until the flow holds nothing; raise if it can take nothing any more."""
         flow = self._outgoing
-        desk: Desk = flow.connection.desk_of(flow)
+        desk: Desk = self._lending.desk_of(flow)
         while desk.busy_for(call):
             if not desk.wait_empty(self.timeout):
                 raise TimeoutError("timed out")
@@ -226,7 +277,8 @@ class HandlerSocket(gsocket.socket):
             flow = self._outgoing
             if not flow.finished:
                 self._wait_empty(call)
-                flow.connection.shut(flow)
+                flow.finish()
+                flow.pause()
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
             call.claim(self._desk, self.timeout)
             self._desk.flow.over = self._desk.flow.ended = True
@@ -238,7 +290,7 @@ class HandlerSocket(gsocket.socket):
         if self._closed or connection.closed:
             return
         linger = self._sock.getsockopt(_socket.SOL_SOCKET, _socket.SO_LINGER, len(ABORT))
-        connection.closed_by_handler(self._desk.flow, linger == ABORT)
+        self._lending.close(self._desk.flow, linger == ABORT)
 
     def forget(self) -> None:
         """The connection has ended."""

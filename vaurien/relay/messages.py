@@ -24,7 +24,7 @@ from vaurien.exchange.replies import Filling, Replies
 from vaurien.handlers.message import Action, Answer, Lose, Replace, Request, Send
 from vaurien.observe.log import fields
 from vaurien.protocols.framer import Framer, FramingError, Piece
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 
 log = logging.getLogger("vaurien")
 
@@ -61,7 +61,7 @@ class Messages:
         """Whether no more requests may be read for now."""
         connection = self._connection
         waiting = self._replies.made + len(connection.down.sink.held or b"")
-        return len(self._replies) >= OPEN or waiting > connection.max_held
+        return len(self._replies) >= OPEN or waiting > connection.server.plan.max_held
 
     # What was read
 
@@ -255,10 +255,24 @@ class Messages:
             pieces = [piece.data for piece in self._queues[one.to_backend]]
             run = self._runs[one.to_backend]
             left.append(b"".join([*run, *pieces, self._framer.kept(one.to_backend)]))
-        connection.unframe(self.begun)
+        self._become_tcp()
         for one, data in zip(connection.flows, left, strict=False):
             if data:
                 one.feed(data)
+
+    def _become_tcp(self) -> None:
+        connection, framer = self._connection, self._connection.framer
+        connection.messages = None
+        framer.exchange, framer.answered = self.begun, False
+        up, down = connection.flows
+        while len(connection.ledger.open) > 1:
+            connection.exchanges.told(connection, connection.ledger.end(), "next")
+        for exchange in connection.ledger.open:  # from here on its counts are as tcp has them
+            exchange.from_client -= up.passed
+            exchange.from_backend -= down.passed
+        up.callback, down.callback = up.from_client, down.from_backend
+        for flow in (up, down):
+            flow.source.reader.callback = flow.callback
 
 
 def _owned(flow: Flow) -> bool:

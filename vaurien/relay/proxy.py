@@ -18,10 +18,10 @@ from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import Bound, locate
 from vaurien.net.loop import Loop, current
-from vaurien.observe.events import Event
+from vaurien.observe.events import Observer
 from vaurien.plan import Plan, Toxic
-from vaurien.relay.connection import Look
 from vaurien.relay.counters import Counters
+from vaurien.relay.looks import Look, look
 from vaurien.relay.server import Server
 
 P = ParamSpec("P")
@@ -54,7 +54,7 @@ class Proxy:
     def __init__(
         self,
         plan: Plan,
-        observers: tuple[Callable[[Event], None], ...] = (),
+        observers: tuple[Observer, ...] = (),
         everything: bool = False,
         loop: Loop | None = None,
     ) -> None:
@@ -113,16 +113,16 @@ class Proxy:
     @in_loop
     def look(self) -> list[Look]:
         """The connections there are now, in the order of their numbers."""
-        return [one.look() for one in self._server.connections.values() if not one.closed]
+        return [look(one) for one in self._server.connections.values() if not one.closed]
 
     @property
-    def observers(self) -> tuple[Callable[[Event], None], ...]:
+    def observers(self) -> tuple[Observer, ...]:
         """Who is told of exchanges that a handler touches."""
-        return self._server.exchanges.observers
+        return self._server.exchanges.notifier.observers
 
     @observers.setter
-    def observers(self, observers: tuple[Callable[[Event], None], ...]) -> None:
-        self._server.exchanges.observers = observers
+    def observers(self, observers: tuple[Observer, ...]) -> None:
+        self._server.exchanges.notifier.observers = observers
 
     @property
     @in_loop

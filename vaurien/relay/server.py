@@ -13,33 +13,28 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-import gevent
-
+from vaurien import registry
 from vaurien.behavior import Dice
 from vaurien.counts import Done, Stats
-from vaurien.errors import RAISED, many
-from vaurien.exchange.picks import Builder, Picked, Picks
-from vaurien.net.accept import PAUSE, Acceptor
+from vaurien.errors import RAISED
+from vaurien.exchange.picks import Builder, Picks
+from vaurien.net.accept import Acceptor
 from vaurien.net.dial import Dialer
-from vaurien.net.linger import LINGER
 from vaurien.net.loop import Loop
-from vaurien.observe.events import Event
-from vaurien.observe.log import fields
+from vaurien.observe.events import Observer
 from vaurien.plan import Plan
-from vaurien.protocols import find
 from vaurien.relay.connection import Connection
 from vaurien.relay.counters import Counters
 from vaurien.relay.exchanges import Exchanges
 from vaurien.relay.listening import Listening
+from vaurien.relay.meeting import Meeting
 from vaurien.relay.messages import Messages
-from vaurien.relay.sweep import Sweep, quiet
+from vaurien.relay.reports import Reports
+from vaurien.relay.sweep import Sweep, drain
 from vaurien.relay.toxics import Toxics, for_each
 
 log = logging.getLogger("vaurien")
 
-TELL = 10.0  # seconds until it is said again that accepting pauses
-QUIET = 0.25  # seconds after which a connection with nothing under way ends while draining
-_LOOK = 0.025  # seconds between two looks at the connections while draining
 _NETWORK = frozenset((errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.EPERM))
 
 
@@ -51,7 +46,7 @@ class Server:
         plan: Plan,
         loop: Loop,
         proxy: object = None,
-        observers: tuple[Callable[[Event], None], ...] = (),
+        observers: tuple[Observer, ...] = (),
         everything: bool = False,
     ) -> None:
         """`observers` get the events of exchanges that a handler touches; `everything`: of all."""
@@ -64,16 +59,16 @@ class Server:
         self._meets = Picks(
             plan.on_connect, plan, self.dice, build, loop.now, b"connect", plan.connect_decisions
         )
-        self._framer = find(plan.protocol)
+        self._framer = registry.framer(plan.protocol, "protocol")
         self.toxics = Toxics(plan.toxics, self.dice)
         self.exchanges = Exchanges(plan.name, self.dice, loop.now, observers, everything)
         self.counters = Counters()
+        self.reports = Reports(plan.name, self.counters)
         self.connections: dict[int, Connection] = {}
         self.dialer = Dialer(plan.distant, plan.connect_timeout)
         self._acceptor = Acceptor(loop, self._accepted, self._accept_failed, self._is_full)
         self.listening = Listening(plan, self._meets, loop, self._acceptor, self._enabled)
         self._sweep: Sweep | None = None
-        self._tell_of_pauses = 0.0  # not before then, in seconds of the loop's clock
         self._look()
 
     def __repr__(self) -> str:
@@ -89,12 +84,11 @@ class Server:
     # Clients
 
     def _enabled(self) -> None:
-        """It is about to listen: its time begins."""
+        """Its time begins."""
         self._picks.started = self._meets.started = self.loop.now()
 
     def _is_full(self) -> bool:
-        limit = self.plan.max_connections
-        return bool(limit) and len(self.connections) >= limit
+        return 0 < self.plan.max_connections <= len(self.connections)
 
     def _accepted(self, descriptor: int, address: Any) -> None:
         """Open the connection of one accepted client."""
@@ -119,7 +113,8 @@ class Server:
             return
         exchange = self.exchanges.open(connection, 0, choice)
         exchange.added[picked] = inf
-        picked.call.meet(connection)
+        connection.meeting = Meeting(connection, picked)
+        picked.call.meet(connection.meeting)
         self.counters.refused += getattr(picked.call, "refuses", False)
 
     def _accept_failed(self, error: OSError) -> bool:
@@ -127,17 +122,7 @@ class Server:
         self.counters.accept_errors += 1
         if error.errno in _NETWORK:
             return False
-        now = self.loop.now()
-        if now >= self._tell_of_pauses:
-            self._tell_of_pauses = now + TELL
-            log.warning(
-                "%s: accepting pauses for %g s, again and again while it lasts: %s (%s open; raise"
-                " the limit of open files, or set --max-connections)",
-                self.name,
-                PAUSE,
-                error.strerror,
-                many(len(self.connections), "connection", "is", "are"),
-            )
+        self.reports.pauses(error, len(self.connections), self.loop.now())
         return True
 
     # What connections tell
@@ -152,47 +137,6 @@ class Server:
         """A connection is gone, its descriptors too."""
         self.connections.pop(connection.number, None)
         self._acceptor.accept_again()
-
-    def dial_failed(self, connection: Connection, error: OSError | None) -> None:
-        """The backend of `connection` could not be reached."""
-        self.counters.failed_dials += 1
-        log.warning(
-            "%s: connection %d: backend %s: %s",
-            self.name,
-            connection.number,
-            self.plan.distant,
-            (error and error.strerror) or error,
-            extra=fields(proxy=self.name, connection=connection.number),
-        )
-
-    def handler_raised(
-        self, connection: Connection, picked: Picked | None, error: BaseException, logged: bool
-    ) -> None:
-        """A handler raised: counted, and logged once, with its traceback unless it was `logged`."""
-        self.counters.handler_errors += 1
-        log.error(
-            "%s: connection %d, exchange %d: handler %r raised %s; the connection ends",
-            self.name,
-            connection.number,
-            connection.number_of_exchange,
-            picked and picked.name,
-            type(error).__name__,
-            exc_info=None if logged else error,
-            extra=fields(
-                proxy=self.name,
-                connection=connection.number,
-                exchange=connection.number_of_exchange,
-                handler=picked and picked.name,
-            ),
-        )
-
-    def crashed(self, connection: Connection) -> None:
-        """A callback of ours raised: a bug, which costs this connection only."""
-        self.counters.crashes += 1
-        told = fields(proxy=self.name, connection=connection.number)
-        log.exception(
-            "%s: connection %d ends: internal error", self.name, connection.number, extra=told
-        )
 
     # What is asked of it
 
@@ -260,7 +204,7 @@ class Server:
             gone = picks.left | meets.left
             self._change(plan)
             if gone:
-                for_each(list(self.connections.values()), lambda one: one.leave(gone))
+                for_each(list(self.connections.values()), self.exchanges.leave, gone)
             if not listens:
                 self.listening.settle()
 
@@ -269,7 +213,7 @@ class Server:
     def take(self, plan: Plan) -> None:
         """`plan` is in force, and differs in nothing that is at work."""
         self.plan = self.listening.plan = plan
-        self._framer = find(plan.protocol)
+        self._framer = registry.framer(plan.protocol, "protocol")
 
     def _change(self, plan: Plan) -> None:
         """Put `plan` in force, whose behaviors are."""
@@ -328,8 +272,7 @@ class Server:
             self._sweep = None
 
     def _end_quiet(self, connection: Connection) -> None:
-        told = fields(proxy=self.name, connection=connection.number)
-        log.info("%s: connection %d ends: idle", self.name, connection.number, extra=told)
+        self.reports.idle(connection)
         connection.end("idle")
 
     def stop_listening(self) -> None:
@@ -340,22 +283,8 @@ class Server:
     def drain(self, limit: float) -> int:
         """Let connections come to their end, for `limit` seconds; how many had to be ended.
 
-        One with nothing under way ends after `QUIET` seconds of quiet. Blocks the greenlet.
+        Blocks the greenlet.
         """
-        now = self.loop.now
-        for connection in self.connections.values():
-            connection.quiet = 0.0
-        until = now() + limit
-        while self.connections and now() < until:
-            for connection in quiet(list(self.connections.values()), now(), QUIET):
-                if connection.is_idle:
-                    connection.end("exit")
-            gevent.sleep(min(_LOOK, max(0.0, until - now())))
-        left = [connection for connection in self.connections.values() if not connection.closed]
-        for connection in left:
-            connection.end("exit")
-        until = now() + LINGER + _LOOK
-        while self.connections and now() < until:
-            gevent.sleep(_LOOK)
+        cut = drain(self.loop, self.connections, limit)
         self.listening.leave_alarms()
-        return len(left)
+        return cut

@@ -16,12 +16,15 @@ from typing import Any
 from vaurien.behavior import Exchange
 from vaurien.errors import RAISED, HandlerRaised
 from vaurien.exchange.picks import Picked
-from vaurien.flow import EOF, Begin, Data
+from vaurien.flow import EOF, Begin
 from vaurien.flow.chain import Chain, Slot
 from vaurien.flow.handler import Draws, FlowHandler
 from vaurien.net.alarms import Alarm
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 from vaurien.relay.rules import DEAF, FINISH, ROUND, forbidden
+
+#: Pieces that go on in one turn of the loop; each costs some microseconds.
+AT_ONCE = 500
 
 
 class Shaping:
@@ -36,9 +39,10 @@ class Shaping:
     def __init__(self, flow: Flow, exchange: Exchange) -> None:
         self.flow = flow
         self.chain = Chain(exchange)
+        self.chain.sooner = self.arm
         self.active = self.engaged = False
         self.picked: list[Picked] = []  # who acts on the exchange that came in last
-        self.max_held: int = flow.connection.max_held  # bytes
+        self.max_held: int = flow.connection.server.plan.max_held  # bytes
         self._loop = flow.connection.loop
         self._alarm: Alarm | None = None
 
@@ -53,12 +57,10 @@ class Shaping:
         flow.astray -= len(data)
         if flow.connection.closed or (flow.finished and forbidden(flow, DEAF)):
             return
-        size = len(flow.view)
-        if len(data) <= size:
-            chain.push(Data(data) if data else EOF, chain.route, self._loop.now())
-        else:  # read before the stages said that they want less at a time
-            for start in range(0, len(data), size):
-                chain.push(Data(data[start : start + size]), chain.route, self._loop.now())
+        if data:
+            chain.feed(data, chain.route, self._loop.now())
+        else:
+            chain.push(EOF, chain.route, self._loop.now())
         if chain.out or flow.over or chain.final is not None:
             self.deliver()
             return
@@ -156,8 +158,7 @@ class Shaping:
 
     def _limit_reads(self) -> None:
         """Read no more at a time than the stages want to be given."""
-        view = self._loop.view
-        self.flow.view = view[: self.chain.chunk()]
+        self.flow.view = self._loop.view[: self.chain.limit]
 
     # What leaves
 
@@ -169,8 +170,9 @@ class Shaping:
         if chain.final is not None:
             connection.told(chain.final)
             return
-        out, sink = chain.out, flow.sink
-        while out and sink.held is None and (flow.desk is None or flow.desk.owner is None):
+        out, sink, left = chain.out, flow.sink, AT_ONCE
+        while out and left and sink.held is None and (flow.desk is None or flow.desk.owner is None):
+            left -= 1
             event, exchange = chain.take()
             if exchange is not flow.exchange:
                 flow.exchange = exchange
@@ -194,7 +196,7 @@ class Shaping:
             flow.source.reader.stop()
         elif chain.held <= self.max_held // 2:
             flow.resume()
-        self.arm()
+        self.arm(soon=bool(out) and not left)
         if self.engaged and not chain.slots and self.may_go_round():  # the last toxic has gone
             self.go_round()
             flow.detour = connection.desk_of(flow).hand_over if flow.handler is not None else None
@@ -209,9 +211,10 @@ class Shaping:
 
     # When it is due
 
-    def arm(self) -> None:
-        """Have `wake` called when the chain has something to do."""
-        deadline, alarm = self.chain.deadline, self._alarm
+    def arm(self, soon: bool = False) -> None:
+        """Have `wake` called when the chain has something to do; `soon`: once others had a turn."""
+        deadline = self._loop.now() if soon else self.chain.deadline
+        alarm = self._alarm
         if alarm is not None:
             if alarm.due == deadline:
                 return
@@ -224,7 +227,7 @@ class Shaping:
         """The chain's deadline has come; `now` is in seconds."""
         self._alarm = None
         try:
-            self.chain.advance(now)
+            self.chain.advance(now, AT_ONCE)
             self.deliver()
         except RAISED:
             self.flow.connection.crashed()
@@ -235,6 +238,17 @@ class Shaping:
         if chain.held or chain.out or chain.deadline is not None:
             return False
         return not any(slot.pinned and slot.pending for slot in chain.slots)
+
+    def close(self) -> None:
+        """The connection has ended: let the stages give back what they share with others."""
+        self.drop()
+        try:
+            self.chain.close(self._loop.now())
+        except HandlerRaised as error:
+            connection = self.flow.connection
+            connection.server.reports.handler_raised(
+                connection, error.handler, error.__cause__, False
+            )
 
     def drop(self) -> None:
         """Forget all that it holds."""
@@ -249,7 +263,7 @@ def _stage(one: Picked, flow: Flow, pinned: bool) -> FlowHandler:
     spec, connection = one.specification, flow.connection
     kind = "toxic " if pinned else ""
     prefix = f"{kind}{one.name}.{one.place[1]} {'up' if flow.to_backend else 'down'}"
-    draws = Draws(connection.dice, connection.number, prefix)
+    draws = Draws(connection.server.dice, connection.number, prefix)
     made: Any = spec.cls(spec.options, flow.to_backend, draws, one.shared)
     made.pinned = pinned
     return made  # type: ignore[no-any-return]

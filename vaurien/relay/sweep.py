@@ -1,4 +1,4 @@
-"""The sweep: which connections have been quiet, looked at a few at a time.
+"""Quiet connections: swept a few at a time while the proxy runs, ended when it drains.
 
 Law: it never holds the loop: however many connections there are, a turn looks at `AT_ONCE` of them,
 which takes some hundred microseconds.
@@ -7,15 +7,21 @@ which takes some hundred microseconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import gevent
+
 from vaurien.net.guard import guarded
+from vaurien.net.linger import LINGER
 from vaurien.net.loop import Loop, Watcher
+from vaurien.relay.looks import is_idle
 
 log = logging.getLogger("vaurien")
 
 AT_ONCE = 100  # connections
+QUIET = 0.25  # seconds after which a connection with nothing under way ends while draining
+LOOK = 0.025  # seconds between two looks at the connections while draining
 TICK = 0.02  # seconds between two turns, while there are more to look at
 
 
@@ -29,6 +35,29 @@ def quiet(connections: Iterable[Any], now: float, limit: float) -> list[Any]:
         elif now - connection.quiet >= limit and not connection.closed:
             found.append(connection)
     return found
+
+
+def drain(loop: Loop, connections: Mapping[int, Any], limit: float) -> int:
+    """Let `connections` come to their end, for `limit` seconds; how many had to be ended.
+
+    One with nothing under way ends after `QUIET` seconds of quiet. Blocks the greenlet.
+    """
+    now = loop.now
+    for connection in connections.values():
+        connection.quiet = 0.0
+    until = now() + limit
+    while connections and now() < until:
+        for connection in quiet(list(connections.values()), now(), QUIET):
+            if is_idle(connection):
+                connection.end("exit")
+        gevent.sleep(min(LOOK, max(0.0, until - now())))
+    left = [connection for connection in connections.values() if not connection.closed]
+    for connection in left:
+        connection.end("exit")
+    until = now() + LINGER + LOOK
+    while connections and now() < until:
+        gevent.sleep(LOOK)
+    return len(left)
 
 
 class Sweep:

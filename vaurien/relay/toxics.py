@@ -14,7 +14,7 @@ from vaurien.counts import Stats
 from vaurien.errors import RAISED
 from vaurien.exchange.picks import Picked, staying
 from vaurien.plan import Toxic
-from vaurien.relay.pump import Flow
+from vaurien.relay.flow import Flow
 from vaurien.relay.shaping import Shaping
 
 

@@ -1,0 +1,77 @@
+"""The table of all settings: one declaration each, from which every source and the docs are made.
+
+Law: data only. The command line's flags, the keys of the INI file, the environment's variables and
+the reference are all read off this table, so that none of them can know a setting that the others
+do not.
+"""
+
+from __future__ import annotations
+
+from vaurien.observe.log import FORMATS, LEVELS, STDERR
+from vaurien.options import LARGEST, Bounded, Option, count, number, seconds, whole
+
+PREFIX = "VAURIEN_"
+DEFAULT = "default"  # the proxy of the plain command line
+
+connect_seconds = Bounded(number, "seconds", 0.001, 1e6)
+held_bytes = Bounded(whole, "bytes", 1, LARGEST)
+idle_seconds = Bounded(number, "seconds", 0.001, 1e9, or_zero=True)  # looked for that often
+spin_microseconds = Bounded(whole, "microseconds", 0, 1_000_000)  # more is never to sleep
+port_number = Bounded(whole, "port", 0, 65535)
+backlog_count = Bounded(whole, "count", 1, 65535)
+
+SETTINGS: tuple[Option, ...] = (
+    Option("local", "Where clients connect: HOST:PORT, [IPV6]:PORT or unix:PATH", str,
+           "localhost:8000"),
+    Option("distant", "The backend: HOST:PORT, [IPV6]:PORT or unix:PATH", str, "localhost:80"),
+    Option("behavior", "Which handlers deal with which share of the exchanges, in percent, such as"
+           " 20:delay,5:error; the rest is passed on", str, "100:dummy"),
+    Option("on-connect", "Who deals with which share of the clients that connect, in percent, such"
+           " as 10:refuse,5:slow_accept; the rest is let in", str, None),
+    Option("protocol", "What tells where exchanges begin", str, "tcp", ("tcp",)),
+    Option("toxics", "What acts on all exchanges: [NAME:] TYPE [OPTION=VALUE ...], separated by"
+           " commas, such as latency latency=100 stream=upstream", str, None),
+    Option("seed", "The seed of all random decisions; drawn and printed if not set", whole, None),
+    Option("timeout", "End a connection that is idle for so many seconds; 0 for never",
+           idle_seconds, 0),
+    Option("connect-timeout", "Give up an address of the backend after so many seconds",
+           connect_seconds, 10),
+    Option("max-connections", "Accept no more than so many connections at a time; 0 for any number",
+           count, 0),
+    Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
+    Option("spin", "Poll for so many microseconds after the last event before sleeping: less"
+           " latency for more computing time; 0 for never", spin_microseconds, 50),
+    Option("max-held", "How many bytes each flow holds at most while handlers delay it; then its"
+           " sender waits", held_bytes, 1 << 20),
+    Option("journal", "The file to which a line of JSON is appended for each exchange that a"
+           " handler touched", str, None),
+    Option("journal-all", "Put the exchanges into the journal too that nobody touched", bool,
+           False),
+    Option("replay", "A journal whose decisions are made again, in place of the draws", str, None),
+    Option("strict", "End with exit code 3 if a handler of the behavior never fired", bool, False),
+    Option("drain", "On SIGINT or SIGTERM, let connections end for so many seconds", seconds, 5),
+    Option("http", "Serve the control API", bool, False),
+    Option("http-host", "Where the control API listens: a host, or unix:PATH", str, "localhost"),
+    Option("http-port", "The port of the control API; 0 for any free one", port_number, 8080),
+    Option("http-token", "What requests must show: Authorization: Bearer TOKEN; none for nothing,"
+           " wherever it listens", str, None),
+    Option("http-token-file", "The file that has the token", str, None),
+    Option("http-allowed-host", "Names, separated by commas, by which clients may call the control"
+           " API, beside those of this machine", str, None),
+    Option("toxiproxy", "Serve the control API at Toxiproxy's port too", bool, False),
+    Option("toxiproxy-port", "That port; 0 for any free one", port_number, 8474),
+    Option("log-level", "How much is logged", str, "info", LEVELS),
+    Option("log-output", "The file to which the log is appended; - is standard error", str, STDERR),
+    Option("log-format", "How its lines are written", str, "text", FORMATS),
+    Option("statsd", "The statsd server to which the metrics are sent once a second, by UDP:"
+           " HOST:PORT", str, None),
+)  # fmt: skip
+
+#: What a ``[proxy:NAME]`` section may say.
+OF_A_PROXY = ("local", "distant", "behavior", "on-connect", "protocol", "toxics", "seed")
+PROXY: dict[str, Option] = {
+    **{option.key: option for option in SETTINGS if option.key in OF_A_PROXY},
+    "enabled": Option("enabled", "Whether it listens from the start", bool, True),
+}
+TOXIPROXY = {"listen": "local", "upstream": "distant"}  # its words
+MAKES_DEFAULT = ("local", "distant", "behavior")
