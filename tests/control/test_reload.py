@@ -46,7 +46,11 @@ class Reloaded:
     def reload(self, *sections: str) -> dict[str, Any]:
         """Write the file and reload it by a request; the answer."""
         self.write(*sections)
+        before = self.farm.text.count("INFO reload: ")
         found: dict[str, Any] = self.api.post("/reload")
+        wait_for(  # the log comes a moment later; else `hangup` would take this line for its own
+            lambda: self.farm.text.count("INFO reload: ") > before, "the log tells of the reload"
+        )
         return found
 
     def sections(self, *names: str, **options: object) -> list[str]:

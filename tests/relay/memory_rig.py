@@ -8,10 +8,11 @@ from typing import Any
 
 from vaurien.address import parse as address
 from vaurien.behavior import parse as behavior
-from vaurien.net.linger import ABORT, LINGER
+from vaurien.net.linger import LINGER
 from vaurien.net.loop import READ_SIZE
 from vaurien.net.memory import MemoryLoop
 from vaurien.net.memory_sockets import MemorySocket
+from vaurien.net.side import ABORT
 from vaurien.plan import Plan, Specification, Toxic
 from vaurien.registry import builtins
 from vaurien.relay.connection import Connection
@@ -213,7 +214,7 @@ class Pair:
         for flow in self.connection.flows:
             chained = flow.shaping is not None and flow.shaping.active
             if not chained and flow.desk is None and flow.sink.held is not None:
-                assert len(flow.sink.held) <= READ_SIZE + self.connection.server.plan.max_held
+                assert len(flow.sink.held) <= READ_SIZE + self.rig.proxy.plan.max_held
                 assert not flow.source.reader.active
 
     def assert_reading(self) -> None:
