@@ -8,11 +8,10 @@ from typing import Any
 
 from vaurien.address import parse as address
 from vaurien.behavior import parse as behavior
-from vaurien.net.linger import LINGER
+from vaurien.net.linger import ABORT, LINGER
 from vaurien.net.loop import READ_SIZE
 from vaurien.net.memory import MemoryLoop
 from vaurien.net.memory_sockets import MemorySocket
-from vaurien.net.side import ABORT
 from vaurien.plan import Plan, Specification, Toxic
 from vaurien.registry import builtins
 from vaurien.relay.connection import Connection

@@ -236,7 +236,7 @@ class Desk:
         if flow.over and not flow.ended and not self.chained:
             flow.source_ended()
             return
-        if not forbidden(flow, FINISH):
+        if flow.ended and not forbidden(flow, FINISH):
             flow.finish()
             return
         flow.pause()

@@ -200,7 +200,7 @@ class Shaping:
         if self.engaged and not chain.slots and self.may_go_round():  # the last toxic has gone
             self.go_round()
             flow.detour = connection.desk_of(flow).hand_over if flow.handler is not None else None
-        if not forbidden(flow, FINISH):
+        if flow.ended and not forbidden(flow, FINISH):
             flow.finish()  # the end was handed over while something was held
         if flow.over and not connection.closed:
             connection.end_if_stuck()
