@@ -9,6 +9,7 @@ to where it would have been without it.
 from __future__ import annotations
 
 import _socket
+import errno
 from typing import Any
 
 import gevent
@@ -30,6 +31,8 @@ class Bridge:
         self._near: Any = near  # the handler's end; None once it is detached
         self._far: Any = far
         self._rest = memoryview(b"")  # read for the handler, and not in the pair yet
+        self._going = b""  # sent by the handler, and not passed on yet
+        self._over = False
         self._greenlets = [gevent.spawn(self._carry_in), gevent.spawn(self._carry_out)]
 
     def __repr__(self) -> str:
@@ -46,25 +49,39 @@ class Bridge:
 
     def recv(self, size: int, flags: int, timeout: float | None) -> bytes:
         """Read from the handler's end; `timeout` is in seconds."""
+        if self._near is None:
+            raise OSError(errno.EBADF, "the descriptor was detached")
         self._near.settimeout(timeout)
         return bytes(self._near.recv(size, flags))
 
-    def settle(self, timeout: float | None) -> None:
-        """Wait until what was sent by descriptor has gone on, for `timeout` seconds at most."""
-        while self._pull():
-            pass
+    def fill(self) -> None:
+        """Have in the pair what waits already, for who only looks whether there is something."""
+        self._take()
+        if self._rest:  # a new pair has room: this does not wait
+            self._rest = self._rest[self._far.send(self._rest) :]
+
+    def settle(self) -> None:
+        """Pass on at once what was sent by descriptor."""
+        self._pass_on()
+        while data := self._pull():
+            self._going = data
+            self._pass_on()
+
+    def _take(self) -> None:
+        data = self._desk.take(_CHUNK)
+        self._desk.pending, self._rest = data[:0], data
 
     @guarded
     def _carry_in(self) -> None:
         """From the connection to the handler's end."""
         desk, flow = self._desk, self._desk.flow
-        while True:
-            data = desk.take(_CHUNK)
-            if data:
-                desk.pending, self._rest = data[:0], data
+        # Who waits is woken before it is killed: once the call is over, nothing here is ours.
+        while not self._over:
+            if not self._rest:
+                self._take()
+            if self._rest:
                 try:
-                    while self._rest:
-                        self._rest = self._rest[self._far.send(self._rest) :]
+                    self._rest = self._rest[self._far.send(self._rest) :]
                 except OSError:  # the handler has closed its end: nobody reads any more
                     return
             elif flow.ended:
@@ -75,17 +92,28 @@ class Bridge:
 
     @guarded
     def _carry_out(self) -> None:
-        """From the handler's end to the connection."""
+        """From the handler's end to the connection, behind what is on its way there."""
         flow = self._outgoing
         desk = flow.connection.desk_of(flow)
-        while data := self._receive():
-            self.call.sent = True
-            flow.write(data)
-            while flow.sink.held is not None:
+        while True:
+            data = self._going = self._receive()
+            while not self._over and desk.busy_for(self.call):
                 desk.wait_empty(None)
+            if self._over:
+                return
+            if not data:
+                break
+            self._pass_on()
         if not flow.finished and not flow.connection.closed:
             flow.finish()
             flow.pause()
+
+    def _pass_on(self) -> None:
+        data, self._going = self._going, b""
+        if data:
+            self.call.sent = True
+            if not self._outgoing.finished:  # else a flow handler has ended it, or shutdown()
+                self._outgoing.write(data)
 
     def crashed(self) -> None:
         """Called in an ``except``: an error of ours ends this connection, and no other."""
@@ -94,27 +122,23 @@ class Bridge:
     def _receive(self) -> bytes:
         try:
             return bytes(self._far.recv(_CHUNK))
-        except ConnectionError:  # its end was closed with something unread
+        except OSError:  # its end was closed with something unread, or all is over
             return b""
 
-    def _pull(self) -> bool:
-        """Carry out at once what was sent by descriptor; whether there was any."""
+    def _pull(self) -> bytes:
+        """What was sent by descriptor and is there now."""
         timeout = self._far.gettimeout()
         self._far.settimeout(0)
         try:
-            data = self._far.recv(_CHUNK)
+            return bytes(self._far.recv(_CHUNK))
         except OSError:
-            return False
+            return b""
         finally:
             self._far.settimeout(timeout)
-        if data:
-            self._outgoing.write(data)
-        return bool(data)
 
     def take_down(self) -> None:
         """The call has returned: give back what the handler has not read, send what it has sent."""
-        while self._pull():
-            pass
+        self.settle()
         left = [bytes(self._rest), bytes(self._desk.pending)]
         if self._near is not None:
             self._near.settimeout(0)
@@ -130,6 +154,7 @@ class Bridge:
 
     def close(self) -> None:
         """Take it away, with what is in it."""
+        self._over = True
         for greenlet in self._greenlets:
             if greenlet is not gevent.getcurrent():
                 greenlet.kill(block=False)

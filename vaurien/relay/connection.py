@@ -235,6 +235,8 @@ class Connection:
 
     def end(self, why: str) -> None:
         """A polite end of both sides."""
+        if self.lending is not None:
+            self.lending.settle()
         self._finish(None, None, why)
 
     def reset(self) -> None:
@@ -243,6 +245,8 @@ class Connection:
 
     def end_side(self, client: bool, hard: bool) -> None:
         """End the client's side or the backend's, with RST if `hard`, and the other politely."""
+        if self.lending is not None:
+            self.lending.settle()
         how = reset if hard else None
         self._finish(how if client else None, None if client else how, "handler")
 

@@ -68,6 +68,11 @@ class Lending:
             if last:
                 sock.settimeout(None)
 
+    def settle(self) -> None:
+        """What handlers have sent by descriptor goes on, since a polite end comes."""
+        for sock in self._socks or ():
+            sock.settle()
+
     def close(self, flow: Flow, hard: bool) -> None:
         """A handler closes the side that `flow` reads, with a RST if it is to be `hard`."""
         self._connection.end_side(flow.to_backend, hard)
@@ -203,7 +208,9 @@ class HandlerSocket(gsocket.socket):
         call = self._call()
         call.claim(self._desk, self.timeout)
         if self._bridge is None:
-            self._bridge = Bridge(call, self._desk, self._outgoing)
+            bridge = self._bridge = Bridge(call, self._desk, self._outgoing)
+            bridge.fill()
+            return bridge
         return self._bridge
 
     def call_over(self, call: Call) -> None:
@@ -220,9 +227,7 @@ class HandlerSocket(gsocket.socket):
         with memoryview(data).cast("B") as view:
             call = self._call()
             call.sent = True
-            if self._bridge is not None:
-                self._bridge.settle(self.timeout)  # what was sent by descriptor goes first
-            desk = self._wait_empty(call)
+            desk = self._wait_turn(call)
             if not view or (flow.finished and not flow.over):
                 return  # a flow handler has ended the flow
             flow.write(view)
@@ -243,7 +248,10 @@ class HandlerSocket(gsocket.socket):
                 return len(view)
             call, flow = self._call(), self._outgoing
             call.sent = True
-            if self._lending.desk_of(flow).busy_for(call):
+            desk = self._lending.desk_of(flow)
+            if not desk.busy_for(call):
+                self.settle()
+            if desk.busy_for(call):
                 raise _would_block()
             sent = int(flow.send(view))
             flow.astray += sent
@@ -267,6 +275,18 @@ class HandlerSocket(gsocket.socket):
             raise BrokenPipeError(errno.EPIPE, "this side takes nothing any more")
         return desk
 
+    def _wait_turn(self, call: Call) -> Desk:
+        """Wait until what is sent now comes next: what was sent by descriptor has gone on, too."""
+        if self._bridge is not None:
+            self._wait_empty(call)
+            self.settle()
+        return self._wait_empty(call)
+
+    def settle(self) -> None:
+        """Pass on what was sent by descriptor."""
+        if self._bridge is not None:
+            self._bridge.settle()
+
     # Ending
 
     def shutdown(self, how: int) -> None:
@@ -276,7 +296,7 @@ class HandlerSocket(gsocket.socket):
         if how in (_socket.SHUT_WR, _socket.SHUT_RDWR):
             flow = self._outgoing
             if not flow.finished:
-                self._wait_empty(call)
+                self._wait_turn(call)
                 flow.finish()
                 flow.pause()
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):

@@ -1,0 +1,151 @@
+"""What reviews of the data path have found; each was seen to fail before."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from typing import Any
+
+from gevent import socket as gsocket
+from gevent.event import Event
+
+from tests.relay.rig import Wire, specification, wire
+from tests.support import receive_all, wait_for
+from vaurien.handlers import BaseHandler
+
+
+def lent(call: Any, **more: Any) -> Any:
+    """A connection whose every exchange goes to `call`, as `call(client, backend, to_backend)`."""
+
+    class Mine(BaseHandler):
+        name = "mine"
+        options: Any = {}
+
+        def __call__(self, client_sock: Any, backend_sock: Any, to_backend: bool) -> Any:
+            return call(client_sock, backend_sock, to_backend)
+
+    return wire("100:mine", specification(Mine), protocol="tcp", **more)
+
+
+def only(w: Wire) -> Any:
+    """The connection itself, once its backend has answered."""
+    found = next(iter(w.served.proxy._server.connections.values()))
+    wait_for(lambda: found.flows, "it has been dialled")
+    return found
+
+
+def passes(client: Any, backend: Any, to_backend: bool) -> None:
+    """Pass on what is there."""
+    data = (client if to_backend else backend).recv(65536)
+    if data:
+        (backend if to_backend else client).sendall(data)
+
+
+# Descriptors
+
+
+def test_what_is_left_in_a_bridge_is_for_the_next_call() -> None:
+    calls: list[int] = []
+
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        calls.append(1)
+        if len(calls) == 1:
+            gsocket.wait_read(client.fileno())
+            return
+        passes(client, backend, to_backend)
+
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        assert not w.served.totals().internal_errors
+
+
+def test_what_was_sent_by_descriptor_is_sent_though_the_handler_ends_the_connection() -> None:
+    def call(client: Any, backend: Any, to_backend: bool) -> bool:
+        os.write(backend.fileno(), client.recv(100))
+        os.write(client.fileno(), b"bye")
+        return False
+
+    with lent(call) as w:
+        w.send(b"hello")
+        assert receive_all(w.server) == b"hello"
+        assert receive_all(w.client) == b"bye"
+
+
+def test_what_was_sent_by_descriptor_is_sent_before_a_close() -> None:
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        client.recv(100)
+        os.write(client.fileno(), b"bye")
+        client.close()
+
+    with lent(call) as w:
+        w.send(b"hello")
+        assert receive_all(w.client) == b"bye"
+
+
+def test_what_was_sent_by_descriptor_is_sent_before_a_half_close() -> None:
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        if not to_backend:
+            passes(client, backend, to_backend)
+            return
+        client.recv(100)
+        os.write(client.fileno(), b"bye")
+        client.shutdown(socket.SHUT_WR)
+        backend.sendall(b"on")
+        event.wait()
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        assert receive_all(w.client) == b"bye"
+        w.at_backend(b"on")
+        w.served.loop.call(event.set)
+
+
+def test_what_woke_a_call_is_in_its_descriptor_at_once() -> None:
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        client.setblocking(False)
+        client.fileno()
+        try:
+            backend.sendall(client.recv(100))
+        except BlockingIOError:
+            backend.sendall(b"nothing")
+
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+
+
+def test_what_is_sent_by_descriptor_comes_after_what_a_chain_holds() -> None:
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        data = client.recv(100)
+        os.write(client.fileno(), b"now")
+        backend.sendall(data)
+        event.wait()
+
+    event = Event()
+    with lent(call) as w:
+        w.served.toxic("latency", latency=200, stream="downstream")
+        w.answer(b"late")
+        wait_for(lambda: only(w).down.waiting, "it is in the chain")
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        w.at_client(b"latenow")
+        w.served.loop.call(event.set)
+
+
+def test_a_detached_descriptor_is_not_read_by_recv() -> None:
+    raised: list[Any] = []
+
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        os.close(client.detach())
+        try:
+            client.recv(100)
+        except OSError as error:
+            raised.append(error.errno)
+
+    with lent(call) as w:
+        w.send(b"hello")
+        wait_for(lambda: raised)
+        assert raised[0] == errno.EBADF
