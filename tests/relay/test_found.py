@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
+import threading
+import weakref
 from typing import Any
 
 from gevent import socket as gsocket
 from gevent.event import Event
 
 from tests.relay.rig import Wire, specification, wire
-from tests.support import receive_all, wait_for
+from tests.support import receive_all, reset, wait_for
 from vaurien.handlers import BaseHandler
+from vaurien.net.alarms import Alarms
+from vaurien.net.loop import current
 
 
 def lent(call: Any, **more: Any) -> Any:
@@ -29,8 +34,10 @@ def lent(call: Any, **more: Any) -> Any:
 
 
 def only(w: Wire) -> Any:
-    """The connection itself."""
-    return next(iter(w.served.proxy._server.connections.values()))
+    """The connection itself, once its backend has answered."""
+    found = next(iter(w.served.proxy._server.connections.values()))
+    wait_for(lambda: found.flows, "it has been dialled")
+    return found
 
 
 def passes(client: Any, backend: Any, to_backend: bool) -> None:
@@ -60,7 +67,7 @@ def test_what_is_left_in_a_bridge_is_for_the_next_call() -> None:
 
 
 def test_what_was_sent_by_descriptor_is_sent_though_the_handler_ends_the_connection() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> bool:
+    def call(client: Any, backend: Any, _to_backend: bool) -> bool:
         os.write(backend.fileno(), client.recv(100))
         os.write(client.fileno(), b"bye")
         return False
@@ -72,7 +79,7 @@ def test_what_was_sent_by_descriptor_is_sent_though_the_handler_ends_the_connect
 
 
 def test_what_was_sent_by_descriptor_is_sent_before_a_close() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, _backend: Any, _to_backend: bool) -> None:
         client.recv(100)
         os.write(client.fileno(), b"bye")
         client.close()
@@ -102,7 +109,7 @@ def test_what_was_sent_by_descriptor_is_sent_before_a_half_close() -> None:
 
 
 def test_what_woke_a_call_is_in_its_descriptor_at_once() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
         client.setblocking(False)
         client.fileno()
         try:
@@ -116,7 +123,7 @@ def test_what_woke_a_call_is_in_its_descriptor_at_once() -> None:
 
 
 def test_what_is_sent_by_descriptor_comes_after_what_a_chain_holds() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
         data = client.recv(100)
         os.write(client.fileno(), b"now")
         backend.sendall(data)
@@ -136,7 +143,7 @@ def test_what_is_sent_by_descriptor_comes_after_what_a_chain_holds() -> None:
 def test_a_detached_descriptor_is_not_read_by_recv() -> None:
     raised: list[Any] = []
 
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, _backend: Any, _to_backend: bool) -> None:
         os.close(client.detach())
         try:
             client.recv(100)
@@ -147,3 +154,189 @@ def test_a_detached_descriptor_is_not_read_by_recv() -> None:
         w.send(b"hello")
         wait_for(lambda: raised)
         assert raised[0] == errno.EBADF
+
+
+# Ends
+
+
+def test_an_end_that_came_while_a_call_ran_goes_through_a_toxic_that_came_too() -> None:
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        passes(client, backend, to_backend)
+        event.wait()
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        w.served.toxic("latency", latency=1, stream="upstream")
+        w.client.shutdown(socket.SHUT_WR)
+        connection = only(w)
+        wait_for(lambda: connection.up.over, "the end has been read")
+        w.served.loop.call(event.set)
+        assert w.server.recv(1) == b""
+
+
+def test_nothing_is_read_after_the_reading_was_shut_down() -> None:
+    got: list[bytes] = []
+
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        if not to_backend:
+            passes(client, backend, to_backend)
+            return
+        client.recv(100)
+        client.shutdown(socket.SHUT_RD)
+        backend.sendall(b"now")
+        event.wait()
+        got.append(client.recv(100))
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"now")
+        w.send(b"more")
+        w.answer(b"done")  # comes later, so that "more" would have been read
+        w.at_client(b"done")
+        w.served.loop.call(event.set)
+        wait_for(lambda: got)
+        assert got == [b""]
+
+
+def test_reading_no_bytes_says_nothing_of_the_end() -> None:
+    seen: list[Any] = []
+
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        if len(seen) == 0:
+            backend.sendall(client.recv(100))
+            event.wait()
+            seen.append(client.recv(0))
+            return
+        seen.append((client if to_backend else backend).recv(100))
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        w.client.shutdown(socket.SHUT_WR)
+        connection = only(w)
+        wait_for(lambda: connection.up.over, "the end has been read")
+        w.served.loop.call(event.set)
+        assert w.server.recv(1) == b""
+        assert seen == [b"", b""]
+
+
+def test_a_sendall_that_the_system_refuses_raises() -> None:
+    raised: list[Any] = []
+
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
+        client.recv(100)
+        backend.sendall(b"hello")
+        event.wait()
+        try:
+            backend.sendall(b"more")
+        except OSError as error:
+            raised.append(error)
+        else:
+            raised.append(None)
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        down = only(w).down
+        w.served.loop.call(down.source.reader.stop)  # as if it were told later
+        reset(w.server)
+        w.served.loop.call(event.set)
+        wait_for(lambda: raised)
+        assert isinstance(raised[0], OSError)
+
+
+def test_shutting_down_both_ways_after_a_reset_raises_an_error_of_sockets() -> None:
+    raised: list[Any] = []
+
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
+        if client.recv(100):
+            backend.sendall(b"on")
+            return
+        try:
+            backend.shutdown(socket.SHUT_RDWR)
+            raised.append(None)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"on")
+        reset(w.client)
+        wait_for(lambda: raised)
+        assert raised[0] is None or isinstance(raised[0], OSError), raised
+
+
+def test_what_a_handler_was_sending_is_not_its_memory_any_more_once_the_connection_ends() -> None:
+    memory = bytearray(b"a" * 8_000_000)
+    done: list[Any] = []
+
+    def call(client: Any, _backend: Any, _to_backend: bool) -> None:
+        client.recv(100)
+        try:
+            client.sendall(memory)
+        finally:
+            memory[:] = b"b" * len(memory)
+            done.append(1)
+
+    with lent(call) as w:
+        w.send(b"hello")
+        flow = only(w).down
+        wait_for(lambda: flow.sink.held is not None, "it waits")
+        w.served.loop.call(w.served.proxy._server.end_all, "dropped")
+        wait_for(lambda: done)
+        assert b"b" not in receive_all(w.client)
+
+
+# The loop
+
+
+def test_alarms_given_up_while_they_ring_are_counted_once() -> None:
+    class Bell:
+        held = False
+
+        def set(self, due: float) -> None: ...
+
+        def hold_loop(self, held: bool) -> None:
+            self.held = held
+
+        def close(self) -> None: ...
+
+    class Sleeper:
+        def wake(self, now: float) -> None:
+            for alarm in others:
+                alarms.give_up(alarm)
+
+    class Nobody:
+        def wake(self, now: float) -> None:
+            raise AssertionError
+
+    bell = Bell()
+    alarms = Alarms(None, lambda: 2.0, lambda _loop, _ring: bell)
+    alarms.join()
+    alarms.set(0.5, Sleeper())
+    others = [alarms.set(1.0, Nobody()) for _ in range(2500)]
+    alarms._ring()
+    assert repr(alarms) == "<Alarms: 0 set, 1 users>"
+    assert not bell.held
+
+
+def test_the_loop_of_a_thread_goes_with_the_thread() -> None:
+    found: list[Any] = []
+
+    def run() -> None:
+        loop = current()
+        assert loop is current()
+        found.append(weakref.ref(loop))
+        loop.hub.destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert found[0]() is None
