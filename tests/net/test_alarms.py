@@ -96,6 +96,7 @@ except ListenError as error:
     assert "proxy 'one': local: cannot listen on 127.0.0.1:0: no descriptor is left" in text
 
 
+@pytest.mark.needs("libc.timerfd_create")
 def test_all_proxies_share_what_wakes_their_flows(tmp_path: Path, echo_backend: Backend) -> None:
     text = "".join(
         f"[proxy:p{n}]\nlocal = 127.0.0.1:0\ndistant = {echo_backend.address}\n"
