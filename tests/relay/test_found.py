@@ -60,7 +60,7 @@ def test_what_is_left_in_a_bridge_is_for_the_next_call() -> None:
 
 
 def test_what_was_sent_by_descriptor_is_sent_though_the_handler_ends_the_connection() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> bool:
+    def call(client: Any, backend: Any, _to_backend: bool) -> bool:
         os.write(backend.fileno(), client.recv(100))
         os.write(client.fileno(), b"bye")
         return False
@@ -72,7 +72,7 @@ def test_what_was_sent_by_descriptor_is_sent_though_the_handler_ends_the_connect
 
 
 def test_what_was_sent_by_descriptor_is_sent_before_a_close() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, _backend: Any, _to_backend: bool) -> None:
         client.recv(100)
         os.write(client.fileno(), b"bye")
         client.close()
@@ -102,7 +102,7 @@ def test_what_was_sent_by_descriptor_is_sent_before_a_half_close() -> None:
 
 
 def test_what_woke_a_call_is_in_its_descriptor_at_once() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
         client.setblocking(False)
         client.fileno()
         try:
@@ -116,7 +116,7 @@ def test_what_woke_a_call_is_in_its_descriptor_at_once() -> None:
 
 
 def test_what_is_sent_by_descriptor_comes_after_what_a_chain_holds() -> None:
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
         data = client.recv(100)
         os.write(client.fileno(), b"now")
         backend.sendall(data)
@@ -136,7 +136,7 @@ def test_what_is_sent_by_descriptor_comes_after_what_a_chain_holds() -> None:
 def test_a_detached_descriptor_is_not_read_by_recv() -> None:
     raised: list[Any] = []
 
-    def call(client: Any, backend: Any, to_backend: bool) -> None:
+    def call(client: Any, _backend: Any, _to_backend: bool) -> None:
         os.close(client.detach())
         try:
             client.recv(100)
@@ -147,3 +147,23 @@ def test_a_detached_descriptor_is_not_read_by_recv() -> None:
         w.send(b"hello")
         wait_for(lambda: raised)
         assert raised[0] == errno.EBADF
+
+
+# Ends
+
+
+def test_an_end_that_came_while_a_call_ran_goes_through_a_toxic_that_came_too() -> None:
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        passes(client, backend, to_backend)
+        event.wait()
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        w.served.toxic("latency", latency=1, stream="upstream")
+        w.client.shutdown(socket.SHUT_WR)
+        connection = only(w)
+        wait_for(lambda: connection.up.over, "the end has been read")
+        w.served.loop.call(event.set)
+        assert w.server.recv(1) == b""

@@ -28,7 +28,17 @@ _NOTHING = memoryview(b"")
 class Desk:
     """Where a socket handler takes what leaves one flow."""
 
-    __slots__ = ("_arrived", "_empty", "_pump", "flow", "owner", "pending", "unread", "waiter")
+    __slots__ = (
+        "_arrived",
+        "_empty",
+        "_ends",
+        "_pump",
+        "flow",
+        "owner",
+        "pending",
+        "unread",
+        "waiter",
+    )
 
     def __init__(self, flow: Flow) -> None:
         self.flow = flow
@@ -37,6 +47,7 @@ class Desk:
         self.waiter: Call | None = None  # the call that has it next
         self.pending = _NOTHING  # handed over, and not read by the handler yet
         self.unread = bytearray()  # read by the flow, and not handed over yet
+        self._ends = False  # the end came here and not through a chain, though there may be one now
         self._arrived: Event | None = None  # set when there may be something to read
         self._empty: Event | None = None  # set when there may be room to send
 
@@ -71,7 +82,7 @@ class Desk:
                 if len(self.unread) >= WAITING:
                     flow.source.reader.stop()
             else:
-                flow.over = True
+                flow.over = self._ends = True
                 flow.source.reader.stop()
                 flow.connection.side_ended(flow)
             self.look()
@@ -138,7 +149,7 @@ class Desk:
             else:
                 self.pending = memoryview(event.data)
             flow.shaping.deliver()
-        elif not self.pending and flow.over and not self.chained:
+        elif not self.pending and flow.over and (self._ends or not self.chained):
             flow.ended = True
         return self.pending
 
@@ -233,7 +244,8 @@ class Desk:
         flow = self.flow
         if self.owner is not None:
             return
-        if flow.over and not flow.ended and not self.chained:
+        if flow.over and not flow.ended and (self._ends or not self.chained):
+            self._ends = False
             flow.source_ended()
             return
         if not forbidden(flow, FINISH):
