@@ -11,7 +11,7 @@ from gevent import socket as gsocket
 from gevent.event import Event
 
 from tests.relay.rig import Wire, specification, wire
-from tests.support import receive_all, wait_for
+from tests.support import receive_all, reset, wait_for
 from vaurien.handlers import BaseHandler
 
 
@@ -167,3 +167,99 @@ def test_an_end_that_came_while_a_call_ran_goes_through_a_toxic_that_came_too() 
         wait_for(lambda: connection.up.over, "the end has been read")
         w.served.loop.call(event.set)
         assert w.server.recv(1) == b""
+
+
+def test_nothing_is_read_after_the_reading_was_shut_down() -> None:
+    got: list[bytes] = []
+
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        if not to_backend:
+            passes(client, backend, to_backend)
+            return
+        client.recv(100)
+        client.shutdown(socket.SHUT_RD)
+        backend.sendall(b"now")
+        event.wait()
+        got.append(client.recv(100))
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"now")
+        w.send(b"more")
+        w.answer(b"done")  # comes later, so that "more" would have been read
+        w.at_client(b"done")
+        w.served.loop.call(event.set)
+        wait_for(lambda: got)
+        assert got == [b""]
+
+
+def test_reading_no_bytes_says_nothing_of_the_end() -> None:
+    seen: list[Any] = []
+
+    def call(client: Any, backend: Any, to_backend: bool) -> None:
+        if len(seen) == 0:
+            backend.sendall(client.recv(100))
+            event.wait()
+            seen.append(client.recv(0))
+            return
+        seen.append((client if to_backend else backend).recv(100))
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        w.client.shutdown(socket.SHUT_WR)
+        connection = only(w)
+        wait_for(lambda: connection.up.over, "the end has been read")
+        w.served.loop.call(event.set)
+        assert w.server.recv(1) == b""
+        assert seen == [b"", b""]
+
+
+def test_a_sendall_that_the_system_refuses_raises() -> None:
+    raised: list[Any] = []
+
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
+        client.recv(100)
+        backend.sendall(b"hello")
+        event.wait()
+        try:
+            backend.sendall(b"more")
+        except OSError as error:
+            raised.append(error)
+        else:
+            raised.append(None)
+
+    event = Event()
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"hello")
+        down = only(w).down
+        w.served.loop.call(down.source.reader.stop)  # as if it were told later
+        reset(w.server)
+        w.served.loop.call(event.set)
+        wait_for(lambda: raised)
+        assert isinstance(raised[0], OSError)
+
+
+def test_shutting_down_both_ways_after_a_reset_raises_an_error_of_sockets() -> None:
+    raised: list[Any] = []
+
+    def call(client: Any, backend: Any, _to_backend: bool) -> None:
+        if client.recv(100):
+            backend.sendall(b"on")
+            return
+        try:
+            backend.shutdown(socket.SHUT_RDWR)
+            raised.append(None)
+        except BaseException as error:
+            raised.append(error)
+            raise
+
+    with lent(call) as w:
+        w.send(b"hello")
+        w.at_backend(b"on")
+        reset(w.client)
+        wait_for(lambda: raised)
+        assert raised[0] is None or isinstance(raised[0], OSError), raised

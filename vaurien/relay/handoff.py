@@ -193,6 +193,15 @@ class Desk:
             return True
         return self.chained and self.owner is not call and not flow.shaping.chain.empty
 
+    def shut(self) -> None:
+        """Nothing more is read; as with the system's, what was not read is gone."""
+        flow = self.flow
+        flow.over = flow.ended = True
+        flow.source.reader.stop()
+        if flow.shaping is not None:
+            flow.shaping.drop()
+        self.drop()
+
     def drop(self) -> None:
         """Forget what waits."""
         self.pending = _NOTHING

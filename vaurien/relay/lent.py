@@ -129,6 +129,8 @@ class HandlerSocket(gsocket.socket):
         call.claim(self._desk, self.timeout)
         if self._bridge is not None:
             return self._bridge.recv(bufsize, flags, self.timeout)
+        if not bufsize:
+            return b""
         data = self._wait_for_data(call, bufsize)
         taken = bytes(data[:bufsize])
         if not flags & _socket.MSG_PEEK and taken:
@@ -140,7 +142,7 @@ class HandlerSocket(gsocket.socket):
         desk = self._desk
         while True:
             data = desk.take(bufsize)
-            if data or desk.flow.ended or not bufsize:
+            if data or desk.flow.ended:
                 return data
             if self.timeout == 0.0:
                 raise _would_block()
@@ -231,7 +233,7 @@ class HandlerSocket(gsocket.socket):
             if not view or (flow.finished and not flow.over):
                 return  # a flow handler has ended the flow
             flow.write(view)
-            if flow.sink.held is None:
+            if flow.sink.held is None and not flow.finished:  # it is, if the system has refused it
                 return
             try:
                 self._wait_empty(call)
@@ -300,9 +302,9 @@ class HandlerSocket(gsocket.socket):
                 flow.finish()
                 flow.pause()
         if how in (_socket.SHUT_RD, _socket.SHUT_RDWR):
+            self._call()  # the half-close may have ended the connection
             call.claim(self._desk, self.timeout)
-            self._desk.flow.over = self._desk.flow.ended = True
-            self._desk.drop()  # as the system does: what was not read is gone
+            self._desk.shut()
 
     def close(self) -> None:
         """End the connection: politely, or with a RST to this side if SO_LINGER says so."""
