@@ -263,3 +263,24 @@ def test_shutting_down_both_ways_after_a_reset_raises_an_error_of_sockets() -> N
         reset(w.client)
         wait_for(lambda: raised)
         assert raised[0] is None or isinstance(raised[0], OSError), raised
+
+
+def test_what_a_handler_was_sending_is_not_its_memory_any_more_once_the_connection_ends() -> None:
+    memory = bytearray(b"a" * 8_000_000)
+    done: list[Any] = []
+
+    def call(client: Any, _backend: Any, _to_backend: bool) -> None:
+        client.recv(100)
+        try:
+            client.sendall(memory)
+        finally:
+            memory[:] = b"b" * len(memory)
+            done.append(1)
+
+    with lent(call) as w:
+        w.send(b"hello")
+        flow = only(w).down
+        wait_for(lambda: flow.sink.held is not None, "it waits")
+        w.served.loop.call(w.served.proxy._server.end_all, "dropped")
+        wait_for(lambda: done)
+        assert b"b" not in receive_all(w.client)

@@ -62,6 +62,8 @@ def finish(connection: Any, client: Way | None, backend: Way | None, why: str) -
     except RAISED:
         connection.server.reports.crashed(connection)
     connection.counters.add(connection)
+    for flow in flows if calls else ():
+        flow.sink.keep()  # it may be the memory of a handler that waits in sendall
     held = [flows[1].sink.held, flows[0].sink.held] if flows else [None, None]
     for flow in flows:
         flow.close()
