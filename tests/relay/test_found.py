@@ -13,6 +13,7 @@ from gevent.event import Event
 from tests.relay.rig import Wire, specification, wire
 from tests.support import receive_all, reset, wait_for
 from vaurien.handlers import BaseHandler
+from vaurien.net.alarms import Alarms
 
 
 def lent(call: Any, **more: Any) -> Any:
@@ -284,3 +285,36 @@ def test_what_a_handler_was_sending_is_not_its_memory_any_more_once_the_connecti
         w.served.loop.call(w.served.proxy._server.end_all, "dropped")
         wait_for(lambda: done)
         assert b"b" not in receive_all(w.client)
+
+
+# The loop
+
+
+def test_alarms_given_up_while_they_ring_are_counted_once() -> None:
+    class Bell:
+        held = False
+
+        def set(self, due: float) -> None: ...
+
+        def hold_loop(self, held: bool) -> None:
+            self.held = held
+
+        def close(self) -> None: ...
+
+    class Sleeper:
+        def wake(self, now: float) -> None:
+            for alarm in others:
+                alarms.give_up(alarm)
+
+    class Nobody:
+        def wake(self, now: float) -> None:
+            raise AssertionError
+
+    bell = Bell()
+    alarms = Alarms(None, lambda: 2.0, lambda _loop, _ring: bell)
+    alarms.join()
+    alarms.set(0.5, Sleeper())
+    others = [alarms.set(1.0, Nobody()) for _ in range(2500)]
+    alarms._ring()
+    assert repr(alarms) == "<Alarms: 0 set, 1 users>"
+    assert not bell.held

@@ -94,12 +94,13 @@ class Alarms:
             return
         alarm.sleeper = None
         self._given_up += 1
+        if self._ringing:  # some of them are not in the heap now
+            return
         if self._given_up > _STALE and self._given_up > len(self._heap) // 2:
             self._heap[:] = [entry for entry in self._heap if entry[2].sleeper is not None]
             heapify(self._heap)
             self._given_up = 0
-        if not self._ringing:
-            self._hold_loop()
+        self._hold_loop()
 
     def _ring(self) -> None:
         heap, now = self._heap, self._now()
