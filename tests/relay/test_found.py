@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import socket
+import threading
+import weakref
 from typing import Any
 
 from gevent import socket as gsocket
@@ -14,6 +17,7 @@ from tests.relay.rig import Wire, specification, wire
 from tests.support import receive_all, reset, wait_for
 from vaurien.handlers import BaseHandler
 from vaurien.net.alarms import Alarms
+from vaurien.net.loop import current
 
 
 def lent(call: Any, **more: Any) -> Any:
@@ -318,3 +322,19 @@ def test_alarms_given_up_while_they_ring_are_counted_once() -> None:
     alarms._ring()
     assert repr(alarms) == "<Alarms: 0 set, 1 users>"
     assert not bell.held
+
+
+def test_the_loop_of_a_thread_goes_with_the_thread() -> None:
+    found: list[Any] = []
+
+    def run() -> None:
+        loop = current()
+        assert loop is current()
+        found.append(weakref.ref(loop))
+        loop.hub.destroy(destroy_loop=True)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    gc.collect()
+    assert found[0]() is None

@@ -10,7 +10,6 @@ import threading
 from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol, TypeVar
-from weakref import WeakKeyDictionary
 
 from gevent import Greenlet, monkey
 from gevent.hub import get_hub
@@ -105,14 +104,15 @@ class Loop:
 
 def current() -> Loop:
     """The loop of this thread: one for all that ask here, so that they share alarms and buffer."""
-    hub = get_hub()
-    if hub not in _loops:
-        _loops[hub] = Loop()
-    return _loops[hub]
+    loop: Loop | None = getattr(_own, "loop", None)
+    if loop is None or loop.hub is not get_hub():
+        loop = _own.loop = Loop()
+    return loop
 
 
-#: By hub, for those who are given none; a loop goes with its hub.
-_loops: WeakKeyDictionary[Any, Loop] = WeakKeyDictionary()
+#: The loop of each thread of the system, for those who are given none. It goes with its thread: a
+#: table by hub would keep both for good, since a loop has its hub.
+_own: Any = monkey.get_original("threading", "local")()
 
 
 def _ended() -> Stopping:
