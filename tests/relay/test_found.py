@@ -34,8 +34,10 @@ def lent(call: Any, **more: Any) -> Any:
 
 
 def only(w: Wire) -> Any:
-    """The connection itself."""
-    return next(iter(w.served.proxy._server.connections.values()))
+    """The connection itself, once its backend has answered."""
+    found = next(iter(w.served.proxy._server.connections.values()))
+    wait_for(lambda: found.flows, "it has been dialled")
+    return found
 
 
 def passes(client: Any, backend: Any, to_backend: bool) -> None:
