@@ -228,32 +228,6 @@ def test_reading_no_bytes_says_nothing_of_the_end() -> None:
         assert seen == [b"", b""]
 
 
-def test_a_sendall_that_the_system_refuses_raises() -> None:
-    raised: list[Any] = []
-
-    def call(client: Any, backend: Any, _to_backend: bool) -> None:
-        client.recv(100)
-        backend.sendall(b"hello")
-        event.wait()
-        try:
-            backend.sendall(b"more")
-        except OSError as error:
-            raised.append(error)
-        else:
-            raised.append(None)
-
-    event = Event()
-    with lent(call) as w:
-        w.send(b"hello")
-        w.at_backend(b"hello")
-        down = only(w).down
-        w.served.loop.call(down.source.reader.stop)  # as if it were told later
-        reset(w.server)
-        w.served.loop.call(event.set)
-        wait_for(lambda: raised)
-        assert isinstance(raised[0], OSError)
-
-
 def test_shutting_down_both_ways_after_a_reset_raises_an_error_of_sockets() -> None:
     raised: list[Any] = []
 
