@@ -101,11 +101,10 @@ class Busy(MessageHandler):
     """Answers in place of the backend."""
 
     name = "busy"
-    options = {"text": ("What it says", str, "busy"), "early": ("At once", bool, False)}
+    options: Any = {"text": ("What it says", str, "busy"), "early": ("At once", bool, False)}
 
     def on_request(self, request: Any) -> Any:
-        text: str = self.options("text")
-        text = text.replace("SUMMARY", request.summary)
+        text = str(self.options("text")).replace("SUMMARY", request.summary)
         return self.answer(text.encode() + b"\n", self.options("early"))
 
 
@@ -113,7 +112,7 @@ class Other(MessageHandler):
     """Sends something else."""
 
     name = "other"
-    options: dict[str, Any] = {}
+    options: Any = {}
 
     def on_request(self, request: Any) -> Any:
         return self.send(b"other " + request.data)
@@ -123,7 +122,7 @@ class Said(MessageHandler):
     """Replaces the answer."""
 
     name = "said"
-    options: dict[str, Any] = {}
+    options: Any = {}
 
     def on_request(self, request: Any) -> Any:
         return self.replace(f"said of {request.exchange.number}\n".encode())
@@ -133,7 +132,7 @@ class Lost(MessageHandler):
     """Loses the answer."""
 
     name = "lost"
-    options: dict[str, Any] = {}
+    options: Any = {}
 
     def on_request(self, request: Any) -> Any:
         return self.lose()
@@ -143,7 +142,7 @@ class ByWord(MessageHandler):
     """Does what the second word of the request says, so that a pipeline can mix all."""
 
     name = "byword"
-    options: dict[str, Any] = {}
+    options: Any = {}
 
     def on_request(self, request: Any) -> Any:
         word = [*request.summary.split(), "", ""][1]

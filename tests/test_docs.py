@@ -85,7 +85,7 @@ def api_reference() -> ModuleType:
 
 def everything(reference: ModuleType) -> str:
     """The generated text about all handlers."""
-    return "".join(reference.handlers(kind) for kind in ("flow", "socket", "connect"))
+    return "".join(reference.handlers(kind) for kind in ("flow", "socket", "message", "connect"))
 
 
 def test_every_kind_of_handler_has_its_place() -> None:

@@ -25,9 +25,11 @@ from tests.support import (
     Backend,
     Program,
     dial,
+    echo,
     exchange,
     parse_address,
     proxy,
+    receive,
     receive_all,
     run,
     wait_for,
@@ -304,6 +306,22 @@ def test_a_handler_answers_without_the_backend(backend: Backend, web: Web) -> No
         assert b"Retry-After: 60" in head
         assert page == b"Back in a minute."
         assert web.requests == []
+
+
+def test_a_protocol_and_a_message_handler_of_one_s_own() -> None:
+    with (
+        Backend(echo) as lines,
+        proxy(
+            lines,
+            *("--protocol", "examples.message_handlers.Lines"),
+            *("--behavior", "100:examples.message_handlers.Busy"),
+            cwd=ROOT,
+        ) as vaurien,
+        vaurien.dial() as client,
+    ):
+        client.sendall(b"get this\nquit\nget that\n")  # in one write, answered in order
+        assert receive(client, 15) == b"busy\nquit\nbusy\n"
+        assert "goes on as tcp" not in vaurien.text
 
 
 def _takes(vaurien: Program, at_least: float) -> None:

@@ -13,8 +13,10 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import get_args
 
 from vaurien import ini, presets, registry
+from vaurien.kinds import Kind
 from vaurien.observe.metrics import FAMILIES
 from vaurien.options import Option, show
 from vaurien.settings import SETTINGS
@@ -29,11 +31,13 @@ LISTED = 12  # tests; of a file with more, only their number is told
 def handlers(kind: str) -> str:
     """A section for each built-in handler of a kind: its docstring, its options, how to use it.
 
-    The kind is ``flow``, ``socket`` or ``connect``.
+    The kind is one of `vaurien.kinds.Kind`; ValueError if there is no such kind.
     """
+    if kind not in get_args(Kind):
+        raise ValueError(f"there is no handler of the kind {kind!r}")
     classes = [cls for cls in registry.builtins().values() if registry.kind(cls) == kind]
     if not classes:
-        raise ValueError(f"there is no handler of the kind {kind!r}")
+        return "None of these is built in."
     return "\n".join(line for cls in classes for line in _handler(cls))
 
 

@@ -25,7 +25,7 @@ class _Reference(SphinxDirective):
 
 
 class Handlers(SphinxDirective):
-    """``.. vaurien-handlers:: KIND``, which is flow, socket or connect."""
+    """``.. vaurien-handlers:: KIND``, which is flow, socket, message or connect."""
 
     required_arguments = 1
 

@@ -34,6 +34,7 @@ class Reloaded:
     def __init__(self, farm: Farm, path: Path, backend: Backend) -> None:
         self.farm, self.api, self.path, self.backend = farm, farm.api, path, backend
         self.extra = ""
+        self._reloads = 0  # by request, each of which makes a line in the log
 
     def section(self, name: str, **options: object) -> str:
         given = {"local": "127.0.0.1:0", "distant": self.backend.address, **options}
@@ -47,6 +48,7 @@ class Reloaded:
         """Write the file and reload it by a request; the answer."""
         self.write(*sections)
         found: dict[str, Any] = self.api.post("/reload")
+        self._reloads += 1
         return found
 
     def sections(self, *names: str, **options: object) -> list[str]:
@@ -60,9 +62,14 @@ class Reloaded:
     def hangup(self, *sections: str) -> None:
         """Write the file and reload it by a signal; returns when it was."""
         self.write(*sections)
-        before = self.farm.text.count("reload: ")
+        # The log comes a moment later than what it says: else this would wait for a former line.
+        wait_for(lambda: self._lines() >= self._reloads, "the log of the former reloads")
+        before = self._lines()
         self.farm.send_signal(signal.SIGHUP)
-        wait_for(lambda: self.farm.text.count("reload: ") > before, "the log tells of the reload")
+        wait_for(lambda: self._lines() > before, "the log tells of the reload")
+
+    def _lines(self) -> int:
+        return self.farm.text.count("reload: ")
 
     def address(self, name: str) -> str:
         return str(self.state(name)["local"])

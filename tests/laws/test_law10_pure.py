@@ -33,7 +33,9 @@ HANDLERS = {
 #: What pure rooms may take from Vaurien itself: each other, and the errors.
 PURE = [
     *sorted(ROOT.glob("flow/**/*.py")),
+    *sorted(ROOT.glob("exchange/**/*.py")),
     *sorted(HANDLERS),
+    ROOT / "handlers" / "message.py",
     ROOT / "kinds.py",
     ROOT / "plan.py",
     ROOT / "fitting.py",
@@ -104,5 +106,6 @@ def test_the_rooms_are_there() -> None:
     # Else the tests above would look at nothing.
     assert ROOT / "protocols" / "tcp.py" in PURE
     assert ROOT / "flow" / "chain.py" in PURE
+    assert ROOT / "exchange" / "ledger.py" in PURE
     assert len(HANDLERS) > 15
     assert all(path.is_file() for path in PURE)

@@ -37,6 +37,8 @@ LEFT = {
     "vaurien/net/loop.py: Greenlet.spawn": "what it runs hands all that it raises to the caller",
     "vaurien/net/system.py: ring": "the alarms', which catches",
     "vaurien/net/system.py: self._ring": "the alarms', which catches",
+    "vaurien/net/memory.py: self._ring": "a test is to see what is raised",
+    "vaurien/net/memory.py: callback": "a test is to see what is raised",
     "vaurien/relay/flow.py: self.callback": "the pump's, or what stands in for it: each catches",
     "vaurien/control/http.py: resume": "gevent's own, which starts a watcher and no more",
 }

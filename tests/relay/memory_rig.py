@@ -213,7 +213,7 @@ class Pair:
         for flow in self.connection.flows:
             chained = flow.shaping is not None and flow.shaping.active
             if not chained and flow.desk is None and flow.sink.held is not None:
-                assert len(flow.sink.held) <= READ_SIZE + self.connection.server.plan.max_held
+                assert len(flow.sink.held) <= READ_SIZE + self.rig.proxy.plan.max_held
                 assert not flow.source.reader.active
 
     def assert_reading(self) -> None:

@@ -139,6 +139,20 @@ class Wire:
         """The client gets this, next."""
         assert receive(self.client, len(data)) == data
 
+    def wait_received(self, up: int = 0, down: int = 0) -> None:
+        """Wait until the proxy has read that many bytes of each side."""
+
+        def has() -> bool:
+            received = self.served.totals().received
+            return received.upstream >= up and received.downstream >= down
+
+        wait_for(has, f"{up} and {down} bytes read")
+
+    def wait_gone(self) -> None:
+        """Wait until the proxy has no connection."""
+        served = self.served
+        wait_for(lambda: not served.loop.call(lambda: served.proxy.connections))
+
     def no_more(self) -> None:
         """End it from the client, and neither side gets anything more."""
         self.client.shutdown(socket.SHUT_WR)

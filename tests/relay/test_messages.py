@@ -54,13 +54,11 @@ def test_one_exchange_over_many_chunks(by: int) -> None:
     with wire("100:said", specification(Said)) as w:
         for start in range(0, len(talk), by):
             w.send(talk[start : start + by])
-            wait_for(lambda n=start + by: w.served.totals().received.upstream >= min(n, len(talk)))
+            w.wait_received(up=min(start + by, len(talk)))
         w.at_backend(talk)
         for start in range(0, len(answer), by):
             w.answer(answer[start : start + by])
-            wait_for(
-                lambda n=start + by: w.served.totals().received.downstream >= min(n, len(answer))
-            )
+            w.wait_received(down=min(start + by, len(answer)))
         w.at_client(b"said of 1\nsaid of 2\n")
         assert [(e.exchange, e.from_client, e.from_backend) for e in w.served.wait_ended(2)] == [
             (1, len(talk) - 5, len(answer) - 5),
@@ -222,7 +220,8 @@ def test_whoever_does_not_read_answers_that_are_made_is_not_read() -> None:
 
         def held() -> int:
             connection = next(iter(w.served.proxy._server.connections.values()))
-            return len(connection.down.sink.held or b"") + connection.messages.turns.replies.made
+            held = len(connection.down.sink.held or b"")
+            return held + int(connection.messages.turns.replies.made)
 
         most = max(w.served.loop.call(held) for _ in range(200))
         assert most < 4 << 20, "answers of 1 MB, and 1 MiB that may wait"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -223,6 +224,52 @@ def test_what_only_waits_for_its_alarm_does_not_keep_a_broken_connection(
     pair = broken(rig)
     rig.loop.advance(5)
     assert pair.connection.closed
+    rig.assert_quiet()
+
+
+ENDS: dict[str, Callable[[Rig, Pair], object]] = {
+    "drop": lambda rig, _: rig.proxy.drop(),
+    "drop one": lambda rig, _: rig.proxy.drop(1),
+    "disable": lambda rig, _: rig.proxy.disable(),
+    "idle": lambda _, pair: pair.connection.end("idle"),
+    "exit": lambda _, pair: pair.connection.end("exit"),
+    "close": lambda rig, _: rig.proxy.add_toxic(toxic("over", "limit_data", bytes=0)),
+    "late close": lambda rig, _: rig.proxy.add_toxic(toxic("over", "timeout", timeout=10)),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_each_polite_end_lets_through_what_moves(end: str) -> None:
+    rig = Rig(window=10)
+    pair = rig.connect()
+    pair.client.send(5)
+    rig.loop.run()
+    pair.backend.send(300)
+    rig.loop.run()
+    ENDS[end](rig, pair)
+    if end == "close":
+        pair.backend.send(1)  # which comes to the end of its count
+    for _ in range(40):
+        rig.loop.advance(0.7)
+        pair.client.read()
+    assert len(pair.client.got) == 300
+    assert pair.client.ended
+    assert pair.client.far.fins == 1
+    pair.settle()
+    rig.assert_quiet()
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_each_polite_end_gives_up_on_what_stands(end: str) -> None:
+    rig = Rig(window=10)
+    pair = rig.connect()
+    pair.backend.send(300)
+    rig.loop.run()
+    ENDS[end](rig, pair)
+    rig.loop.advance(2.1)
+    assert pair.connection.closed == (end != "close")  # whose end is behind what stands
+    rig.proxy.drop()
+    rig.loop.advance(1.1)
     rig.assert_quiet()
 
 

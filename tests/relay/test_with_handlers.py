@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import socket
+import threading
 from typing import Any
 
 import gevent
@@ -430,7 +431,7 @@ def test_a_reset_client_leaves_nothing_behind(caplog: pytest.LogCaptureFixture) 
             w.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, ABORT)
             w.client.close()
             w.server.close()
-            wait_for(lambda w=w: w.served.loop.call(lambda: w.served.proxy.connections) == 0)
+            w.wait_gone()
             assert w.served.totals().internal_errors == 0
             begun = [b.exchange for b in w.served.began]
             assert sorted(e.exchange for e in w.served.ended) == begun
@@ -442,8 +443,6 @@ def test_long_lines_travel_in_pieces() -> None:
         big = b"x" * 1_000_000
         w.send(big[: KEPT * 2])
         w.at_backend(big[: KEPT * 2])
-        import threading
-
         sender = threading.Thread(target=w.send, args=(big[KEPT * 2 :] + b"\n",))
         sender.start()
         w.at_backend(big[KEPT * 2 :] + b"\n")

@@ -21,6 +21,7 @@ from gevent.hub import get_hub
 from vaurien.address import Address
 from vaurien.errors import RAISED
 from vaurien.net.guard import each, guarded
+from vaurien.net.system import stream_socket
 
 log = logging.getLogger("vaurien")
 
@@ -172,8 +173,7 @@ class Dial:
         while self._left:
             family, sockaddr = self._left[0]
             try:
-                # SOCK_NONBLOCK spares an ioctl; the descriptor is not inherited, by default
-                sock = _socket.socket(family, _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK)
+                sock = stream_socket(family)
             except OSError as error:
                 self.error = error
                 if error.errno in EXHAUSTED:

@@ -19,6 +19,7 @@ from gevent import socket as gsocket
 from vaurien.address import Address
 from vaurien.errors import ListenError
 from vaurien.net.dial import Target, literal, resolve
+from vaurien.net.system import stream_socket
 
 RESOLVE = 5.0  # seconds that the resolution of a local name may take
 
@@ -150,8 +151,7 @@ class Bound:
                 "bind: file exists",
             )
         if (status.st_dev, status.st_ino) not in self._files:
-            kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK
-            with contextlib.closing(_socket.socket(_socket.AF_UNIX, kind)) as probe:
+            with contextlib.closing(stream_socket(_socket.AF_UNIX)) as probe:
                 answer = probe.connect_ex(local.path)
             if answer == errno.ECONNREFUSED:
                 os.unlink(local.path)

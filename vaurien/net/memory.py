@@ -95,7 +95,7 @@ class MemoryLoop(Loop):
     # Time
 
     def set_timer(self, timer: MemoryTimer, due: float) -> None:
-        """Have `timer` called at `due`."""
+        """Have `timer` called at `due`, in seconds."""
         heappush(self._due, (due, self._next(), timer))
 
     @property
@@ -144,7 +144,7 @@ class MemoryLoop(Loop):
         return any(isinstance(one, MemoryIo) and one.ready for one in self.watchers)
 
     def advance(self, seconds: float) -> None:
-        """Let that time pass; each timer is called at its time."""
+        """Let so many seconds pass; each timer is called at its time."""
         until = self._time + seconds
         self.run()
         while (deadline := self.deadline) is not None and deadline <= until:
@@ -153,7 +153,7 @@ class MemoryLoop(Loop):
         self._time = until
 
     def jump(self, seconds: float) -> None:
-        """Let that time pass at one go, as for a loop that is held up meanwhile."""
+        """Let so many seconds pass at one go, as for a loop that is held up meanwhile."""
         self._time += seconds
         self.run()
 
@@ -260,6 +260,7 @@ class MemoryBell:
         self._timer: MemoryTimer | None = None
 
     def set(self, due: float) -> None:
+        """Ring at `due`, in seconds, or never if it is 0."""
         self.close()
         if due:
             self._timer = MemoryTimer(self._loop, 0.0)

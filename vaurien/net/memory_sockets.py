@@ -77,12 +77,14 @@ class MemorySocket:
         return self._descriptor
 
     def recv_into(self, buffer: Any, nbytes: int = 0, flags: int = 0) -> int:
+        """Read `nbytes` bytes at most, or as many as `buffer` takes."""
         with memoryview(buffer).cast("B") as view:
             data = self.recv(nbytes or len(view), flags)
             view[: len(data)] = data
         return len(data)
 
     def recv(self, bufsize: int, flags: int = 0) -> bytes:
+        """Read `bufsize` bytes at most."""
         self._check()
         if self.inbox:
             data = bytes(self.inbox[:bufsize])

@@ -5,12 +5,14 @@ the same, but for how exact they are.
 
 - An alarm: timerfd_create(2) is exact to some tens of microseconds. A timer of the loop is only as
   good as epoll's or kqueue's timeout, which libev gives in whole milliseconds, rounded up.
+- A socket that never blocks: SOCK_NONBLOCK, socket(2), spares an ioctl.
 - Yielding the processor while the loop spins: sched_yield(2). Windows has none; there a core that
   spins is the spinner's until the system takes it away.
 """
 
 from __future__ import annotations
 
+import _socket
 import ctypes
 import os
 import time
@@ -26,6 +28,16 @@ def _nothing() -> None: ...
 
 #: Give the processor to whoever waits for it on this core.
 yield_processor: Callable[[], None] = getattr(os, "sched_yield", _nothing)
+
+
+def stream_socket(family: int) -> _socket.socket:
+    """A stream socket that does not block; its descriptor is not inherited."""
+    # Linux and the BSDs make it so in one call; elsewhere it takes an ioctl more.
+    at_once: int = getattr(_socket, "SOCK_NONBLOCK", 0)
+    sock = _socket.socket(family, _socket.SOCK_STREAM | at_once)
+    if not at_once:
+        sock.setblocking(False)
+    return sock
 
 
 class Bell(Protocol):

@@ -226,8 +226,6 @@ class Flow:
     def close(self) -> None:
         """Let go of all that stands beside it."""
         self.drop()
-        if self.shaping is not None:
-            self.shaping.close()
         self.over = self.ended = self.finished = True
         self.detour = self._nowhere
         # Without the circles they are gone at once, and the garbage collector has nothing to do.

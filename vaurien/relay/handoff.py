@@ -262,7 +262,7 @@ class Desk:
             self._ends = False
             flow.source_ended()
             return
-        if not forbidden(flow, FINISH):
+        if flow.ended and not forbidden(flow, FINISH):
             flow.finish()
             return
         flow.pause()

@@ -43,7 +43,7 @@ def is_idle(connection: Connection) -> bool:
     flows = connection.flows
     if not flows:
         meeting = connection.meeting
-        will_dial = connection.dials or (meeting is not None and meeting.dials)
+        will_dial = connection.dials or (meeting is not None and meeting.puts_off)
         return not (will_dial and _has_sent(connection.client))
     messages = connection.messages
     answered = connection.framer.answered if messages is None else messages.answered

@@ -20,7 +20,7 @@ class Meeting:
     def __init__(self, connection: Any, picked: Picked) -> None:
         self._connection, self.picked = connection, picked
         self._watcher: Watcher | None = None
-        self.dials = False  # it is only put off
+        self.puts_off = False  # whether the dial is still to come
 
     def __repr__(self) -> str:
         return f"<Meeting of {self._connection!r} by {self.picked.name!r}>"
@@ -28,7 +28,7 @@ class Meeting:
     def open_later(self, seconds: float) -> None:
         """Dial the backend after so many seconds."""
         self._connection.present().added[self.picked] = seconds
-        self.dials = True
+        self.puts_off = True
         self._watcher = self._connection.loop.timer(seconds)
         self._watcher.start(self._open_now)
 
@@ -66,7 +66,7 @@ class Meeting:
 
     def leave(self) -> None:
         """The handler is picked no more: do at once what it put off, or end what it kept."""
-        if self.dials and self._watcher is not None:
+        if self.puts_off and self._watcher is not None:
             self._open_now()
         else:
             self._connection.end("dropped")

@@ -200,7 +200,7 @@ class Shaping:
         if self.engaged and not chain.slots and self.may_go_round():  # the last toxic has gone
             self.go_round()
             flow.detour = connection.desk_of(flow).hand_over if flow.handler is not None else None
-        if not forbidden(flow, FINISH):
+        if flow.ended and not forbidden(flow, FINISH):
             flow.finish()  # the end was handed over while something was held
         if flow.over and not connection.closed:
             connection.end_if_stuck()
@@ -241,9 +241,11 @@ class Shaping:
             return False
         return not any(slot.pinned and slot.pending for slot in chain.slots)
 
-    def close(self) -> None:
-        """The connection has ended: let the stages give back what they share with others."""
-        self.drop()
+    def drop(self) -> None:
+        """Nothing goes through it any more: the stages give back what they share with others."""
+        if self._alarm is not None:
+            self._loop.alarms.give_up(self._alarm)
+            self._alarm = None
         try:
             self.chain.close(self._loop.now())
         except HandlerRaised as error:
@@ -251,13 +253,6 @@ class Shaping:
             connection.server.reports.handler_raised(
                 connection, error.handler, error.__cause__, False
             )
-
-    def drop(self) -> None:
-        """Forget all that it holds."""
-        self.chain.clear()
-        if self._alarm is not None:
-            self._loop.alarms.give_up(self._alarm)
-            self._alarm = None
 
 
 def _stage(one: Picked, flow: Flow, pinned: bool) -> FlowHandler:
