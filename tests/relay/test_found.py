@@ -7,14 +7,18 @@ import gc
 import os
 import socket
 import threading
+import time
 import weakref
 from typing import Any
 
+import gevent
 from gevent import socket as gsocket
 from gevent.event import Event
 
 from tests.relay.rig import Wire, specification, wire
 from tests.support import receive_all, reset, wait_for
+from vaurien.flow import Data
+from vaurien.flow.handler import FlowHandler
 from vaurien.handlers import BaseHandler
 from vaurien.net.alarms import Alarms
 from vaurien.net.loop import current
@@ -224,32 +228,6 @@ def test_reading_no_bytes_says_nothing_of_the_end() -> None:
         assert seen == [b"", b""]
 
 
-def test_a_sendall_that_the_system_refuses_raises() -> None:
-    raised: list[Any] = []
-
-    def call(client: Any, backend: Any, _to_backend: bool) -> None:
-        client.recv(100)
-        backend.sendall(b"hello")
-        event.wait()
-        try:
-            backend.sendall(b"more")
-        except OSError as error:
-            raised.append(error)
-        else:
-            raised.append(None)
-
-    event = Event()
-    with lent(call) as w:
-        w.send(b"hello")
-        w.at_backend(b"hello")
-        down = only(w).down
-        w.served.loop.call(down.source.reader.stop)  # as if it were told later
-        reset(w.server)
-        w.served.loop.call(event.set)
-        wait_for(lambda: raised)
-        assert isinstance(raised[0], OSError)
-
-
 def test_shutting_down_both_ways_after_a_reset_raises_an_error_of_sockets() -> None:
     raised: list[Any] = []
 
@@ -340,3 +318,94 @@ def test_the_loop_of_a_thread_goes_with_the_thread() -> None:
     thread.join()
     gc.collect()
     assert found[0]() is None
+
+
+# Owners
+
+
+class Begins(FlowHandler):
+    """Holds what comes for a while; as most handlers of users it is told of beginnings."""
+
+    name = "begins"
+    options: Any = {}
+
+    def on(self, event: Any, now: float) -> Any:
+        yield (0.2 if type(event) is Data else 0), event
+
+
+def test_what_begins_an_exchange_goes_to_the_call_that_claims_it_meanwhile() -> None:
+
+    class Both(BaseHandler):
+        name = "both"
+        options: Any = {}
+
+        def __call__(self, client_sock: Any, backend_sock: Any, to_backend: bool) -> None:
+            if to_backend:
+                passes(client_sock, backend_sock, True)
+                return
+            data = backend_sock.recv(100)
+            client_sock.sendall(data)
+            backend_sock.sendall(client_sock.recv(100).upper())
+
+    begins = specification(Begins, stream="downstream")
+    with wire("100:begins+both", begins, specification(Both), protocol="tcp") as w:
+        w.send(b"one")
+        w.at_backend(b"one")
+        connection = only(w)
+        w.answer(b"answer")
+        wait_for(lambda: connection.down.waiting, "the answer is in the chain")
+        blocked = threading.Thread(target=w.served.loop.call, args=(hold_up, w.client))
+        blocked.start()
+        blocked.join()
+        w.at_client(b"answer")
+        w.at_backend(b"TWO")
+        assert not w.served.totals().internal_errors
+
+
+def hold_up(client: socket.socket) -> None:
+    """The loop comes late: what the chain held is due, and what the client sends is there."""
+    due = time.monotonic() + 0.4
+    while time.monotonic() < due:
+        pass
+    client.sendall(b"two")
+
+
+def test_what_a_call_left_goes_to_one_call_though_the_next_exchange_begins() -> None:
+    running: list[int] = []
+    most: list[int] = []
+
+    class Both(BaseHandler):
+        name = "both"
+        options: Any = {}
+
+        def __call__(self, client_sock: Any, backend_sock: Any, to_backend: bool) -> None:
+            if to_backend:
+                data = client_sock.recv(100)
+                backend_sock.sendall(data)
+                if data == b"one":
+                    client_sock.sendall(backend_sock.recv(1))
+                    event.wait()
+                return
+            running.append(1)
+            most.append(len(running))
+            gevent.sleep(0.05)  # as `delay` does before it reads
+            client_sock.sendall(backend_sock.recv(100))
+            running.pop()
+
+    event = Event()
+    begins = specification(Begins, stream="downstream")
+    with wire("100:begins+both", begins, specification(Both), protocol="tcp") as w:
+        w.send(b"one")
+        w.at_backend(b"one")
+        w.answer(b"answer")
+        w.at_client(b"a")
+        connection = only(w)
+        w.answer(b"more")
+        wait_for(lambda: connection.down.shaping.chain.out, "it has left the chain")
+        w.send(b"two")
+        wait_for(lambda: connection.up.unread, "the next request is there")
+        w.served.loop.call(event.set)
+        w.at_backend(b"two")
+        w.at_client(b"nswermore")
+        wait_for(lambda: not connection.calls, "no call runs any more")
+        assert most == [1]

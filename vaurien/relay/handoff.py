@@ -62,6 +62,9 @@ class Desk:
         flow = self.flow
         flow.astray -= len(data)
         self.pending = memoryview(bytes(self.pending) + data if self.pending else data)
+        if self.owner is not None:  # it began as the exchange did, and claimed this side
+            self.look()
+            return
         call = Call(self)
         self.own(call)
         call.begin()
@@ -213,6 +216,8 @@ class Desk:
     def go_on(self, read: bool) -> None:
         """The call that had the flow has returned; `read`: it has read something."""
         flow, waiter = self.flow, self.waiter
+        if self.owner is not None:  # what the other flow had left has begun an exchange, and a call
+            return
         self.waiter = None
         if waiter is not None and not waiter.over:
             self.owner = None

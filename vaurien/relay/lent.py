@@ -233,7 +233,7 @@ class HandlerSocket(gsocket.socket):
             if not view or (flow.finished and not flow.over):
                 return  # a flow handler has ended the flow
             flow.write(view)
-            if flow.sink.held is None and not flow.finished:  # it is, if the system has refused it
+            if flow.sink.held is None:
                 return
             try:
                 self._wait_empty(call)
