@@ -22,6 +22,7 @@ from vaurien.flow.handler import FlowHandler
 from vaurien.handlers import BaseHandler
 from vaurien.net.alarms import Alarms
 from vaurien.net.loop import current
+from vaurien.relay.looks import is_idle
 
 
 def lent(call: Any, **more: Any) -> Any:
@@ -409,3 +410,20 @@ def test_what_a_call_left_goes_to_one_call_though_the_next_exchange_begins() -> 
         w.at_client(b"nswermore")
         wait_for(lambda: not connection.calls, "no call runs any more")
         assert most == [1]
+
+
+def test_a_request_that_the_loop_has_not_read_yet_keeps_its_connection_while_draining() -> None:
+    # The system has it, and the loop has not come to read it: as after a dial that took long.
+    with wire(protocol="tcp") as w:
+        connection = only(w)
+        assert w.served.loop.call(is_idle, connection)
+
+        def unread() -> bool:
+            w.send(b"hello")
+            return is_idle(connection)
+
+        assert not w.served.loop.call(unread)
+        w.at_backend(b"hello")
+        w.answer(b"hello")
+        w.at_client(b"hello")
+        assert w.served.loop.call(is_idle, connection)

@@ -39,7 +39,10 @@ def look(connection: Connection) -> Look:
 
 
 def is_idle(connection: Connection) -> bool:
-    """Whether nothing is under way: nothing waits, no handler runs, the backend spoke last."""
+    """Whether nothing is under way: nothing waits, no handler runs, the backend spoke last.
+
+    What a client has sent waits in the system until the loop comes to read it, so it is asked, too.
+    """
     flows = connection.flows
     if not flows:
         meeting = connection.meeting
@@ -48,7 +51,7 @@ def is_idle(connection: Connection) -> bool:
     messages = connection.messages
     answered = connection.framer.answered if messages is None else messages.answered
     waiting = any(flow.waiting or flow.unread for flow in flows)
-    return answered and not waiting and not connection.calls
+    return answered and not (waiting or connection.calls or _has_sent(connection.client))
 
 
 def _has_sent(client: _socket.socket) -> bool:
