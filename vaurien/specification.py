@@ -60,7 +60,7 @@ STREAM = declared(
 def framework(cls: type) -> dict[str, Option]:
     """The options of Vaurien's own that handlers of the class `cls` take, by key."""
     own = declared(cls.options)  # type: ignore[attr-defined]
-    given = {**POINTS, **STREAM} if is_flow(cls) else POINTS
+    given = {**POINTS, **STREAM} if is_flow(cls) and not hasattr(cls, "stream_of") else POINTS
     return {key: option for key, option in given.items() if key not in own}
 
 
@@ -136,7 +136,11 @@ class Specification:
 
     def acts(self, to_backend: bool) -> bool:
         """Whether, as a flow handler, it acts on that flow."""
-        stream = self.given.get("stream", self.options.get("stream", "downstream"))
+        of: Any = getattr(self.cls, "stream_of", None)  # where other options decide that
+        if of is not None:
+            stream = of(self.options)
+        else:
+            stream = self.given.get("stream", self.options.get("stream", "downstream"))
         return bool(stream == "both" or (stream == "upstream") == to_backend)
 
     @property

@@ -1,13 +1,14 @@
-"""The built-in handler ``delay``: as in the contract, with seconds as float."""
+"""The built-in handler ``delay``: once for each exchange, with seconds as float."""
 
 from __future__ import annotations
 
 import socket
+import threading
 import time
 
 import pytest
 
-from tests.laws.helpers import Acceptor
+from tests.laws.helpers import MB, Acceptor
 from tests.support import Backend, exchange, proxy, receive, run
 
 SLEEP = 0.3
@@ -77,3 +78,26 @@ def test_a_sleep_that_is_no_time_is_refused(wrong: str) -> None:
     done = run("--check", "--behavior", "100:delay", "--handlers.delay.sleep", wrong)
     assert done.returncode == 2
     assert "--handlers.delay.sleep" in done.stderr
+
+
+@pytest.mark.parametrize("before", ["yes", "no"])
+def test_an_exchange_waits_once_however_many_pieces_it_has(before: str) -> None:
+    # Once for each 64 KiB it would be 46 times.
+    size, options = 3 * MB, ("--handlers.delay.sleep", SLEEP, "--handlers.delay.before", before)
+    with (
+        Acceptor() as backend,
+        proxy(backend, "--behavior", "100:delay", *options) as vaurien,
+        vaurien.dial() as client,
+        backend.accept() as server,
+    ):
+        for _ in range(2):
+            begun = time.monotonic()
+            sending = threading.Thread(target=client.sendall, args=(bytes(size),))
+            sending.start()
+            assert len(receive(server, size)) == size
+            sending.join()
+            answering = threading.Thread(target=server.sendall, args=(bytes(size),))
+            answering.start()
+            assert len(receive(client, size)) == size
+            answering.join()
+            assert ALMOST <= time.monotonic() - begun < 5 * SLEEP

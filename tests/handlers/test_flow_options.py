@@ -33,7 +33,7 @@ def test_all_flow_handlers_are_there() -> None:
     assert set(FLOW) == {
         *TOXIPROXY,
         *("wave", "stall", "corrupt", "truncate", "pause", "blackhole", "cut", "trickle"),
-        *("hang", "blackout", "abort", "reset"),
+        *("hang", "blackout", "abort", "reset", "delay"),
     }
 
 
@@ -49,17 +49,24 @@ def test_the_first_eight_have_the_attributes_of_toxiproxy(name: str) -> None:
 def test_every_one_takes_its_defaults_a_stream_and_says_what_it_does(name: str) -> None:
     stage: Any = FLOW[name]()
     assert stage.name == name
-    assert "stream" in {*framework(FLOW[name]), *FLOW[name].options}
+    assert ("stream" in {*framework(FLOW[name]), *FLOW[name].options}) == (name != "delay")
     assert summary(FLOW[name]).endswith((".", ":", ","))
     assert "\n" not in repr(stage)
     assert Specification(name, FLOW[name]).is_flow
 
 
-@pytest.mark.parametrize("name", sorted(set(FLOW) - {"hang"}))
+@pytest.mark.parametrize("name", sorted(set(FLOW) - {"hang", "delay"}))
 def test_the_stream_is_downstream_if_not_said(name: str) -> None:
     made = Specification(name, FLOW[name])
     assert made.acts(to_backend=False)
     assert not made.acts(to_backend=True)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_delay_acts_on_the_stream_that_before_says(before: bool) -> None:
+    made = Specification("delay", FLOW["delay"], {"before": before})
+    assert made.acts(to_backend=before)
+    assert not made.acts(to_backend=not before)
 
 
 def test_hang_acts_on_both_streams() -> None:

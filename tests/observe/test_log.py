@@ -258,7 +258,7 @@ def test_memory_stays_bounded_though_nobody_reads_standard_error(
 
 
 def test_what_the_program_logs_is_complete_at_its_end(echo_backend: Backend) -> None:
-    arguments = ("--behavior", "100:delay", "--handlers.delay.sleep", "0")
+    arguments = ("--behavior", "100:delay", "--handlers.delay.sleep", "0.001")
     with proxy(echo_backend, *arguments) as program:
         with program.dial() as client:
             for _ in range(200):

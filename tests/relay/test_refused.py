@@ -97,13 +97,13 @@ def test_a_message_handler_that_is_to_meet_clients() -> None:
 
 
 def test_a_message_handler_behind_a_socket_handler() -> None:
-    delay = builtin("delay")
-    plan("20:busy+delay", BUSY, delay)
+    error = builtin("error")
+    plan("20:busy+error", BUSY, error)
     plan("20:busy+latency", BUSY, builtin("latency"))
-    plan("20:latency+busy+delay", BUSY, builtin("latency"), delay)
+    plan("20:latency+busy+error", BUSY, builtin("latency"), error)
     with pytest.raises(UsageError) as caught:
-        plan("20:delay+busy", BUSY, delay)
-    refused(str(caught.value), "behavior", "'delay+busy'", "'delay'", "last")
+        plan("20:error+busy", BUSY, error)
+    refused(str(caught.value), "behavior", "'error+busy'", "'error'", "last")
 
 
 class Unwritten(MessageHandler):

@@ -71,6 +71,10 @@ class FlowHandler:
     #: set at OPEN. What it answers with a delay is due when the line says.
     turn: Turn | None = None
 
+    #: ``stream_of(options)``, where other options decide in which direction a handler acts: it has
+    #: no option ``stream`` then.
+    stream_of: ClassVar[Any]
+
     to_backend: bool  # True upstream, False downstream
     draw: Draws
     shared: dict[Any, Any]  # one for all stages of this handler in the proxy

@@ -1,21 +1,20 @@
-"""The handler that waits."""
+"""The flow handler that has an exchange wait before its request, or before its response."""
 
 from __future__ import annotations
 
-import socket
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-import gevent
-
-from vaurien.handlers.base import BaseHandler
+from vaurien.flow import OPEN, Begin, Data, Event
+from vaurien.flow.handler import FlowHandler
 from vaurien.options import seconds
 
 
-class Delay(BaseHandler):
+class Delay(FlowHandler):
     """Adds a delay before the backend is called.
 
-    It waits before each piece of data (at most 64 KiB) of the request, or of the response if
-    ``before`` is no, and before passing on the end of that side. Nothing is lost or reordered.
+    The request waits once, before its first byte goes on, or the response if ``before`` is no; what
+    comes meanwhile goes on behind it. Nothing is lost or reordered.
     """
 
     name = "delay"
@@ -24,15 +23,19 @@ class Delay(BaseHandler):
         "before": ("If True adds before the backend is called. Otherwise after", bool, True),
     }
 
-    def __call__(
-        self, client_sock: socket.socket, backend_sock: socket.socket, to_backend: bool
-    ) -> None:
-        before = to_backend and self.options("before")
-        after = not to_backend and not self.options("before")
-        if before:
-            gevent.sleep(self.options("sleep"))
-        data = self._get_data(client_sock, backend_sock, to_backend)
-        if after:
-            gevent.sleep(self.options("sleep"))
-        if data:
-            (backend_sock if to_backend else client_sock).sendall(data)
+    _waits = True  # the present exchange has not waited yet
+
+    @staticmethod
+    def stream_of(options: Mapping[str, Any]) -> str:
+        """It acts in one direction, and `before` says which."""
+        return "upstream" if options["before"] else "downstream"
+
+    def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        if type(event) is Data:
+            if not self._waits:
+                return ((0, event),)
+            self._waits = False
+            return ((self.options("sleep"), event),)
+        if event is OPEN or type(event) is Begin:
+            self._waits = True
+        return ((0, event),)
