@@ -9,6 +9,7 @@ import ipaddress
 import os
 import re
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from vaurien.errors import UsageError
 
@@ -58,7 +59,7 @@ class Address:
         same = to.canonical.host.lower() == local.canonical.host.lower()
         return to.meets(local) and (same or bool(to.path) or is_loopback(to.host))
 
-    @property
+    @cached_property  # each dial asks
     def is_literal(self) -> bool:
         """True when nothing has to be resolved: an IP address or a unix path."""
         if self.path:

@@ -200,7 +200,9 @@ class Picks:
         """Who deals with `exchange` of `connection`, 0 for meeting it; nobody is dummy."""
         self._count += 1
         if self._decided is None:
-            part = self._dice.part(self._cuts, connection.number, exchange, self._purpose)
+            part = 0  # without a cut there is but one, and nothing to draw
+            if self._cuts:
+                part = self._dice.part(self._cuts, connection.number, exchange, self._purpose)
         else:
             part = self._decided.get((connection.number, exchange), -1)
             if part >= 0:

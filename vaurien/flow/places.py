@@ -81,13 +81,11 @@ class Places:
         self._first: Slot | None = None  # of these; each knows the one behind it
         #: What stands outside the order: WAKE, and Reset with a delay.
         self._alarms: list[tuple[float, int, Slot, Event, Exchange]] = []
-        # When the next is due, and at which place, None for an alarm. They are kept and not looked
-        # for, since they are asked for more often than they change.
+        # When the next is due, and at which place, None for an alarm: kept, since it is asked for
+        # more often than it changes.
         self._due = inf
         self._next: Slot | None = None
-        # What stages were given and have answered, all added up, and from which sum on the present
-        # call leaves what is due for the next.
-        self._work, self._stop = 0, inf
+        self._work, self._stop = 0, inf  # what stages were given and have answered, and may
 
     def advance(self, now: float, limit: float = inf) -> bool:
         """Do what is due until `now` (seconds), about `limit` pieces of it; whether more is due."""
@@ -113,7 +111,7 @@ class Places:
                 due = place.turn.passed(due)
             if queue or self._alarms or self._first is not place or place.next is not None:
                 self._renew()
-            else:  # the usual case, made short: it was all that there is
+            else:  # it was all that there is
                 self._due = inf
             self._give(place.next, event, route, due)
             if place.stage is None and not place.queue and self.final is None:
@@ -217,6 +215,8 @@ class Places:
                 if kind is Data or made is EOF or kind is Begin or kind is Close:
                     if delay or slot.queue:
                         touched, added = True, self._hold(slot, made, route, now + delay) - now
+                    elif same and kind is Data and not (slot.next or self.ended) and made.data:
+                        self.out.append((made, route))  # the usual case, made short
                     else:
                         touched = touched or not same
                         if self._work < self._stop or slot.next is None:

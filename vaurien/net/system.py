@@ -30,12 +30,14 @@ def _nothing() -> None: ...
 yield_processor: Callable[[], None] = getattr(os, "sched_yield", _nothing)
 
 
+# Linux and the BSDs make a socket so in one call; elsewhere it takes an ioctl more.
+_AT_ONCE: int = getattr(_socket, "SOCK_NONBLOCK", 0)
+
+
 def stream_socket(family: int) -> _socket.socket:
     """A stream socket that does not block; its descriptor is not inherited."""
-    # Linux and the BSDs make it so in one call; elsewhere it takes an ioctl more.
-    at_once: int = getattr(_socket, "SOCK_NONBLOCK", 0)
-    sock = _socket.socket(family, _socket.SOCK_STREAM | at_once)
-    if not at_once:
+    sock = _socket.socket(family, _socket.SOCK_STREAM | _AT_ONCE)
+    if not _AT_ONCE:
         sock.setblocking(False)
     return sock
 

@@ -39,11 +39,11 @@ class Faults:
 
     def __call__(self, event: Event) -> None:
         """Take note of a fault."""
-        if isinstance(event, Began):
+        if type(event) is Began:
             names, before = event.handlers, ""
             if not names:
                 return
-        elif isinstance(event, Acted):
+        elif type(event) is Acted:
             names, before = event.toxics, "toxic "
         else:
             return

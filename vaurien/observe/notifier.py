@@ -51,29 +51,29 @@ class Notifier:
 
     @property
     def observers(self) -> tuple[Observer, ...]:
-        """Who is notified."""
+        """Who is notified; those that want an event of a kind are in `on_began` and its like."""
         return self._observers
 
     @observers.setter
     def observers(self, observers: tuple[Observer, ...]) -> None:
         self._observers = observers
-        self._began = wanting(observers, Began)
-        self._ended = wanting(observers, Ended)
-        self._acted = wanting(observers, Acted)
+        self.on_began = wanting(observers, Began)
+        self.on_ended = wanting(observers, Ended)
+        self.on_acted = wanting(observers, Acted)
 
     def began(self, connection: int, exchange: int, handlers: tuple[Handler, ...]) -> None:
         """An exchange began, for which `handlers` were picked."""
-        if self._began:
+        if self.on_began:
             names, _ = self._named.get(handlers) or self._names(handlers)
-            self._notify(self._began, _made(Began, (self._name, connection, exchange, names)))
+            self._notify(self.on_began, _made(Began, (self._name, connection, exchange, names)))
 
     def ended(
         self, exchange: Exchange, seed: int, address: object, seconds: float, end: str
     ) -> None:
         """An exchange is over after `seconds`; `address` is the client's, see `Ended`."""
-        if self._acted and exchange.added:
+        if self.on_acted and exchange.added:
             self._notify_of_toxics(exchange)
-        if self._ended:
+        if self.on_ended:
             handlers, acted = exchange.handlers, tuple(exchange.added)
             names, specifications = self._named.get(handlers) or self._names(handlers)
             fired, _ = self._named.get(acted) or self._names(acted)
@@ -92,7 +92,7 @@ class Notifier:
                 seconds,
                 end,
             )
-            self._notify(self._ended, _made(Ended, values))
+            self._notify(self.on_ended, _made(Ended, values))
 
     def _notify_of_toxics(self, exchange: Exchange) -> None:
         picked = exchange.handlers
@@ -107,7 +107,7 @@ class Notifier:
         toxics = tuple(name for name in fired if name not in names)
         if toxics:
             acted = Acted(self._name, exchange.connection, exchange.number, toxics)
-            self._notify(self._acted, acted)
+            self._notify(self.on_acted, acted)
 
     @staticmethod
     def _notify(observers: tuple[Observer, ...], event: Event) -> None:

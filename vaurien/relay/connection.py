@@ -43,6 +43,7 @@ class Connection:
         "down",
         "exchanges",
         "first_end",
+        "flows",
         "framer",
         "harms",
         "ledger",
@@ -67,6 +68,7 @@ class Connection:
         self.ledger: Ledger | None = None  # made when somebody is to know of an exchange
         self.up: Pump | None = None
         self.down: Pump | None = None
+        self.flows: tuple[Pump, ...] = ()  # up and down, once the backend has answered
         self.lending: Lending | None = None  # once a socket handler was picked
         self._dial: Dial | None = None
         self.meeting: Meeting | None = None  # before it is dialled, if a handler meets it
@@ -91,11 +93,6 @@ class Connection:
     def number_of_exchange(self) -> int:
         """How many exchanges have begun."""
         return self.framer.exchange if self.messages is None else int(self.messages.begun)
-
-    @property
-    def flows(self) -> tuple[Pump, ...]:
-        """Upstream and downstream, once the backend has answered."""
-        return (self.up, self.down) if self.up is not None and self.down is not None else ()
 
     # The beginning
 
@@ -122,6 +119,7 @@ class Connection:
             up = self.up = Pump(self, True, client_side, backend_side)
             down = self.down = Pump(self, False, backend_side, client_side)
             up.peer, down.peer = down, up
+            self.flows = up, down
             self.server.opened(self)
             if not self.closed:
                 up.resume()
@@ -211,17 +209,18 @@ class Connection:
 
     def end_if_stuck(self) -> None:
         """End if both sides have ended, and a flow handler keeps an end back for good."""
-        if self.flows and all(flow.stuck for flow in self.flows):
+        up, down = self.up, self.down
+        if up is not None and up.stuck and down is not None and down.stuck:
             self.end(self.first_end or "client")
 
     def done(self) -> bool:
         """Close if both sides were told that nothing more will come, and no handler runs."""
-        flows = self.flows
-        if not flows:
+        up, down = self.up, self.down
+        if up is None or down is None:
             return True
-        if not all(flow.finished for flow in flows) or self.calls:
+        if not (up.finished and down.finished) or self.calls:
             return False
-        if all(flow.over for flow in flows):
+        if up.over and down.over:
             self.close()
         else:  # a handler has shut down a side whose peer may still be sending
             self.end("handler")
@@ -274,3 +273,4 @@ class Connection:
         if self.lending is not None:
             self.lending.over()
         self.up = self.down = self.messages = self.meeting = self._last_words = self.lending = None
+        self.flows = ()

@@ -71,11 +71,17 @@ def finish(connection: Any, client: Way | None, backend: Way | None, why: str) -
         flow.source.let_go()
     for call in calls:
         call.cancel()
-    _Goodbye(connection, (connection.client, connection.backend), (client, backend), held)
+    if client is None or backend is None:
+        _Goodbye(connection, (connection.client, connection.backend), (client, backend), held)
+        return
+    client(connection.client)
+    if connection.backend is not None:
+        backend(connection.backend)
+    connection.server.closed_one(connection)
 
 
 class _Goodbye:
-    """The ends of a connection's sockets; when all are closed, the server hears of it."""
+    """The ends of two sockets, of which at least one is polite; then the server hears of it."""
 
     __slots__ = ("_connection", "_left")
 

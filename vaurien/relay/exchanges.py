@@ -48,19 +48,18 @@ class Exchanges:
         """An exchange begins with the last `n` bytes read from the client: who deals with it?"""
         ledger = connection.ledger
         before = ledger is not None and bool(ledger.open)
+        up, down = connection.flows
         if before:
-            self.over(connection, "next", n)
+            self.told(connection, ledger.end(up.passed - n, down.passed), "next")
         number = connection.framer.exchange
         choice = self.all_picks.pick(connection, number)
-        if choice.handlers or self.everything or self._is_shaped(connection):
-            exchange = self.open(connection, number, choice, *_read(connection, n))
-            self.deal(connection, exchange, choice)
+        if choice.handlers or self.everything or _is_shaped(up) or _is_shaped(down):
+            exchange = self.open(connection, number, choice, up.passed - n, down.passed)
+            self.enter(up, exchange, choice.upstream)
+            if not connection.closed:
+                self.enter(down, exchange, choice.downstream)
         elif before:
             self.deal(connection, None, choice)
-
-    @staticmethod
-    def _is_shaped(connection: Any) -> bool:
-        return any(flow.shaping is not None and flow.shaping.active for flow in connection.flows)
 
     def open(
         self,
@@ -77,7 +76,7 @@ class Exchanges:
         if connection.ledger is None:
             connection.ledger = Ledger()
         connection.ledger.begin(exchange, from_client, from_backend)
-        if self.notifier.observers and (handlers or self.everything):
+        if self.notifier.on_began and (handlers or self.everything):
             self.notifier.began(connection.number, number, handlers)
         return exchange
 
@@ -181,14 +180,20 @@ class Exchanges:
         """Count what an exchange was that is over, and tell the observers."""
         if exchange.added:
             fired: dict[Stats, float] = {}  # the handlers of a preset count as one
-            for one, added in exchange.added.items():
-                if added >= fired.get(one.stats, 0.0):
-                    fired[one.stats] = added
-            for stats, added in fired.items():
-                stats.fire(added, exchange.from_client + exchange.from_backend)
-        if self.notifier.observers and (exchange.handlers or exchange.added or self.everything):
+            for one, seconds in exchange.added.items():
+                if seconds >= fired.get(one.stats, 0.0):
+                    fired[one.stats] = seconds
+            for stats, seconds in fired.items():
+                stats.fire(seconds, exchange.from_client + exchange.from_backend)
+        notifier, added = self.notifier, exchange.added
+        ended = notifier.on_ended and (exchange.handlers or added or self.everything)
+        if ended or (added and notifier.on_acted):
             seconds = self.now() - exchange.began
-            self.notifier.ended(exchange, self.dice.seed, connection.address, seconds, end)
+            notifier.ended(exchange, self.dice.seed, connection.address, seconds, end)
+
+
+def _is_shaped(flow: Flow) -> bool:
+    return flow.shaping is not None and flow.shaping.active
 
 
 def _read(connection: Any, n: int) -> tuple[int, int]:

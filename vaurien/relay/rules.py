@@ -48,33 +48,27 @@ WAITING = 65536
 def state(flow: Any) -> int:
     """The states that `flow` is in."""
     shaping, desk = flow.shaping, flow.desk
-    chain = shaping.chain if shaping is not None else None
-    held = flow.sink.held is not None
-    found = HELD if held else 0
+    full = flow.sink.held is not None
+    found = HELD if full else 0
     if flow.over:
         found |= OVER
-    owned = desk is not None and desk.owner is not None
-    if flow.finished:
-        found |= SHUT
-        if not owned and (chain is None or not chain.ended):
-            found |= DEAF
     if not flow.ended:
         found |= OPEN
-    if owned:
-        found |= OWNED
-    if chain is not None:
+    if flow.finished:
+        found |= SHUT | DEAF
+    if desk is not None and desk.owner is not None:
+        found = (found | OWNED) & ~DEAF
+        full = len(desk.unread) >= WAITING
+    if shaping is not None:
+        chain = shaping.chain
         if chain.busy:
             found |= BUSY
         if chain.ended:
-            found |= CUT
+            found = (found | CUT) & ~DEAF
         if any(slot.pinned for slot in chain.slots):
             found |= PINNED
-    if shaping is not None and shaping.engaged:
-        full = chain.held >= shaping.max_held  # type: ignore[union-attr]
-    elif owned:
-        full = len(desk.unread) >= WAITING
-    else:
-        full = held
+        if shaping.engaged:
+            full = chain.held >= shaping.max_held
     messages = flow.connection.messages
     if messages is not None and flow.to_backend and messages.full:
         full = True

@@ -176,25 +176,27 @@ class Shaping:
             event, exchange = chain.take()
             if exchange is not flow.exchange:
                 flow.exchange = exchange
-                flow.handler = exchange.taker if exchange.taken else None
-            data = b"" if event is None else event.data
+                taker = exchange.taker
+                flow.handler = None if taker is None or taker.gone else taker
             if event is None:
-                flow.ended = True
+                data, flow.ended = b"", True
+            else:
+                data = event.data
+                flow.astray += len(data)  # the chain had it, and now the sink or the handler does
             if flow.handler is not None:
-                flow.astray += len(data)  # the chain had it, and now the handler gets it
                 connection.desk_of(flow).hand_over(data)
             elif event is None:
                 flow.finish()
             else:
-                flow.astray += len(data)
                 sink.write(data)
             if connection.closed:
                 return
         if flow.desk is not None:
             flow.desk.look()
+        reader = flow.source.reader
         if chain.held >= self.max_held:
-            flow.source.reader.stop()
-        elif chain.held <= self.max_held // 2:
+            reader.stop()
+        elif not reader.active and chain.held <= self.max_held // 2:
             flow.resume()
         self.arm(soon=bool(out) and not left)
         if self.engaged and not chain.slots and self.may_go_round():  # the last toxic has gone

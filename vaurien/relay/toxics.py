@@ -89,7 +89,7 @@ class Toxics:
 
     def meet(self, connection: Any) -> None:
         """A connection is open: those come to it that hit it."""
-        order = self.order
+        order = self.order if self.pins else []
         for pin in self.pins.values():
             if connection.closed:
                 return
