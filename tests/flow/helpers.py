@@ -10,7 +10,7 @@ import pytest
 
 from vaurien.behavior import Dice, Exchange
 from vaurien.flow import EOF, Begin, Close, Data, Event, Reset
-from vaurien.flow.chain import Chain, Slot
+from vaurien.flow.chain import Chain, Place
 from vaurien.flow.handler import Draws, FlowHandler
 
 Answers = Iterable[tuple[float, Event]]
@@ -63,28 +63,28 @@ class Flow:
         for stage in stages:
             self.insert(stage)
 
-    def insert(self, stage: FlowHandler, position: int | None = None, pinned: bool = True) -> Slot:
+    def insert(self, stage: FlowHandler, position: int | None = None, pinned: bool = True) -> Place:
         """Put a stage in, at the end if not told where; it is its own key."""
-        slot = Slot(stage, stage, pinned)
-        place = len(self.chain.slots) if position is None else position
-        self.chain.insert(place, slot, self.now)
+        made = Place(stage, stage, pinned)
+        at = len(self.chain.staged) if position is None else position
+        self.chain.insert(at, made, self.now)
         self._collect()
-        return slot
+        return made
 
-    def slot(self, stage: FlowHandler) -> Slot:
+    def place(self, stage: FlowHandler) -> Place:
         """Where a stage is."""
-        return next(slot for slot in self.chain.slots if slot.stage is stage)
+        return next(place for place in self.chain.staged if place.stage is stage)
 
     def remove(self, stage: FlowHandler) -> None:
         """Take a stage away."""
-        self.chain.remove(self.slot(stage), self.now)
+        self.chain.remove(self.place(stage), self.now)
         self._collect()
 
     def update(self, stage: FlowHandler, **options: Any) -> None:
         """Change some options of a stage, as the API does it."""
         given = {k: v for k, v in {**stage.options, **options}.items() if v is not None}
         stage.options = type(stage)(given).options
-        self.chain.update(self.slot(stage), self.now)
+        self.chain.update(self.place(stage), self.now)
         self._collect()
 
     def begin(self, number: int, *picked: FlowHandler, length: int | None = None) -> Exchange:

@@ -172,19 +172,19 @@ def test_bounds_change_no_byte_and_no_order(script: list[tuple[float, str, int]]
     given_ = b""
     for number, (wait, what, place) in enumerate(script):
         flow.run(flow.now + wait)
-        slots = flow.chain.slots
+        staged = flow.chain.staged
         if what == "f":
             flow.feed(DATA[number : number + 6000])
             given_ += DATA[number : number + 6000]
         elif what == "p":
             flow.push(DATA[number : number + 900])
             given_ += DATA[number : number + 900]
-        elif what == "r" and slots:
-            flow.remove(slots[place % len(slots)].stage)
-        elif what == "u" and slots:
-            flow.update(slots[place % len(slots)].stage)
+        elif what == "r" and staged:
+            flow.remove(staged[place % len(staged)].stage)
+        elif what == "u" and staged:
+            flow.update(staged[place % len(staged)].stage)
         elif what == "i":
-            flow.insert(slicer(3, 5) if place % 2 else Latency(), min(place, len(slots)))
+            flow.insert(slicer(3, 5) if place % 2 else Latency(), min(place, len(staged)))
         waiting = [event for event in flow.chain.waiting() if isinstance(event, Data)]
         assert flow.chain.inside == sum(len(event.data) for event in waiting)
         assert flow.chain.inside + len(flow.data) == len(given_)

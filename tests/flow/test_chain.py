@@ -23,7 +23,7 @@ from tests.flow.helpers import (
 )
 from vaurien.errors import HandlerRaised
 from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
-from vaurien.flow.chain import PIECE, Slot
+from vaurien.flow.chain import PIECE, Place
 from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.latency import Latency
 from vaurien.handlers.noop import Noop
@@ -819,9 +819,9 @@ def test_a_stage_that_raises_is_named_by_its_key(
 ) -> None:
     stage = scripted()
     flow = Flow(scripted())
-    slot = Slot(stage, "the key", pinned=True)
-    flow.chain.insert(1, slot, 0)
-    flow.chain.insert(2, Slot(scripted(), "behind", pinned=True), 0)
+    place = Place(stage, "the key", pinned=True)
+    flow.chain.insert(1, place, 0)
+    flow.chain.insert(2, Place(scripted(), "behind", pinned=True), 0)
     stage.answer = answer
     with pytest.raises(HandlerRaised) as caught:
         flow.push(b"a")
@@ -873,7 +873,7 @@ def test_a_stage_that_raises_at_its_alarm_is_named_by_its_key() -> None:
             raise KeyError("oh")
         return [(1, WAKE)]
 
-    flow.chain.insert(0, Slot(scripted(answer), "the key", pinned=True), 0)
+    flow.chain.insert(0, Place(scripted(answer), "the key", pinned=True), 0)
     with pytest.raises(HandlerRaised) as caught:
         flow.run(2)
     assert caught.value.handler == "the key"
@@ -910,7 +910,7 @@ def test_a_stage_that_raises_when_it_is_removed_is_named_by_its_key() -> None:
 
 def test_an_answer_that_is_no_list_is_an_error_of_the_stage() -> None:
     flow = Flow(at_data())
-    flow.chain.slots[0].stage.answer = lambda _event, _now: None
+    flow.chain.staged[0].stage.answer = lambda _event, _now: None
     with pytest.raises(HandlerRaised):
         flow.push(b"a")
 
@@ -989,7 +989,7 @@ def test_a_chain_and_a_slot_say_in_one_line_what_they_are() -> None:
     stage = Latency({"latency": 500})
     flow = Flow(stage)
     flow.push(b"abc")
-    assert repr(flow.slot(stage)) == f"<Slot 0: {stage!r}, 1 pending>"
+    assert repr(flow.place(stage)) == f"<Place 0: {stage!r}, 1 pending>"
     assert "\n" not in repr(stage)
     assert repr(flow.chain) == f"<Chain of 1: {3 + PIECE} held, deadline 0.5>"
 

@@ -121,7 +121,7 @@ def test_a_change_on_an_open_connection_gives_back_what_goes_on_at_once(change: 
     changed.push(bytes(14_000))
     other.push(bytes(100))
     line.run(1)
-    stage = changed.chain.slots[0].stage
+    stage = changed.chain.staged[0].stage
     (changed.remove if change == "remove" else changed.update)(stage)
     assert len(changed.data) == 14_000
     line.run(20)
@@ -201,7 +201,7 @@ def test_a_line_never_sends_faster_than_its_rate(
             flow.push(EOF)
         elif what == "update":
             before = len(flow.left)
-            flow.update(flow.chain.slots[0].stage)
+            flow.update(flow.chain.staged[0].stage)
             at_once |= {(id(flow), index) for index in range(before, len(flow.left))}
         elif what == "close" and len(alive) > 1:
             alive.remove(flow)

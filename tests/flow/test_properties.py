@@ -332,12 +332,12 @@ def test_stages_that_come_change_and_go_lose_and_disorder_nothing(
             case "insert", place, one:
                 number += 1
                 (stage,) = made([one], seed=number)
-                flow.insert(stage, min(place, len(flow.chain.slots)))
+                flow.insert(stage, min(place, len(flow.chain.staged)))
                 assert len(flow.left) == before
-            case "remove", place if flow.chain.slots:
-                flow.remove(flow.chain.slots[place % len(flow.chain.slots)].stage)
-            case "update", place if flow.chain.slots:
-                flow.update(flow.chain.slots[place % len(flow.chain.slots)].stage)
+            case "remove", place if flow.chain.staged:
+                flow.remove(flow.chain.staged[place % len(flow.chain.staged)].stage)
+            case "update", place if flow.chain.staged:
+                flow.update(flow.chain.staged[place % len(flow.chain.staged)].stage)
             case "begin":
                 number += 1
                 flow.begin(number)
@@ -457,11 +457,11 @@ def test_what_is_held_is_counted_right_whatever_stages_do(
         match what:
             case "insert", place, one:
                 number += 1
-                flow.insert(made([one], seed=number)[0], min(place, len(flow.chain.slots)))
-            case "remove", place if flow.chain.slots:
-                flow.remove(flow.chain.slots[place % len(flow.chain.slots)].stage)
-            case "update", place if flow.chain.slots:
-                flow.update(flow.chain.slots[place % len(flow.chain.slots)].stage)
+                flow.insert(made([one], seed=number)[0], min(place, len(flow.chain.staged)))
+            case "remove", place if flow.chain.staged:
+                flow.remove(flow.chain.staged[place % len(flow.chain.staged)].stage)
+            case "update", place if flow.chain.staged:
+                flow.update(flow.chain.staged[place % len(flow.chain.staged)].stage)
             case "begin":
                 number += 1
                 flow.begin(number)

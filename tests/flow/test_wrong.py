@@ -12,7 +12,7 @@ from tests.flow.helpers import Answers, Flow, passes, scripted
 from vaurien.errors import HandlerRaised
 from vaurien.flow import EOF, OPEN, WAKE, Begin, Data, Event
 from vaurien.flow.handler import CHUNK, FlowHandler
-from vaurien.flow.slot import Refused
+from vaurien.flow.place import Refused
 
 
 def at_data(answers: Any) -> FlowHandler:

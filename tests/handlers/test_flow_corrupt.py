@@ -110,6 +110,6 @@ def test_an_update_counts_from_then_on(before: dict[str, Any]) -> None:
     flow.begin(1)
     flow.push(bytes(10))
     stage.options = Corrupt({"chance": 100}).options
-    flow.chain.update(flow.slot(stage), 0)
+    flow.chain.update(flow.place(stage), 0)
     flow.push(bytes(20))
     assert all(flow.data[10:])

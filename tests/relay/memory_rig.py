@@ -192,13 +192,13 @@ class Pair:
         seen = look(self.connection)
         for flow in self.connection.flows:
             source, sink = self.end_of(flow.to_backend), self.end_of(not flow.to_backend)
-            assert flow.passed + flow.unread == source.taken, repr(flow)
-            assert seen.received[not flow.to_backend] == flow.passed
+            assert flow.received + flow.unread == source.taken, repr(flow)
+            assert seen.received[not flow.to_backend] == flow.received
             assert seen.sent[not flow.to_backend] == flow.sent
             if not sink.closed and not sink.far.was_reset:
                 assert flow.sent == sink.come, repr(flow)
             if lossless and not self.connection.broken:
-                assert flow.passed - flow.sent == flow.waiting, repr(flow)
+                assert flow.received - flow.sent == flow.waiting, repr(flow)
         assert seen.held == sum(flow.waiting for flow in self.connection.flows)
 
     def assert_in_order(self) -> None:

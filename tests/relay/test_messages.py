@@ -44,7 +44,7 @@ def test_what_nobody_touches_travels_as_one() -> None:
         flow = w.served.loop.call(
             lambda: next(iter(w.served.proxy._server.connections.values())).up
         )
-        assert flow.passed == flow.sent == 2000
+        assert flow.received == flow.sent == 2000
 
 
 @pytest.mark.parametrize("by", [1, 2, 3, 7])

@@ -145,7 +145,7 @@ def test_cut_a_flow_is_read_and_what_comes_is_dropped() -> None:
     assert pair.backend.ended
     pair.client.send(20)
     rig.loop.run()
-    assert up(pair).passed == 40
+    assert up(pair).received == 40
     assert up(pair).sent == 5
 
 

@@ -19,23 +19,23 @@ from typing import TYPE_CHECKING, Any
 from vaurien.errors import HandlerRaised
 from vaurien.flow.events import OPEN, Data, Event, Reset
 from vaurien.flow.handler import CHUNK, PIECES
+from vaurien.flow.place import Place
 from vaurien.flow.places import NEVER, PIECE, Places
-from vaurien.flow.slot import Slot
 
 if TYPE_CHECKING:
     from vaurien.behavior import Exchange
 
-__all__ = ["PIECE", "Chain", "Slot"]
+__all__ = ["PIECE", "Chain", "Place"]
 
 
 class Chain(Places):
-    """Some slots, what they hold, and what has left them."""
+    """Some places, what they hold, and what has left them."""
 
-    __slots__ = ("limit", "route", "slots", "sooner", "wants_begin")
+    __slots__ = ("limit", "route", "sooner", "staged", "wants_begin")
 
     def __init__(self, route: Exchange) -> None:
         super().__init__()
-        self.slots: list[Slot] = []
+        self.staged: list[Place] = []  # those with a stage
         self.route = route  # of what came in last
         self.wants_begin = False  # whether any stage does
         self.limit = CHUNK  # bytes that the stages want to be given at a time at most
@@ -43,7 +43,7 @@ class Chain(Places):
         self.sooner: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
-        return f"<Chain of {len(self.slots)}: {self.held} held, deadline {self.deadline}>"
+        return f"<Chain of {len(self.staged)}: {self.held} held, deadline {self.deadline}>"
 
     @property
     def deadline(self) -> float | None:
@@ -124,11 +124,11 @@ class Chain(Places):
         """
         self.clear()
         self.ended, self.sooner = True, None
-        slots, self.slots, self._places, self._first = self.slots, [], [], None
+        staged, self.staged, self._places, self._first = self.staged, [], [], None
         raised: HandlerRaised | None = None
-        for slot in slots:
+        for place in staged:
             try:
-                slot.close(now)
+                place.close(now)
             except HandlerRaised as error:
                 raised = raised or error
         if raised is not None:
@@ -141,54 +141,54 @@ class Chain(Places):
 
     # Changes
 
-    def insert(self, position: int, slot: Slot, now: float) -> None:
-        """Put `slot` before the one at `position`; its stage gets OPEN at `now` (seconds)."""
+    def insert(self, position: int, place: Place, now: float) -> None:
+        """Put `place` before the one at `position`; its stage gets OPEN at `now` (seconds)."""
         self.advance(now, PIECES)
         # What a change has let go stays behind the new one: it is on its way already.
-        self._places.insert(self.slots[position - 1].position + 1 if position else 0, slot)
-        self.slots.insert(position, slot)
+        self._places.insert(self.staged[position - 1].position + 1 if position else 0, place)
+        self.staged.insert(position, place)
         self._renumber()
-        self._open(slot, self.route, now)
+        self._open(place, self.route, now)
 
-    def remove(self, slot: Slot, now: float) -> None:
-        """Take `slot` away at `now`, in seconds: what it holds goes on at once, in order."""
-        self._release(slot, now)
-        self.slots.remove(slot)
-        self._places.remove(slot)
+    def remove(self, place: Place, now: float) -> None:
+        """Take `place` away at `now`, in seconds: what it holds goes on at once, in order."""
+        self._release(place, now)
+        self.staged.remove(place)
+        self._places.remove(place)
         self._renumber()
         self._survey()
         try:
-            last = slot.removed(now)
+            last = place.removed(now)
         finally:
-            slot.close(now)
+            place.close(now)
         if last and self.final is None:
             for event in last:
                 if type(event) is Reset:
                     self._give(None, event, self.route, now)
                     return
                 self.held += len(event.data) + PIECE if type(event) is Data else 0
-                self._hold(self._gap(slot.position), event, self.route, now)
+                self._hold(self._gap(place.position), event, self.route, now)
         self.advance(now, PIECES)
 
-    def update(self, slot: Slot, now: float) -> None:
-        """The options of `slot` have changed: pass on what it holds, and start its clock anew."""
-        self._release(slot, now)
+    def update(self, place: Place, now: float) -> None:
+        """The options of `place` have changed: pass on what it holds, and start its clock anew."""
+        self._release(place, now)
         self.advance(now, PIECES)
-        self._open(slot, slot.route or self.route, now)
+        self._open(place, place.route or self.route, now)
 
-    def _open(self, slot: Slot, route: Exchange, now: float) -> None:
-        """Give OPEN to the stage of `slot`, and read what it wants."""
-        self._run(slot, OPEN, route, now)
+    def _open(self, place: Place, route: Exchange, now: float) -> None:
+        """Give OPEN to the stage of `place`, and read what it wants."""
+        self._run(place, OPEN, route, now)
         self._survey()
-        if slot.turn is not None:
-            slot.turn.sooner = self._sooner
+        if place.turn is not None:
+            place.turn.sooner = self._sooner
 
     def _survey(self) -> None:
         """Look at what the stages want."""
-        for slot in self.slots:
-            slot.look()
-        self.wants_begin = any(slot.wants_begin for slot in self.slots)
-        self.limit = min([slot.chunk for slot in self.slots], default=CHUNK)
+        for place in self.staged:
+            place.look()
+        self.wants_begin = any(place.wants_begin for place in self.staged)
+        self.limit = min([place.chunk for place in self.staged], default=CHUNK)
 
     def _sooner(self) -> None:
         """A stage's turn comes sooner."""
@@ -196,24 +196,24 @@ class Chain(Places):
         if self.sooner is not None:
             self.sooner()
 
-    def _release(self, slot: Slot, now: float) -> None:
-        """Let go what `slot` holds, to a place behind it, and forget its alarms.
+    def _release(self, place: Place, now: float) -> None:
+        """Let go what `place` holds, to a place behind it, and forget its alarms.
 
         Data of an exchange that lies side by side goes on as one, as much as the next want at a
-        time: a slot may hold thousands of pieces, and each would cost the loop a turn and a send.
+        time: a place may hold thousands of pieces, and each would cost the loop a turn and a send.
         """
         self.advance(now, PIECES)
         if self._alarms:
-            self._alarms[:] = [entry for entry in self._alarms if entry[2] is not slot]
+            self._alarms[:] = [entry for entry in self._alarms if entry[2] is not place]
             heapify(self._alarms)
-        mine = [entry[2:] for entry in slot.queue]
-        slot.queue.clear()
-        if slot.turn is not None:
-            slot.turn.leave(now)
+        mine = [entry[2:] for entry in place.queue]
+        place.queue.clear()
+        if place.turn is not None:
+            place.turn.leave(now)
         self._renew()
         self._survey()
         size = min(
-            [other.chunk for other in self.slots if other.position > slot.position] + [CHUNK]
+            [other.chunk for other in self.staged if other.position > place.position] + [CHUNK]
         )
         for of, run in groupby(mine, lambda entry: type(entry[0]) is Data and entry[1]):
             left: list[tuple[Any, Exchange]] = list(run)
@@ -222,4 +222,4 @@ class Chain(Places):
                 left = [(Data(data[i : i + size]), of) for i in range(0, len(data), size)]
                 self.held += PIECE * (len(left) - pieces)
             for event, route in left:
-                self._hold(self._gap(slot.position + 1), event, route, now)
+                self._hold(self._gap(place.position + 1), event, route, now)

@@ -1,6 +1,6 @@
 """The places of a chain, and the way of an event along them: the rules of who may pass, wait, end.
 
-A *place* is a slot with its stage, or one without: what a change lets go, or what a stage gets in
+A *place* has a stage, or none: what a change lets go, or what a stage gets in
 parts, waits there. At each place one of three things happens to an event:
 
 =====================================  ===========================================================
@@ -45,7 +45,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaurien.errors import HandlerRaised
 from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
-from vaurien.flow.slot import NOTHING, Refused, Slot, sentence
+from vaurien.flow.place import NOTHING, Place, Refused, sentence
 
 if TYPE_CHECKING:
     from vaurien.behavior import Exchange
@@ -77,14 +77,14 @@ class Places:
         self.final: Close | Reset | None = None  # how the connection is to end, once it is
         self.held = 0  # bytes in the chain, `out` included, and PIECE for each piece
         self.ended = False  # EOF is in `out`, or has been
-        self._places: list[Slot] = []
-        self._first: Slot | None = None  # of these; each knows the one behind it
+        self._places: list[Place] = []
+        self._first: Place | None = None  # of these; each knows the one behind it
         #: What stands outside the order: WAKE, and Reset with a delay.
-        self._alarms: list[tuple[float, int, Slot, Event, Exchange]] = []
+        self._alarms: list[tuple[float, int, Place, Event, Exchange]] = []
         # When the next is due, and at which place, None for an alarm: kept, since it is asked for
         # more often than it changes.
         self._due = inf
-        self._next: Slot | None = None
+        self._next: Place | None = None
         self._work, self._stop = 0, inf  # what stages were given and have answered, and may
 
     def advance(self, now: float, limit: float = inf) -> bool:
@@ -130,7 +130,7 @@ class Places:
 
     # The way of one event
 
-    def _give(self, place: Slot | None, event: Event, route: Exchange, now: float) -> None:
+    def _give(self, place: Place | None, event: Event, route: Exchange, now: float) -> None:
         """Give `event` to the first place from `place` on that it concerns."""
         if self.final is not None:
             return None
@@ -167,20 +167,20 @@ class Places:
             raise TypeError(f"{event!r} is no event")
         return None
 
-    def _part(self, slot: Slot, event: Data, route: Exchange, now: float) -> Data:
-        """As much of `event` as `slot` wants at a time; the rest waits before it, due at once."""
-        size = slot.chunk
+    def _part(self, place: Place, event: Data, route: Exchange, now: float) -> Data:
+        """As much of `event` as `place` wants at a time; the rest waits before it, due at once."""
+        size = place.chunk
         rest = Data(event.data[size:])
         self.held += PIECE
-        before = self._places[slot.position - 1] if slot.position else slot
-        gap = before if before.stage is None else self._new_gap(slot.position)
+        before = self._places[place.position - 1] if place.position else place
+        gap = before if before.stage is None else self._new_gap(place.position)
         gap.queue.appendleft((now, _number(), rest, route))
         self._renew()
         return Data(event.data[:size])
 
-    def _run(self, slot: Slot, event: Event, route: Exchange, now: float) -> None:
-        """Let the stage of `slot` deal with `event`, and pass on what it answers."""
-        stage = slot.stage
+    def _run(self, place: Place, event: Event, route: Exchange, now: float) -> None:
+        """Let the stage of `place` deal with `event`, and pass on what it answers."""
+        stage = place.stage
         touched, added, kept = False, 0.0, False
         answers: Any = NOTHING
         answer: Any = None
@@ -189,12 +189,12 @@ class Places:
         if type(event) is Data:
             data = event.data
             size = len(data)
-            if slot.cost:
-                self._work += size // slot.cost
+            if place.cost:
+                self._work += size // place.cost
         self._work += 1
         try:
-            if slot.route is not route and event is not WAKE:
-                slot.route = route
+            if place.route is not route and event is not WAKE:
+                place.route = route
                 stage.draw.exchange = route.number
             answers = stage.on(event, now)
             for answer in answers:
@@ -204,27 +204,27 @@ class Places:
                 kind, same = type(made), made is event
                 if kind is Data:
                     if not same or kept:
-                        self.held += slot.size(made) + PIECE
+                        self.held += place.size(made) + PIECE
                         self._work += 1
                     else:
                         kept = True
                         if made.data is not data:  # changed in its place
-                            self.held += slot.size(made) - size
+                            self.held += place.size(made) - size
                 elif same:
                     kept = True
                 if kind is Data or made is EOF or kind is Begin or kind is Close:
-                    if delay or slot.queue:
-                        touched, added = True, self._hold(slot, made, route, now + delay) - now
-                    elif same and kind is Data and not (slot.next or self.ended) and made.data:
+                    if delay or place.queue:
+                        touched, added = True, self._hold(place, made, route, now + delay) - now
+                    elif same and kind is Data and not (place.next or self.ended) and made.data:
                         self.out.append((made, route))  # the usual case, made short
                     else:
                         touched = touched or not same
-                        if self._work < self._stop or slot.next is None:
-                            self._give(slot.next, made, route, now)
+                        if self._work < self._stop or place.next is None:
+                            self._give(place.next, made, route, now)
                         else:
-                            self._hold(self._gap(slot.position + 1), made, route, now)
+                            self._hold(self._gap(place.position + 1), made, route, now)
                 elif made is WAKE or (delay and kind is Reset):
-                    self._alarm(slot, made, route, now + delay)
+                    self._alarm(place, made, route, now + delay)
                 elif kind is Reset:
                     touched = True
                     self._give(None, made, route, now)
@@ -237,17 +237,17 @@ class Places:
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a handler may raise what is no Exception, too
-            raise HandlerRaised(slot.key) from slot.reason(error, answers, answer)
+            raise HandlerRaised(place.key) from place.reason(error, answers, answer)
         if not kept and (size or event is EOF):
             touched = True
             if size:
                 self.held -= size + PIECE
         if self.final is not None and type(self.final) is Reset:
             self.held = 0
-        if touched and added >= route.added.get(slot.key, 0.0):
-            route.added[slot.key] = added
+        if touched and added >= route.added.get(place.key, 0.0):
+            route.added[place.key] = added
 
-    def _hold(self, place: Slot, event: Event, route: Exchange, due: float) -> float:
+    def _hold(self, place: Place, event: Event, route: Exchange, due: float) -> float:
         """Keep `event` at `place` until `due`, or until what came before it goes on; until when."""
         queue = place.queue
         if queue:
@@ -262,9 +262,9 @@ class Places:
             self._due, self._next = real, place
         return due
 
-    def _alarm(self, slot: Slot, event: Event, route: Exchange, due: float) -> None:
+    def _alarm(self, place: Place, event: Event, route: Exchange, due: float) -> None:
         """Keep what stands outside the order until `due`."""
-        heappush(self._alarms, (due, _number(), slot, event, route))
+        heappush(self._alarms, (due, _number(), place, event, route))
         if due < self._due:
             self._due, self._next = due, None
 
@@ -285,14 +285,14 @@ class Places:
 
     # The places
 
-    def _gap(self, position: int) -> Slot:
+    def _gap(self, position: int) -> Place:
         """The place without a stage at `position`, made if there is none."""
         if position < len(self._places) and self._places[position].stage is None:
             return self._places[position]
         return self._new_gap(position)
 
-    def _new_gap(self, position: int) -> Slot:
-        gap = Slot(None, None)
+    def _new_gap(self, position: int) -> Place:
+        gap = Place(None, None)
         self._places.insert(position, gap)
         self._renumber()
         return gap

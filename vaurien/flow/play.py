@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from math import inf
 
 from vaurien.behavior import Dice, Exchange
-from vaurien.flow.chain import Chain, Slot
+from vaurien.flow.chain import Chain, Place
 from vaurien.flow.events import EOF, Begin, Close, Data, Event, Reset
 from vaurien.flow.handler import FlowHandler
 
@@ -44,7 +44,7 @@ def play(
             collect(due)
 
     for position, stage in enumerate(stages):
-        chain.insert(position, Slot(stage, stage, pinned=True), 0.0)
+        chain.insert(position, Place(stage, stage, pinned=True), 0.0)
     collect(0.0)
     last = 0.0
     for now, event in events:

@@ -60,7 +60,7 @@ class Bridge:
         if self._rest:  # a new pair has room: this does not wait
             self._rest = self._rest[self._far.send(self._rest) :]
 
-    def settle(self) -> None:
+    def pass_on(self) -> None:
         """Pass on at once what was sent by descriptor."""
         self._pass_on()
         while data := self._pull():
@@ -138,7 +138,7 @@ class Bridge:
 
     def take_down(self) -> None:
         """The call has returned: give back what the handler has not read, send what it has sent."""
-        self.settle()
+        self.pass_on()
         left = [bytes(self._rest), bytes(self._desk.pending)]
         if self._near is not None:
             self._near.settimeout(0)

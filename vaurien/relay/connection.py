@@ -150,7 +150,7 @@ class Connection:
             return
         if not data:
             return
-        flow.passed += len(data)
+        flow.received += len(data)
         if not flow.to_backend:
             self.framer.backend_bytes()
         elif self.framer.answered:
@@ -181,7 +181,7 @@ class Connection:
     @property
     def moved(self) -> int:
         """A number that changes with each byte that is read from a side, or sent to one."""
-        return sum(flow.passed + flow.sent + flow.unread for flow in self.flows)
+        return sum(flow.received + flow.sent + flow.unread for flow in self.flows)
 
     def crashed(self) -> None:
         """Called in an ``except``: log the error and end this connection, and no other."""
@@ -235,7 +235,7 @@ class Connection:
     def end(self, why: str) -> None:
         """A polite end of both sides."""
         if self.lending is not None:
-            self.lending.settle()
+            self.lending.pass_on()
         self._finish(None, None, why)
 
     def reset(self) -> None:
@@ -245,11 +245,11 @@ class Connection:
     def end_side(self, client: bool, hard: bool) -> None:
         """End the client's side or the backend's, with RST if `hard`, and the other politely."""
         if self.lending is not None:
-            self.lending.settle()
+            self.lending.pass_on()
         how = reset if hard else None
         self._finish(how if client else None, None if client else how, "handler")
 
-    def told(self, final: Close | Reset) -> None:
+    def end_as(self, final: Close | Reset) -> None:
         """A flow handler ends the connection."""
         sides = ("client", "backend")
         if isinstance(final, Reset):

@@ -39,7 +39,7 @@ class Counters:
         """Add up what passed through a connection; called once, at its end."""
         self.exchanges += connection.number_of_exchange
         for flow in connection.flows:
-            self.received[flow.to_backend] += flow.passed
+            self.received[flow.to_backend] += flow.received
             self.sent[flow.to_backend] += flow.sent
 
     def sent_late(self, to_backend: bool, n: int) -> None:
@@ -55,7 +55,7 @@ class Counters:
             flows = connection.flows
             exchanges += connection.number_of_exchange if flows else 0  # else it is added, or dials
             for flow in flows:
-                received[flow.to_backend] += flow.passed
+                received[flow.to_backend] += flow.received
                 sent[flow.to_backend] += flow.sent
         return Totals(
             connections_open=number,

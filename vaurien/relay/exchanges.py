@@ -50,11 +50,11 @@ class Exchanges:
         before = ledger is not None and bool(ledger.open)
         up, down = connection.flows
         if before:
-            self.told(connection, ledger.end(up.passed - n, down.passed), "next")
+            self.account_for(connection, ledger.end(up.received - n, down.received), "next")
         number = connection.framer.exchange
         choice = self.all_picks.pick(connection, number)
         if choice.handlers or self.everything or _is_shaped(up) or _is_shaped(down):
-            exchange = self.open(connection, number, choice, up.passed - n, down.passed)
+            exchange = self.open(connection, number, choice, up.received - n, down.received)
             self.enter(up, exchange, choice.upstream)
             if not connection.closed:
                 self.enter(down, exchange, choice.downstream)
@@ -127,7 +127,7 @@ class Exchanges:
         flow.handler = exchange.taker if taken else None  # type: ignore[union-attr]
         flow.detour = flow.connection.desk_of(flow).hand_over if taken else None
 
-    def leave(self, connection: Any, gone: set[Picked]) -> None:
+    def dismiss(self, connection: Any, gone: set[Picked]) -> None:
         """The behavior picks some no more, and they leave that connection too.
 
         What they hold goes on; their calls end. The connection ends if nobody knows what a call has
@@ -138,19 +138,19 @@ class Exchanges:
         if not connection.flows:
             meeting = connection.meeting
             if meeting is not None and meeting.picked in gone and not connection.dials:
-                meeting.leave()
+                meeting.dismiss()
             return
         calls = connection.calls
         for flow in connection.flows:
             if not connection.closed:
-                self._leave(flow, gone)
+                self._dismiss(flow, gone)
         for call in calls:
             waits = not connection.closed and call.handler in gone and not call.over
             if waits and not call.dismiss():
                 connection.end("dropped")
 
     @staticmethod
-    def _leave(flow: Flow, gone: set[Picked]) -> None:
+    def _dismiss(flow: Flow, gone: set[Picked]) -> None:
         """Some leave a flow: what they hold goes on."""
         shaping = flow.shaping
         if flow.handler in gone:
@@ -158,14 +158,14 @@ class Exchanges:
             if shaping is None or not shaping.engaged:
                 flow.detour = None
         if shaping is not None:
-            shaping.leave(gone)
+            shaping.dismiss(gone)
 
     def over_all(self, connection: Any, end: str) -> None:
         """The connection ends, and with it all that is open."""
         framed = connection.messages is not None  # which counts each piece
         while connection.ledger:
             if framed:
-                self.told(connection, connection.ledger.end(), end)
+                self.account_for(connection, connection.ledger.end(), end)
             else:
                 self.over(connection, end)
 
@@ -174,9 +174,9 @@ class Exchanges:
 
         The last `n` bytes of the client are not part of it.
         """
-        self.told(connection, connection.ledger.end(*_read(connection, n)), end)
+        self.account_for(connection, connection.ledger.end(*_read(connection, n)), end)
 
-    def told(self, connection: Any, exchange: Exchange, end: str) -> None:
+    def account_for(self, connection: Any, exchange: Exchange, end: str) -> None:
         """Count what an exchange was that is over, and tell the observers."""
         if exchange.added:
             fired: dict[Stats, float] = {}  # the handlers of a preset count as one
@@ -202,4 +202,4 @@ def _read(connection: Any, n: int) -> tuple[int, int]:
     None where messages are told apart: there each piece is counted with its exchange.
     """
     flows = connection.flows if connection.messages is None else ()
-    return (flows[0].passed - n, flows[1].passed) if flows else (0, 0)
+    return (flows[0].received - n, flows[1].received) if flows else (0, 0)

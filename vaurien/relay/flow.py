@@ -36,8 +36,8 @@ class Flow:
         "framer",
         "handler",
         "over",
-        "passed",
         "peer",
+        "received",
         "recv_into",
         "send",
         "shaping",
@@ -55,7 +55,7 @@ class Flow:
         self.framer, self.view = connection.framer, connection.loop.view
         self.callback: Callable[[], None]  # of the reader: the pump's, or what stands in
         self.peer: Flow = self  # the other direction; set by the connection
-        self.passed = 0  # bytes read
+        self.received = 0  # bytes read
         #: What was sent differs by this from what was read and is not held: less what was dropped
         #: or is still on its way, and more what others have sent. The pump never touches it.
         self.astray = 0
@@ -70,7 +70,7 @@ class Flow:
         self.desk: Any = None
 
     def __repr__(self) -> str:
-        words = [f"{self.passed} bytes"]
+        words = [f"{self.received} bytes"]
         words += [f"{len(self.sink.held)} held"] if self.sink.held is not None else []
         words += [repr(one) for one in (self.shaping, self.desk) if one is not None]
         words += [name for name in ("over", "ended", "finished") if getattr(self, name)]
@@ -122,7 +122,7 @@ class Flow:
     def sent(self) -> int:
         """How many bytes the sink has taken."""
         held = self.sink.held
-        return self.passed + self.astray - (len(held) if held is not None else 0)
+        return self.received + self.astray - (len(held) if held is not None else 0)
 
     @property
     def unread(self) -> int:

@@ -140,7 +140,7 @@ class Desk:
             more = size - len(self.pending)
             data = bytes(self.unread[:more])
             del self.unread[:more]
-            flow.passed += len(data)
+            flow.received += len(data)
             flow.astray -= len(data)
             data = flow.connection.read_by_call(flow, data)
             self.pending = memoryview(bytes(self.pending) + data if self.pending else data)

@@ -68,10 +68,10 @@ class Lending:
             if last:
                 sock.settimeout(None)
 
-    def settle(self) -> None:
+    def pass_on(self) -> None:
         """What handlers have sent by descriptor goes on, since a polite end comes."""
         for sock in self._socks or ():
-            sock.settle()
+            sock.pass_on()
 
     def close(self, flow: Flow, hard: bool) -> None:
         """A handler closes the side that `flow` reads, with a RST if it is to be `hard`."""
@@ -252,7 +252,7 @@ class HandlerSocket(gsocket.socket):
             call.sent = True
             desk = self._lending.desk_of(flow)
             if not desk.busy_for(call):
-                self.settle()
+                self.pass_on()
             if desk.busy_for(call):
                 raise _would_block()
             sent = int(flow.send(view))
@@ -281,13 +281,13 @@ class HandlerSocket(gsocket.socket):
         """Wait until what is sent now comes next: what was sent by descriptor has gone on, too."""
         if self._bridge is not None:
             self._wait_empty(call)
-            self.settle()
+            self.pass_on()
         return self._wait_empty(call)
 
-    def settle(self) -> None:
+    def pass_on(self) -> None:
         """Pass on what was sent by descriptor."""
         if self._bridge is not None:
-            self._bridge.settle()
+            self._bridge.pass_on()
 
     # Ending
 

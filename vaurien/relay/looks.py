@@ -32,7 +32,7 @@ def look(connection: Connection) -> Look:
         client_name(connection.address),
         connection.number_of_exchange,
         tuple(dict.fromkeys(one.name for one in handlers)),
-        Directions(*([flow.passed for flow in flows] or [0, 0])),
+        Directions(*([flow.received for flow in flows] or [0, 0])),
         Directions(*([flow.sent for flow in flows] or [0, 0])),
         sum(flow.waiting for flow in flows),
     )

@@ -64,7 +64,7 @@ class Meeting:
         """Go on as if the backend could not be reached."""
         self._connection.end("handler")
 
-    def leave(self) -> None:
+    def dismiss(self) -> None:
         """The handler is picked no more: do at once what it put off, or end what it kept."""
         if self.puts_off and self._watcher is not None:
             self._open_now()

@@ -108,7 +108,7 @@ class Messages:
         self.go_on()
 
     def _cut(self, flow: Flow, data: bytes) -> None:
-        flow.passed += len(data)
+        flow.received += len(data)
         flow.astray -= len(data)  # until it is sent on, or something else in its place
         self._way(flow).cutter.feed(data)
 
@@ -127,7 +127,7 @@ class Messages:
                 except HandlerRaised:  # what was before it is none of its affair
                     self._flush(up)
                     self._pass(down)
-                    self.turns.settle()
+                    self.turns.end_answered()
                     raise
                 self._pass(down)
                 if not self._again:
@@ -246,7 +246,7 @@ class Messages:
                 self._end(flow)
             elif self._alive:
                 flow.desk.look()  # there may be something for the call now
-        if self._alive and self.turns.settle():
+        if self._alive and self.turns.end_answered():
             self._again = True  # there is room for others
         if self._alive:
             up = self._connection.up
@@ -291,7 +291,7 @@ class Messages:
         for flow in connection.flows:
             way = self._way(flow)
             data = way.cutter.rest()
-            flow.passed -= len(data)  # it is read anew
+            flow.received -= len(data)  # it is read anew
             flow.astray += len(data)
             left.append((flow, data, flow.over and not flow.ended and not way.done))
         unframe(connection, self.begun)

@@ -41,7 +41,7 @@ class Pump(Flow):
                 return self.source_broke()
             if not n:
                 return self.source_ended()
-            self.passed += n
+            self.received += n
             if self.framer.answered:
                 self.connection.begin(n)
             if self.detour is not None:
@@ -69,7 +69,7 @@ class Pump(Flow):
                 return self.source_broke()
             if not n:
                 return self.source_ended()
-            self.passed += n
+            self.received += n
             self.framer.answered = True
             if self.detour is not None:
                 return self.detour(bytes(view[:n]))

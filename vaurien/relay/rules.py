@@ -65,7 +65,7 @@ def state(flow: Any) -> int:
             found |= BUSY
         if chain.ended:
             found = (found | CUT) & ~DEAF
-        if any(slot.pinned for slot in chain.slots):
+        if any(place.pinned for place in chain.staged):
             found |= PINNED
         if shaping.engaged:
             full = chain.held >= shaping.max_held

@@ -205,7 +205,7 @@ class Server:
             gone = picks.left | meets.left
             self._change(plan)
             if gone:
-                for_each(list(self.connections.values()), self.exchanges.leave, gone)
+                for_each(list(self.connections.values()), self.exchanges.dismiss, gone)
             if not listens:
                 self.listening.settle()
 

@@ -17,7 +17,7 @@ from vaurien.behavior import Exchange
 from vaurien.errors import RAISED, HandlerRaised
 from vaurien.exchange.picks import Picked
 from vaurien.flow import EOF, Begin
-from vaurien.flow.chain import Chain, Slot
+from vaurien.flow.chain import Chain, Place
 from vaurien.flow.handler import Draws, FlowHandler
 from vaurien.net.alarms import Alarm
 from vaurien.relay.flow import Flow
@@ -76,8 +76,10 @@ class Shaping:
             self.active, self.picked = True, picked
             self.engage()
             for one in picked:
-                if not self.slots_of(one):
-                    before = sum(slot.pinned or slot.key.place < one.place for slot in chain.slots)
+                if not self.places_of(one):
+                    before = sum(
+                        place.pinned or place.key.place < one.place for place in chain.staged
+                    )
                     self._insert(before, one)
             self._limit_reads()
         elif not chain.wants_begin:
@@ -113,7 +115,7 @@ class Shaping:
             stage = _stage(one, self.flow, pinned)
         except RAISED as error:
             raise HandlerRaised(one) from error
-        self.chain.insert(position, Slot(stage, one, pinned), self._loop.now())
+        self.chain.insert(position, Place(stage, one, pinned), self._loop.now())
 
     def pin(self, one: Picked, order: list[Picked]) -> None:
         """A toxic comes to this flow, to its place among the toxics, as `order` has them."""
@@ -121,40 +123,40 @@ class Shaping:
         if not self.active:
             chain.route, self.active = self.flow.connection.present(), True
         self.engage()
-        slots = [slot for slot in chain.slots if slot.pinned]
-        before = sum(order.index(slot.key) < order.index(one) for slot in slots)
+        staged = [place for place in chain.staged if place.pinned]
+        before = sum(order.index(place.key) < order.index(one) for place in staged)
         self._insert(before, one, pinned=True)
         self._limit_reads()
         self.deliver()
 
     def unpin(self, one: Picked) -> None:
         """A toxic leaves this flow; what it holds goes on."""
-        for slot in self.slots_of(one):
-            self.chain.remove(slot, self._loop.now())
+        for place in self.places_of(one):
+            self.chain.remove(place, self._loop.now())
         self._limit_reads()
         self.deliver()
 
     def update(self, one: Picked) -> None:
         """The options of a toxic have changed; what it holds goes on."""
-        for slot in self.slots_of(one):
-            slot.stage.options = one.specification.options
-            self.chain.update(slot, self._loop.now())
+        for place in self.places_of(one):
+            place.stage.options = one.specification.options
+            self.chain.update(place, self._loop.now())
         self._limit_reads()
         self.deliver()
 
-    def leave(self, gone: set[Picked]) -> None:
+    def dismiss(self, gone: set[Picked]) -> None:
         """The behavior picks some no more: what they hold goes on."""
-        left = [slot for slot in self.chain.slots if not slot.pinned and slot.key in gone]
+        left = [place for place in self.chain.staged if not place.pinned and place.key in gone]
         if left:
             self.picked = [one for one in self.picked if one not in gone]
-            for slot in left:
-                self.chain.remove(slot, self._loop.now())
+            for place in left:
+                self.chain.remove(place, self._loop.now())
             self._limit_reads()
             self.deliver()
 
-    def slots_of(self, one: Picked) -> list[Slot]:
+    def places_of(self, one: Picked) -> list[Place]:
         """Where `one` is at work in the chain: once, or not at all."""
-        return [slot for slot in self.chain.slots if slot.key is one]
+        return [place for place in self.chain.staged if place.key is one]
 
     def _limit_reads(self) -> None:
         """Read no more at a time than the stages want to be given."""
@@ -168,7 +170,7 @@ class Shaping:
         if connection.closed:
             return
         if chain.final is not None:
-            connection.told(chain.final)
+            connection.end_as(chain.final)
             return
         out, sink, left = chain.out, flow.sink, AT_ONCE
         while out and left and sink.held is None and (flow.desk is None or flow.desk.owner is None):
@@ -199,7 +201,7 @@ class Shaping:
         elif not reader.active and chain.held <= self.max_held // 2:
             flow.resume()
         self.arm(soon=bool(out) and not left)
-        if self.engaged and not chain.slots and self.may_go_round():  # the last toxic has gone
+        if self.engaged and not chain.staged and self.may_go_round():  # the last toxic has gone
             self.go_round()
             flow.detour = connection.desk_of(flow).hand_over if flow.handler is not None else None
         if flow.ended and not forbidden(flow, FINISH):
@@ -241,7 +243,7 @@ class Shaping:
         chain = self.chain
         if chain.held or chain.out or chain.deadline is not None:
             return False
-        return not any(slot.pinned and slot.pending for slot in chain.slots)
+        return not any(place.pinned and place.pending for place in chain.staged)
 
     def drop(self) -> None:
         """Nothing goes through it any more: the stages give back what they share with others."""

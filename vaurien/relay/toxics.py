@@ -53,7 +53,7 @@ class Pin:
     def update(self, connection: Any, order: list[Picked]) -> None:
         """The toxic has changed: act on that connection as it says now."""
         flows = [flow for flow in self.flows(connection) if flow.shaping is not None]
-        at_work = any(flow.shaping.slots_of(self.picked) for flow in flows)
+        at_work = any(flow.shaping.places_of(self.picked) for flow in flows)
         if at_work and self.hits(connection):
             for flow in flows:
                 if not connection.closed:

@@ -88,7 +88,7 @@ class Turns:
         connection, ledger, number = self._connection, self._ledger, piece.exchange
         exchanges = connection.exchanges
         if ledger.open and not self.replies:  # made for a toxic or a look, before any request
-            exchanges.told(connection, ledger.open.popleft(), "next")
+            exchanges.account_for(connection, ledger.open.popleft(), "next")
         self.begun = number
         self.asking = 0 if piece.last else number
         choice = self._choose(number, call)
@@ -165,12 +165,12 @@ class Turns:
 
     # The end of exchanges
 
-    def settle(self) -> bool:
+    def end_answered(self) -> bool:
         """Tell of those that are over; whether there were any."""
         connection, leaving = self._connection, self._ledger.leaving
         before = len(leaving)
         while leaving and leaving[0].number != self.asking and not self._holds(leaving[0]):
-            connection.exchanges.told(connection, self._ledger.end(), "answered")
+            connection.exchanges.account_for(connection, self._ledger.end(), "answered")
         return len(leaving) < before
 
     def _holds(self, exchange: Exchange) -> bool:

@@ -17,14 +17,14 @@ def unframe(connection: Any, begun: int) -> None:
     up, down = connection.flows
     ledger, exchanges = connection.ledger, connection.exchanges
     while ledger.leaving:
-        exchanges.told(connection, ledger.end(), "answered")
+        exchanges.account_for(connection, ledger.end(), "answered")
     while len(ledger.open) > 1:
-        exchanges.told(connection, ledger.end(), "next")
+        exchanges.account_for(connection, ledger.end(), "next")
     framer.exchange, framer.answered = begun, not ledger.open
     present = ledger.down
     if present is not None:
-        present.from_client -= up.passed
-        present.from_backend -= down.passed
+        present.from_client -= up.received
+        present.from_backend -= down.received
         picked = Choice(present.handlers).downstream
         exchanges.enter(down, present, [one for one in picked if not one.gone])
     for flow, callback in ((up, up.from_client), (down, down.from_backend)):

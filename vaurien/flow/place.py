@@ -28,7 +28,7 @@ class Refused(ValueError):
     """A stage answered, or wants, what cannot be."""
 
 
-class Slot:
+class Place:
     """A stage's place in a chain. `pinned` acts on every exchange, others where they are picked.
 
     One whose `stage` is None lets all pass, in order; the engine makes such places for itself.
@@ -52,7 +52,7 @@ class Slot:
         self.stage: Any = stage
         self.key, self.pinned = key, pinned
         self.position = 0  # among all places
-        self.next: Slot | None = None  # the one behind it
+        self.next: Place | None = None  # the one behind it
         #: What waits to go on from here, the next one first. Each is due when the one before it is,
         #: or later: so a queue does, and thousands of pieces cost no more each than one.
         self.queue: deque[Held] = deque()
@@ -65,7 +65,7 @@ class Slot:
         self.turn: Turn | None = None
 
     def __repr__(self) -> str:
-        return f"<Slot {self.position}: {self.stage!r}, {self.pending} pending>"
+        return f"<Place {self.position}: {self.stage!r}, {self.pending} pending>"
 
     @property
     def pending(self) -> int:
