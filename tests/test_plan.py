@@ -58,7 +58,7 @@ def test_handlers_that_fit_together_are_accepted(behavior: str) -> None:
     plan(behavior)
 
 
-@pytest.mark.parametrize("behavior", ["10:error+delay", "10:latency+error+transient"])
+@pytest.mark.parametrize("behavior", ["10:error+transient", "10:latency+error+transient"])
 def test_two_socket_handlers_exclude_each_other(behavior: str) -> None:
     sentence = refused(behavior)
     for name in behavior[3:].split("+")[-2:]:
@@ -66,13 +66,13 @@ def test_two_socket_handlers_exclude_each_other(behavior: str) -> None:
     assert "take one of them" in sentence
 
 
-@pytest.mark.parametrize("behavior", ["10:error+latency", "10:latency+delay+bandwidth"])
+@pytest.mark.parametrize("behavior", ["10:error+latency", "10:latency+transient+bandwidth"])
 def test_a_socket_handler_stands_last(behavior: str) -> None:
     assert "write it last" in refused(behavior)
 
 
 def test_the_combination_is_what_is_named() -> None:
-    assert "'error+delay'" in refused("10:latency,10:error+delay")
+    assert "'error+transient'" in refused("10:latency,10:error+transient")
 
 
 def test_names_stand_in_a_chain_as_the_behavior_writes_them() -> None:
@@ -330,7 +330,7 @@ def test_a_toxic_is_a_flow_handler_of_a_name() -> None:
     assert toxic.toxicity == 1
 
 
-@pytest.mark.parametrize("name", ["error", "delay", "refuse"])
+@pytest.mark.parametrize("name", ["error", "transient", "refuse"])
 def test_a_toxic_that_is_no_flow_handler_is_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"'{name}'.*no flow handler"):
         Toxic(specification(name))

@@ -397,7 +397,7 @@ def test_an_own_flow_handler_is_a_toxic_too(tmp_path: Path) -> None:
         ("latency toxicity=-0.1", ["toxicity", "-0.1"]),
         ("latency toxicity=many", ["toxicity", "many"]),
         ("latency toxicity=nan", ["toxicity"]),
-        ("delay", ["'delay'"]),
+        ("error", ["'error'"]),
         ("refuse", ["'refuse'"]),
         ("latency since=5", ["since"]),
         ("latency times=5", ["times"]),
@@ -621,8 +621,8 @@ def test_check_builds_the_handlers_of_all_proxies(tmp_path: Path) -> None:
 def test_list_handlers_has_those_of_the_file(tmp_path: Path) -> None:
     text = "[handler:slow]\ncallable = vaurien.handlers.delay.Delay\n[preset:bad]\nlatency = 100\n"
     output = accepted("--list-handlers", "--config", ini(tmp_path, text + ONE))
-    assert re.search(r"^slow \(socket\): ", output, re.M)
-    assert re.search(r"^delay \(socket\): ", output, re.M)
+    assert re.search(r"^slow \(flow\): ", output, re.M)
+    assert re.search(r"^error \(socket\): ", output, re.M)
     assert re.search(r"^latency \(flow\): ", output, re.M)
     assert re.search(r"^refuse \(connect\): ", output, re.M)
     assert re.search(r"^ +bad: ", output, re.M)

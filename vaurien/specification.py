@@ -60,7 +60,7 @@ STREAM = declared(
 def framework(cls: type) -> dict[str, Option]:
     """The options of Vaurien's own that handlers of the class `cls` take, by key."""
     own = declared(cls.options)  # type: ignore[attr-defined]
-    given = {**POINTS, **STREAM} if is_flow(cls) and not hasattr(cls, "stream_of") else POINTS
+    given = {**POINTS, **STREAM} if is_flow(cls) else POINTS
     return {key: option for key, option in given.items() if key not in own}
 
 
@@ -136,11 +136,7 @@ class Specification:
 
     def acts(self, to_backend: bool) -> bool:
         """Whether, as a flow handler, it acts on that flow."""
-        of: Any = getattr(self.cls, "stream_of", None)  # where other options decide that
-        if of is not None:
-            stream = of(self.options)
-        else:
-            stream = self.given.get("stream", self.options.get("stream", "downstream"))
+        stream = self.given.get("stream") or self.options.get("stream") or _stream_by(self)
         return bool(stream == "both" or (stream == "upstream") == to_backend)
 
     @property
@@ -161,6 +157,12 @@ class Specification:
     def __str__(self) -> str:
         values = " ".join(f"{name}={show(value)}" for name, value in self.in_force.items())
         return f"{self.name} {values}".rstrip()
+
+
+def _stream_by(spec: Specification) -> str:
+    """The direction in which a handler acts that is told no ``stream``."""
+    by = getattr(spec.cls, "stream_by", None)
+    return "upstream" if by is not None and spec.options[by] else "downstream"
 
 
 def _equal(one: Any, other: Any) -> bool | None:

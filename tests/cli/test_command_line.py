@@ -44,10 +44,10 @@ FLAGS = [
 
 #: The built-ins, by what they work on.
 BUILTINS = {
-    "socket": "delay dummy error transient",
+    "socket": "dummy error transient",
     "connect": "dial_fail down refuse slow_accept unanswered",
-    "flow": "abort bandwidth blackhole blackout corrupt cut hang latency limit_data noop pause"
-    " reset reset_peer slicer slow_close stall timeout trickle truncate wave",
+    "flow": "abort bandwidth blackhole blackout corrupt cut delay hang latency limit_data noop"
+    " pause reset reset_peer slicer slow_close stall timeout trickle truncate wave",
 }
 
 
@@ -70,7 +70,7 @@ def test_list_handlers_tells_names_options_types_defaults_and_descriptions() -> 
     assert heads == sorted(
         f"{name} ({kind})" for kind in BUILTINS for name in BUILTINS[kind].split()
     )
-    delay = lines.index(next(line for line in lines if line.startswith("delay (socket):")))
+    delay = lines.index(next(line for line in lines if line.startswith("delay (flow):")))
     assert "delay" in lines[delay].partition(":")[2].lower()
     sleep, before = lines[delay + 1 : delay + 3]
     for word in ("sleep", "seconds", "default 1", "Delay in seconds"):

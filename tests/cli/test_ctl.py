@@ -244,7 +244,7 @@ def spawn(host: str, *arguments: str) -> subprocess.Popen[str]:
 
 
 def test_watch_tells_rates_and_ends_quietly_at_ctrl_c(host: str, client: Client) -> None:
-    client.set_handler("delay", sleep=0, proxy="redis")
+    client.set_handler("delay", sleep=0.001, proxy="redis")
     with spawn(host, "watch", "redis", "--interval", "0.2") as process:
         assert process.stdout is not None
         with dial(client.proxy("redis")["local"]) as sock:
@@ -293,7 +293,7 @@ def test_events_are_told_as_they_happen(host: str, client: Client) -> None:
 
 def test_the_journal_can_be_replayed(host: str, client: Client, backend: Backend) -> None:
     state = client.create("told", "127.0.0.1:0", backend.address)
-    client.set_handler("delay", sleep=0, proxy="told")
+    client.set_handler("delay", sleep=0.001, proxy="told")
     with dial(state["local"]) as sock:
         assert exchange(sock, b"hello") == b"hello"
     wait_for(lambda: client.journal("told"), "the exchange in the journal")

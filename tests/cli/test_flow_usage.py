@@ -126,7 +126,7 @@ COMBINATIONS = [
     ("100:3g-slo", "'3g-slow'"),
     ("100:satelite", "'satellite'"),
     ("100:latency+bandwith", "'bandwidth'"),
-    ("100:latency+error+delay", "'error' and 'delay' exclude each other"),
+    ("100:latency+error+transient", "'error' and 'transient' exclude each other"),
     ("100:error+latency", "write it last"),
     ("100:3g+error+latency", "write it last"),
     ("100:latency+latency", "'latency' twice"),

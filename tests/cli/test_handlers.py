@@ -144,7 +144,7 @@ def test_the_list_has_entry_points_and_survives_those_that_do_not_load(
     assert "Traceback" not in result.stderr
     lines = result.stdout.splitlines()
     assert "loud (socket): Makes the request upper case." in lines
-    assert any(line.startswith("delay (socket): ") for line in lines)
+    assert any(line.startswith("delay (flow): ") for line in lines)
     assert any("broken" in line and "no_such_module" in line for line in lines)
 
 

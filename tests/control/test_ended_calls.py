@@ -61,6 +61,16 @@ class Reluctant(BaseHandler):
             self.may_go.wait()
 
 
+class Asleep(BaseHandler):
+    """Reads nothing for as long as it is there."""
+
+    name = "building"
+    options: Any = {}
+
+    def __call__(self, client_sock: Any, backend_sock: Any, to_backend: bool) -> None:
+        gevent.sleep(3600)
+
+
 class Deaf(Reluctant):
     """Goes on as if it had not been told to end."""
 
@@ -94,7 +104,7 @@ def test_a_handler_that_is_slow_to_go_holds_up_no_change(farm: Farm, base: type[
 
 def test_a_change_ends_every_call_that_has_read_nothing(farm: Farm) -> None:
     clients = [dial(farm.get("a")) for _ in range(10)]
-    set_behavior(farm, "a", "100:delay", delay={"sleep": 3600})
+    farm.set_behavior("a", {"behavior": parse("100:building", "")}, built(Asleep))
     for client in clients:
         client.sendall(b"hello")
     wait_for(lambda: len(living()) == 10)
@@ -104,3 +114,14 @@ def test_a_change_ends_every_call_that_has_read_nothing(farm: Farm) -> None:
     wait_for(lambda: not living())
     for client in clients:
         client.close()
+
+
+def test_a_call_that_is_ended_leaves_no_greenlet(farm: Farm) -> None:
+    with dial(farm.get("a")) as client:
+        farm.set_behavior("a", {"behavior": parse("100:building", "")}, built(Asleep))
+        client.sendall(b"hello")
+        wait_for(living)
+        set_behavior(farm, "a", "100:dummy")
+        wait_for(lambda: not living())
+        assert client.recv(5) == b"hello", "what it had not read is passed on"
+        assert farm.get("a").connections == 1

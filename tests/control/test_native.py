@@ -102,7 +102,8 @@ def test_all_handlers_are_listed_with_their_options(api: Api) -> None:
         for option in one["options"]:
             assert set(option) == {"name", "type", "default", "choices", "description"}
             assert option["description"]
-    assert handlers["delay"]["kind"] == "socket"
+    assert handlers["delay"]["kind"] == "flow"
+    assert handlers["error"]["kind"] == "socket"
     assert handlers["latency"]["kind"] == handlers["crawl"]["kind"] == "flow"
     assert handlers["refuse"]["kind"] == "connect"
     (sleep,) = (one for one in handlers["delay"]["options"] if one["name"] == "sleep")
@@ -268,7 +269,7 @@ def test_a_preset_is_shown_with_what_is_behind_it(proxy: Remote) -> None:
         ({"behavior": "60:delay,60:error"}, ["120"]),
         ({"behavior": "20:dleay"}, ["'dleay'", "'delay'"]),
         ({"behavior": "20:refuse"}, ["'refuse'"]),
-        ({"behavior": "20:delay+latency"}, ["delay"]),
+        ({"behavior": "20:error+latency"}, ["error"]),
         ({"behavior": "20:os.system"}, ["os.system"]),
         ({"behavior": "20:delay", "on_connect": "20:delay"}, ["on_connect", "'delay'"]),
         ({"behavior": "20:delay", "on_connect": "20:refsue"}, ["'refsue'", "'refuse'"]),
@@ -746,7 +747,7 @@ def test_dice_differ_by_name_and_seed(farm: Farm, backend: Backend) -> None:
 
 
 def test_the_state_has_all_there_is_to_say(proxy: Remote, backend: Backend) -> None:
-    proxy.set("100:delay", handlers={"delay": {"sleep": 0}})
+    proxy.set("100:delay", handlers={"delay": {"sleep": 0.001}})
     proxy.add("noop", stream="upstream", name="n")
     with proxy.dial() as client:
         for _ in range(3):
@@ -775,7 +776,7 @@ def test_the_state_has_all_there_is_to_say(proxy: Remote, backend: Backend) -> N
     assert found["distant"] == backend.address
     assert (found["enabled"], found["protocol"], found["seed"]) == (True, "tcp", 42)
     assert (found["behavior"], found["on_connect"]) == ("100:delay", None)
-    assert found["handlers"]["delay"]["sleep"] == 0
+    assert found["handlers"]["delay"]["sleep"] == 0.001
     assert found["toxics"] == [
         {"name": "n", "type": "noop", "stream": "upstream", "toxicity": 1, "attributes": {}}
     ]

@@ -181,7 +181,7 @@ def test_an_attribute_that_names_a_file_is_refused(proxy: Remote, tmp_path: Path
 
 @pytest.mark.parametrize(
     "kind",
-    ["delay", "error", "dummy", "refuse", "examples.handlers.Delay", "os.system", "callable"],
+    ["transient", "error", "dummy", "refuse", "examples.handlers.Delay", "os.system", "callable"],
 )
 def test_what_is_no_flow_handler_is_no_type_of_toxic(proxy: Remote, kind: str) -> None:
     said = proxy.api.refused("POST", f"{proxy.path}/toxics", {"type": kind})

@@ -49,7 +49,7 @@ def test_the_first_eight_have_the_attributes_of_toxiproxy(name: str) -> None:
 def test_every_one_takes_its_defaults_a_stream_and_says_what_it_does(name: str) -> None:
     stage: Any = FLOW[name]()
     assert stage.name == name
-    assert ("stream" in {*framework(FLOW[name]), *FLOW[name].options}) == (name != "delay")
+    assert "stream" in {*framework(FLOW[name]), *FLOW[name].options}
     assert summary(FLOW[name]).endswith((".", ":", ","))
     assert "\n" not in repr(stage)
     assert Specification(name, FLOW[name]).is_flow
@@ -67,6 +67,9 @@ def test_delay_acts_on_the_stream_that_before_says(before: bool) -> None:
     made = Specification("delay", FLOW["delay"], {"before": before})
     assert made.acts(to_backend=before)
     assert not made.acts(to_backend=not before)
+    both = Specification("delay", FLOW["delay"], {"before": before, "stream": "both"})
+    assert both.acts(to_backend=True)
+    assert both.acts(to_backend=False)
 
 
 def test_hang_acts_on_both_streams() -> None:

@@ -71,9 +71,9 @@ class FlowHandler:
     #: set at OPEN. What it answers with a delay is due when the line says.
     turn: Turn | None = None
 
-    #: ``stream_of(options)``, where other options decide in which direction a handler acts: it has
-    #: no option ``stream`` then.
-    stream_of: ClassVar[Any]
+    #: The option, a bool, that says in which direction it acts if ``stream`` does not: upstream if
+    #: it is True. Without one that is downstream.
+    stream_by: ClassVar[str | None] = None
 
     to_backend: bool  # True upstream, False downstream
     draw: Draws

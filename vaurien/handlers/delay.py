@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from vaurien.flow import OPEN, Begin, Data, Event
@@ -14,21 +14,18 @@ class Delay(FlowHandler):
     """Adds a delay before the backend is called.
 
     The request waits once, before its first byte goes on, or the response if ``before`` is no; what
-    comes meanwhile goes on behind it. Nothing is lost or reordered.
+    comes meanwhile goes on behind it. Nothing is lost or reordered. ``stream``, where it is given,
+    chooses the direction in place of ``before``.
     """
 
     name = "delay"
+    stream_by = "before"
     options: Any = {
         "sleep": ("Delay in seconds", seconds, 1),
         "before": ("If True adds before the backend is called. Otherwise after", bool, True),
     }
 
     _waits = True  # the present exchange has not waited yet
-
-    @staticmethod
-    def stream_of(options: Mapping[str, Any]) -> str:
-        """It acts in one direction, and `before` says which."""
-        return "upstream" if options["before"] else "downstream"
 
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if type(event) is Data:

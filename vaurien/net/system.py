@@ -72,7 +72,9 @@ class LoopTimer:
         """Ring at `due` (seconds), or never if it is 0."""
         self.close()
         if due:
-            # a timer keeps the delay that it is made with
+            # A timer keeps the delay that it is made with. It counts from when the loop last read
+            # the clock, which may be long ago: it would ring too soon.
+            self._loop.update_now()
             self._timer = self._loop.timer(max(0.0, due - time.monotonic()), ref=self._held)
             self._timer.start(self._ring)
 
