@@ -7,6 +7,7 @@ import importlib
 import os
 import shutil
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -22,9 +23,16 @@ def echo_backend() -> Iterator[Backend]:
 
 
 def pytest_configure() -> None:
-    """Have children begin with the usual SIGINT: ``nohup make test &`` has it ignored in all."""
+    """Have children begin with the usual signals: ``nohup make test &`` has some ignored in all.
+
+    A signal that is handled here, if only by doing nothing, is its default again in a child.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in ("SIGHUP", "SIGQUIT", "SIGUSR1"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -33,6 +41,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     ``@pytest.mark.program("nginx")``; ``@pytest.mark.needs("signal.SIGHUP")``, a dotted path, or
     ``libc.`` and a function.
     """
+    _need_a_port()
     for mark in item.iter_markers("needs"):
         for path in mark.args:
             if not _is_here(path):
@@ -45,6 +54,19 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if os.environ.get("CI"):
                 pytest.fail(message)
             pytest.skip(message)
+
+
+def _need_a_port() -> None:
+    """Stop where no port is left: hundreds of tests would fail without a word of why."""
+    try:
+        with socket.socket() as sock:
+            sock.bind(("127.0.0.1", 0))
+    except OSError as error:
+        pytest.exit(
+            f"no port of 127.0.0.1 is free for a test ({error.strerror}): wait a minute until those"
+            " of closed connections are, or widen net.ipv4.ip_local_port_range",
+            returncode=1,
+        )
 
 
 def _is_here(path: str) -> bool:

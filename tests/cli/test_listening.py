@@ -192,12 +192,23 @@ def test_a_port_in_use_on_ipv6_is_one_sentence_and_exit_1(echo_backend: Backend)
 
 
 def without_privileges() -> Sequence[str]:
-    """The beginning of a command that runs the rest as an ordinary user."""
+    """The beginning of a command that runs the rest without root's privileges.
+
+    Not as another user, who may not read the clone: it may lie in root's home.
+    """
     if os.geteuid():
         return []
     if shutil.which("setpriv") is None:
         pytest.skip("setpriv is not on PATH; the Debian package util-linux has it")
-    return ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
+    return ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--securebits", "+noroot"]
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Path:
+    """A directory that even its owner may not write, without root's privileges."""
+    made = tmp_path / "closed"
+    made.mkdir(0o555)
+    return made
 
 
 def run_unprivileged(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -223,9 +234,9 @@ def test_a_privileged_port_is_one_sentence_and_exit_1() -> None:
     assert "1024" in text
 
 
-def test_a_directory_that_may_not_be_written_is_one_sentence_and_exit_1() -> None:
-    text = sentence(run_unprivileged("--local", "unix:/x.sock"), 1)
-    assert "unix:/x.sock" in text
+def test_a_directory_that_may_not_be_written_is_one_sentence_and_exit_1(closed: Path) -> None:
+    text = sentence(run_unprivileged("--local", f"unix:{closed}/x"), 1)
+    assert f"unix:{closed}/x" in text
     assert "permission denied" in text
 
 
@@ -238,10 +249,10 @@ def test_an_ini_file_that_may_not_be_read_is_one_sentence_and_exit_2(tmp_path: P
     assert "Permission denied" in text
 
 
-def test_a_log_that_may_not_be_written_is_one_sentence_and_exit_2() -> None:
-    text = sentence(run_unprivileged("--local", "127.0.0.1:0", "--log-output", "/vaurien.log"))
+def test_a_log_that_may_not_be_written_is_one_sentence_and_exit_2(closed: Path) -> None:
+    text = sentence(run_unprivileged("--local", "127.0.0.1:0", "--log-output", f"{closed}/log"))
     assert "--log-output" in text
-    assert "'/vaurien.log'" in text
+    assert f"'{closed}/log'" in text
 
 
 def test_an_address_of_another_machine_is_one_sentence_and_exit_1() -> None:

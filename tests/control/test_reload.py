@@ -779,8 +779,8 @@ def test_a_hangup_ends_nothing_whatever_goes_wrong(
     error: str, backend: Backend, tmp_path: Path
 ) -> None:
     (tmp_path / "mine.py").write_text(
-        "from vaurien.handlers.delay import Delay\n"
-        "class Mine(Delay):\n"
+        "from vaurien.handlers.dummy import Dummy\n"
+        "class Mine(Dummy):\n"
         f"    def __init__(self, settings, proxy): raise {error}\n"
     )
     file = write(tmp_path / "farm.ini", ini(backend, "a"))
