@@ -104,6 +104,7 @@ def test_a_flow_handler_works_with_whatever_it_takes(name: str, option: str, val
     check_played(made(name, **{option: value}))
 
 
+@pytest.mark.timeout(300)  # some extremes are a million draws: they may, and machines may be busy
 @given(st.data())
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_extremes_together_work(data: st.DataObject) -> None:
