@@ -65,7 +65,6 @@ def took(start: float, least: float) -> None:
     [
         ("latency", "latnecy", "latency"),
         ("latency", "jiter", "jitter"),
-        ("latency", "Latency", "latency"),
         ("bandwidth", "rates", "rate"),
         ("slow_close", "dealy", "delay"),
         ("timeout", "time_out", "timeout"),

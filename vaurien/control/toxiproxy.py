@@ -14,9 +14,10 @@ from vaurien.control.context import Context, answer, ttl_of
 from vaurien.control.operations import AddToxic, Change, RemoveToxic, UpdateToxic
 from vaurien.control.populate import Entry
 from vaurien.errors import UsageError, VaurienError
+from vaurien.gojson import fields, load
 from vaurien.plan import Plan
 from vaurien.relay.proxy import Proxy
-from vaurien.strictjson import bad, dumps, fields, load
+from vaurien.strictjson import bad, dumps
 
 
 class _Resource:
@@ -92,6 +93,8 @@ class Populate(_Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         found = load(req.bounded_stream.read())
+        if found is None:
+            found = []
         if not isinstance(found, list):
             raise bad("it is not a list of proxies")
         if len(found) > bodies.PROXIES:
