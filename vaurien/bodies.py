@@ -10,6 +10,7 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from math import inf
 from typing import Any
 
 from vaurien import address, behavior, registry
@@ -17,6 +18,7 @@ from vaurien.address import Address
 from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
 from vaurien.gojson import fields, loads, named
+from vaurien.handlers.bandwidth import UNLIMITED
 from vaurien.kinds import STREAMS
 from vaurien.options import Raw, show, told
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
@@ -240,7 +242,9 @@ def attributes(toxic: Toxic) -> dict[str, Any]:
         return values
     defaults = _defaults(spec.cls)
     return {
-        name: value for name, value in values.items() if name in known or value != defaults[name]
+        name: 0 if value == UNLIMITED else value  # as it was left away
+        for name, value in values.items()
+        if name in known or value != defaults[name]
     }
 
 
@@ -258,6 +262,8 @@ def plain(value: Any) -> Any:
     """A value as JSON has it; whole numbers without a point."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
+    if value == inf:
+        return show(value)
     return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
 
 
@@ -293,7 +299,9 @@ def read_toxic(
     options = _options(given.get("attributes", {}), cls)
     if not given.get("defaults"):
         for attribute in _standard(kind, cls) or ():
-            options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
+            # a toxic whose attributes are left away does no harm
+            harmless = UNLIMITED if attribute == "rate" else 0
+            options.setdefault(attribute, Raw(harmless, f"attributes.{attribute}"))
     with _as_bad():
         catalog.check_values(kind, options, by_request)
         toxicity = _toxicity(given.get("toxicity", 1))

@@ -441,19 +441,57 @@ def test_a_timeout_of_0_drops_everything_until_it_is_removed_and_that_closes(api
             assert receive(third, 5) == b"after"
 
 
+@pytest.mark.parametrize("timeout", [0, 200])
 @pytest.mark.parametrize("stream", ["downstream", "upstream"])
-def test_reset_peer(api: Api, stream: str) -> None:
+def test_reset_peer(api: Api, stream: str, timeout: int) -> None:
     with Acceptor() as backend, api.proxy(backend) as proxy:
-        proxy.add("reset_peer", stream=stream, timeout=200)
-        start = time.monotonic()
+        proxy.add("reset_peer", stream=stream, timeout=timeout)
         with proxy.dial() as client, backend.accept() as server:
-            client.sendall(b"request")
-            assert receive(server, 7) == b"request"
-            hit, other = (client, server) if stream == "downstream" else (server, client)
-            with pytest.raises(ConnectionResetError):
-                hit.recv(1)
-            took(start, 0.2)
-            assert receive_all(other) == b""
+            sender, other = (client, server) if stream == "upstream" else (server, client)
+            other.sendall(b"the other way")
+            assert receive(sender, 13) == b"the other way"
+            assert not select.select([client, server], [], [], 0.4)[0]  # it may stay in a pool
+            start = time.monotonic()
+            sender.sendall(b"one")
+            for sock in (other, sender):
+                with pytest.raises(ConnectionResetError):
+                    sock.recv(1)
+            took(start, timeout / 1000)
+
+
+@pytest.mark.parametrize("stream", ["downstream", "upstream"])
+def test_bandwidth_with_a_rate_of_0_lets_nothing_pass_until_it_is_removed(
+    api: Api, stream: str
+) -> None:
+    # as Testcontainers' modules do it
+    with (
+        Acceptor() as backend,
+        api.proxy(backend) as proxy,
+        proxy.dial() as client,
+        backend.accept() as server,
+    ):
+        sender, other = (client, server) if stream == "upstream" else (server, client)
+        proxy.add("bandwidth", "CUT", stream=stream, rate=0)
+        sender.sendall(b"one")
+        other.sendall(b"the other way")
+        assert receive(sender, 13) == b"the other way"
+        assert not select.select([other], [], [], 0.4)[0]
+        assert proxy.toxics()[0]["attributes"] == {"rate": 0}
+        proxy.remove("CUT")
+        assert receive(other, 3) == b"one"
+        sender.sendall(b"two")
+        assert receive(other, 3) == b"two"
+
+
+def test_a_rate_that_is_given_later_counts(api: Api, echo_backend: Backend) -> None:
+    with api.proxy(echo_backend) as proxy, proxy.dial() as client:
+        proxy.add("bandwidth")
+        assert exchange(client, b"hello") == b"hello"
+        proxy.update("bandwidth_downstream", toxicity=1)
+        assert exchange(client, b"hello") == b"hello"
+        proxy.update("bandwidth_downstream", rate=0)
+        client.sendall(b"hello")
+        assert not select.select([client], [], [], 0.4)[0]
 
 
 def test_slicer(api: Api) -> None:
