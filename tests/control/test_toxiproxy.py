@@ -803,6 +803,45 @@ def test_toxiproxy_alone_is_enough(echo_backend: Backend) -> None:
             assert exchange(client, b"hello") == b"hello"
 
 
+def test_each_answer_of_toxiproxys_paths_has_an_id_of_its_own(api: Api, proxy: Remote) -> None:
+    calls = [
+        ("GET", "/version", 200),
+        ("GET", "/proxies", 200),
+        ("GET", proxy.path, 200),
+        ("GET", "/proxies/nobody", 404),
+        ("POST", "/proxies", 400),
+        ("POST", "/reset", 204),
+        ("GET", f"{proxy.path}/toxics", 200),
+    ]
+    ids = set()
+    for method, path, status in calls:
+        answer = api.call(method, path)
+        assert answer.status == status
+        ids.add(answer.headers["X-Toxiproxy-Request-Id"])
+    answer = api.call("GET", "/version", headers={"User-Agent": "Mozilla/5.0"})
+    assert answer.status == 403
+    ids.add(answer.headers["X-Toxiproxy-Request-Id"])
+    assert len(ids) == len(calls) + 1
+    assert all(re.fullmatch("[0-9a-z]{20}", one) for one in ids)
+    assert "X-Toxiproxy-Request-Id" not in api.call("GET", "/state").headers
+
+
+def test_the_version_is_one_that_any_parser_of_versions_takes(api: Api) -> None:
+    answer = api.call("GET", "/version")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", answer.json["version"])
+    assert answer.headers["Vaurien"].startswith(answer.json["version"])
+
+
+@pytest.mark.usefixtures("proxy")
+def test_the_labels_of_metrics_are_in_the_order_of_their_names(api: Api) -> None:
+    found = re.findall(r"^\w+\{(.*)\} ", api.call("GET", "/metrics").body.decode(), re.MULTILINE)
+    labels = [re.findall(r'(\w+)="', one) for one in found]
+    assert ["direction", "listener", "proxy", "upstream"] in labels
+    for one in labels:
+        names = [name for name in one if name != "le"]
+        assert names == sorted(names) and one == [*names, *one[len(names) :]]
+
+
 def test_calls_on_one_connection_each_get_their_own_answer(api: Api, proxy: Remote) -> None:
     """Also after errors whose bodies nobody reads, and after answers without a body."""
     toxics = f"{proxy.path}/toxics"

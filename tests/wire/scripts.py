@@ -47,6 +47,17 @@ TOXICS: dict[str, Json] = {
     "noop": {},
 }
 
+
+def in_use(**more: Any) -> dict[str, Any]:
+    """What is answered for an address that another proxy has, and why."""
+    error = "listen tcp 127.0.0.1:{free1}: bind: address already in use (by proxy 'one')"
+    body = {"error": error, "status": 500, **more}
+    return {
+        "why": "after address already in use comes the proxy that has it",
+        "vaurien": {"status": 500, "content_type": "application/json", "json": body},
+    }
+
+
 #: By name: a name is the name of a recording.
 SCRIPTS: dict[str, Script] = {
     "proxies": [
@@ -215,6 +226,14 @@ SCRIPTS: dict[str, Script] = {
         Talk("g", "127.0.0.1:{free1}"),
         get("/proxies/p"),
         get("/proxies/other"),
+    ],
+    "port_by_name": [  # a port in use is named by its resolved address
+        post("/proxies", proxy("one", "localhost:{free1}")),
+        post("/proxies", proxy("two", "localhost:{free1}"), **in_use()),
+        post("/proxies", proxy("two", "LocalHost:{free1}", enabled=False)),
+        post("/proxies/two", {"enabled": True}, **in_use()),
+        post("/populate", [proxy("three", "localhost:{free1}")], **in_use(proxies=[])),
+        get("/proxies"),
     ],
     "port_in_use": [
         post("/proxies", proxy("off", "{taken}", enabled=False)),

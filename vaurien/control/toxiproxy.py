@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,9 +22,9 @@ from vaurien.strictjson import bad, dumps
 
 
 class _Resource:
-    """One path; a browser gets 403, as Toxiproxy has it."""
+    """One path; a browser gets 403, and each answer has an id, as Toxiproxy has it."""
 
-    refuses_browsers = True
+    refuses_browsers = numbered = True
 
     def __init__(self, context: Context) -> None:
         self.context, self.farm = context, context.farm
@@ -170,12 +171,16 @@ class Reset(_Resource):
         resp.status = falcon.HTTP_204
 
 
+#: Its numbers only: clients read it with parsers of versions that know no ``.dev0``.
+_VERSION = re.match(r"\d+\.\d+\.\d+", vaurien.__version__)
+
+
 class Version(_Resource):
-    """``/version``."""
+    """``/version``; the header ``Vaurien`` has the whole of it."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.content_type = "application/json;charset=utf-8"
-        resp.data = dumps({"version": vaurien.__version__}) + b"\n"
+        resp.data = dumps({"version": _VERSION[0] if _VERSION else vaurien.__version__}) + b"\n"
 
 
 def routes(context: Context) -> Iterator[tuple[str, object]]:
