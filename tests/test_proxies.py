@@ -506,6 +506,39 @@ def test_an_empty_list_has_no_proxies(tmp_path: Path) -> None:
     assert names(resolved(config=json_file(tmp_path, []), http="yes")) == []
 
 
+def test_a_file_of_proxies_is_read_as_toxiproxy_reads_it(tmp_path: Path) -> None:
+    text = """[
+      {"Name": "redis", "Listen": "127.0.0.1:1001", "UPSTREAM": "127.0.0.1:1002",
+       "Toxics": [{"Type": "latency", "Stream": "DownStream", "Attributes": {"Latency": 5}}]},
+      {"name": "off", "name": "mysql", "upstream": "127.0.0.1:1003", "Enabled": false,
+       "BEHAVIOR": "20:delay"}
+    ]
+    // whoever reads on finds this
+    """
+    plans = resolved(config=json_file(tmp_path, text), http="yes").plans
+    assert [(plan.name, str(plan.distant), plan.enabled) for plan in plans] == [
+        ("redis", "127.0.0.1:1002", True),
+        ("mysql", "127.0.0.1:1003", False),
+    ]
+    (toxic,) = plans[0].toxics
+    assert (toxic.name, toxic.stream) == ("latency_DownStream", "DownStream")
+    assert toxic.specification.options["latency"] == 5
+    assert str(plans[1].behavior) == "20:delay"
+
+
+def test_a_file_of_proxies_without_the_ending_may_have_text_behind_the_list(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "proxies"
+    path.write_text(json.dumps([BODY]) + "// text")
+    assert names(resolved(config=str(path), http="yes")) == ["redis"]
+
+
+@pytest.mark.parametrize("section", ["[1]", "[true]", '["vaurien"]'])
+def test_a_section_that_looks_like_json_is_one_of_an_ini_file(section: str, tmp_path: Path) -> None:
+    assert "section" in refused(config=ini(tmp_path, f"{section}\nlocal = localhost:1\n"))
+
+
 @pytest.mark.parametrize(
     ("body", "words"),
     [

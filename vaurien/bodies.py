@@ -10,16 +10,19 @@ import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from math import inf
 from typing import Any
 
 from vaurien import address, behavior, registry
 from vaurien.address import Address
 from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
+from vaurien.gojson import fields, loads, named
+from vaurien.handlers.bandwidth import UNLIMITED
 from vaurien.kinds import STREAMS
 from vaurien.options import Raw, show, told
 from vaurien.plan import NOTHING, Plan, Specification, Toxic
-from vaurien.strictjson import BAD, Refused, Worded, bad, fields, loads
+from vaurien.strictjson import BAD, Refused, Worded, bad
 
 #: The types that Toxiproxy has, with their attributes, which are 0 if they are not given.
 STANDARD: Mapping[str, tuple[str, ...]] = {
@@ -145,7 +148,7 @@ def refuse_paths(*places: Address | None) -> None:
 
 def behaviors(body: object, place: str) -> list[Raw]:
     """What a proxy in a file picks from, as far as it can be told before all is checked."""
-    given = body if isinstance(body, dict) else {}
+    given = named(body, ("behavior", "on_connect")) if isinstance(body, dict) else {}
     return [
         Raw(given[name], f"{place}: {name}")
         for name in ("behavior", "on_connect")
@@ -158,7 +161,7 @@ def read_written(
 ) -> Plan:
     """As `read_proxy`, for a file; UsageError naming the `place` for all that is wrong."""
     try:
-        if isinstance(body, dict) and body.get("ttl") is not None:
+        if isinstance(body, dict) and named(body, ("ttl",)).get("ttl") is not None:
             raise UsageError("ttl is for requests; leave it away")
         return read_proxy(body, catalog, seed, common, by_request=False)
     except VaurienError as error:
@@ -184,12 +187,19 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
         if path.lower().endswith(".json"):
             raise UsageError(f"{where}: {path!r} is no JSON: {error}") from None
         return None
+    if not path.lower().endswith(".json") and _may_be_section(found):
+        return None
     if not isinstance(found, list):
         raise UsageError(
             f'{where}: {path!r} is no list of proxies; write [{{"name": ..., "listen": ...,'
             ' "upstream": ...}]'
         )
     return [(body, f"{path}, proxy {number}") for number, body in enumerate(found, 1)]
+
+
+def _may_be_section(found: Any) -> bool:
+    """Whether a value that a file begins with may be a section of an INI file, such as ``[1]``."""
+    return isinstance(found, list) and len(found) > 0 and not isinstance(found[0], dict)
 
 
 def proxy_body(plan: Plan, listen: object, enabled: bool) -> dict[str, Any]:
@@ -232,7 +242,9 @@ def attributes(toxic: Toxic) -> dict[str, Any]:
         return values
     defaults = _defaults(spec.cls)
     return {
-        name: value for name, value in values.items() if name in known or value != defaults[name]
+        name: 0 if value == UNLIMITED else value  # as it was left away
+        for name, value in values.items()
+        if name in known or value != defaults[name]
     }
 
 
@@ -250,6 +262,8 @@ def plain(value: Any) -> Any:
     """A value as JSON has it; whole numbers without a point."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
+    if value == inf:
+        return show(value)
     return value if isinstance(value, (bool, int, float, str, type(None))) else show(value)
 
 
@@ -282,10 +296,12 @@ def read_toxic(
         raise AlreadyThere("toxic already exists", name)
     if len(others) >= TOXICS:
         raise UsageError(_too_many_toxics(len(others) + 1))
-    options = _options(given.get("attributes", {}))
+    options = _options(given.get("attributes", {}), cls)
     if not given.get("defaults"):
         for attribute in _standard(kind, cls) or ():
-            options.setdefault(attribute, Raw(0, f"attributes.{attribute}"))
+            # a toxic whose attributes are left away does no harm
+            harmless = UNLIMITED if attribute == "rate" else 0
+            options.setdefault(attribute, Raw(harmless, f"attributes.{attribute}"))
     with _as_bad():
         catalog.check_values(kind, options, by_request)
         toxicity = _toxicity(given.get("toxicity", 1))
@@ -295,7 +311,7 @@ def read_toxic(
 def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     """`toxic` with the attributes and the toxicity of `body` in place of its own."""
     given = fields(body, TOXIC)
-    options = _options(given.get("attributes", {}))
+    options = _options(given.get("attributes", {}), toxic.specification.cls)
     with _as_bad():
         catalog.check_values(toxic.type, options)
         toxicity = _toxicity(given.get("toxicity", toxic.toxicity))
@@ -313,7 +329,8 @@ def _as_bad() -> Iterator[None]:
         raise bad(str(error)) from None
 
 
-def _options(given: Mapping[str, Any]) -> dict[str, Raw]:
+def _options(body: Mapping[str, Any], cls: type) -> dict[str, Raw]:
+    given = named(body, ("stream", *(option.name for option in registry.options_of(cls).values())))
     if given.get("stream") is not None:
         raise bad("attributes.stream: it is no attribute; give the field stream beside attributes")
     return {

@@ -198,6 +198,8 @@ def show(value: object) -> str:
         return "yes" if value else "no"
     if isinstance(value, float) and value.is_integer():
         return str(int(value))
+    if value == math.inf:
+        return "unlimited"
     return "not set" if value is None else str(value)
 
 

@@ -2,13 +2,14 @@
 
 Law: nothing that a body says is dropped. What is there twice, unknown or of another type is
 refused, with the words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
+What is sent on Toxiproxy's paths is read by `vaurien.gojson`.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from vaurien.errors import UsageError, nearest
@@ -51,14 +52,25 @@ def load(data: bytes) -> Any:
 
 def loads(data: bytes) -> Any:
     """The JSON in `data`; JSONDecodeError or `Refused`, saying why, if it is none."""
-    if not data:
-        raise Refused("there is none; send JSON")
     try:
-        return json.loads(data.decode(), parse_constant=_constant, object_pairs_hook=_once)
-    except RecursionError:
-        raise Refused("it is nested too deeply") from None
+        return decode(data.decode(), _once)
     except UnicodeDecodeError as error:
         raise Refused(f"it is not UTF-8 (byte {error.start})") from None
+
+
+def decode(text: str, pairs: Callable[[list[tuple[str, Any]]], Any], whole: bool = True) -> Any:
+    """The JSON value in `text`; JSONDecodeError or `Refused`, saying why, if it is none.
+
+    `pairs` makes an object of its pairs. Unless it is to be the `whole` text, more may follow.
+    """
+    if not text:
+        raise Refused("there is none; send JSON")
+    start = len(text) - len(text.lstrip(" \t\r\n"))
+    decoder = json.JSONDecoder(parse_constant=_constant, object_pairs_hook=pairs)
+    try:
+        return decoder.decode(text) if whole else decoder.raw_decode(text, start)[0]
+    except RecursionError:
+        raise Refused("it is nested too deeply") from None
     except (json.JSONDecodeError, Refused):
         raise
     except ValueError:  # Python's own bound

@@ -168,6 +168,8 @@ def _type(schema: Schema) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f":ref:`{name} <api-{name}>`"
+    if "anyOf" in schema and "type" not in schema:
+        return " or ".join(map(_type, schema["anyOf"]))
     if "enum" in schema:
         words = [f"``{word}``" for word in schema["enum"] if word is not None]
         return " or ".join(words)

@@ -716,9 +716,10 @@ def test_names_that_look_like_paths_reach_nothing(plain: Guarded) -> None:
         answer = plain.api.call("POST", "/proxies", body)
         assert answer.status in (201, 400), (name, answer)
         if answer.status == 201:  # then it is a name like any other
-            assert plain.api.get("/proxies")[name]["name"] == name
+            own = name.replace("\ud800", "\ufffd")  # which is no character
+            assert plain.api.get("/proxies")[own]["name"] == own
             plain.api.post("/populate", [{**body, "upstream": "127.0.0.1:10"}])
-            quoted = quote(name, safe="")
+            quoted = quote(own, safe="")
             assert plain.api.call("GET", f"/proxies/{quoted}").status == 200, name
             assert plain.api.call("DELETE", f"/proxies/{quoted}").status == 204, name
         toxic = plain.api.call("POST", "/proxies/default/toxics", {"type": "noop", "name": name})
@@ -1003,6 +1004,9 @@ def test_nonsense_in_bodies_is_refused_with_a_sentence(plain: Guarded, path: str
             continue
         if answer.status == 200 and body.startswith(b'{"name": "') and path.startswith(own):
             continue  # what is changed keeps its name, whatever is sent
+        if body == b"null" and path in (own, f"{own}/toxics/noop_downstream", "/populate"):
+            assert answer.status in (200, 201), (path, answer)  # as Toxiproxy: nothing is given
+            continue
         assert answer.status == 400, (path, body[:80], answer)
         assert answer.error
     plain.assert_untouched()

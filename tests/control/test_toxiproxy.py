@@ -65,7 +65,6 @@ def took(start: float, least: float) -> None:
     [
         ("latency", "latnecy", "latency"),
         ("latency", "jiter", "jitter"),
-        ("latency", "Latency", "latency"),
         ("bandwidth", "rates", "rate"),
         ("slow_close", "dealy", "delay"),
         ("timeout", "time_out", "timeout"),
@@ -442,19 +441,57 @@ def test_a_timeout_of_0_drops_everything_until_it_is_removed_and_that_closes(api
             assert receive(third, 5) == b"after"
 
 
+@pytest.mark.parametrize("timeout", [0, 200])
 @pytest.mark.parametrize("stream", ["downstream", "upstream"])
-def test_reset_peer(api: Api, stream: str) -> None:
+def test_reset_peer(api: Api, stream: str, timeout: int) -> None:
     with Acceptor() as backend, api.proxy(backend) as proxy:
-        proxy.add("reset_peer", stream=stream, timeout=200)
-        start = time.monotonic()
+        proxy.add("reset_peer", stream=stream, timeout=timeout)
         with proxy.dial() as client, backend.accept() as server:
-            client.sendall(b"request")
-            assert receive(server, 7) == b"request"
-            hit, other = (client, server) if stream == "downstream" else (server, client)
-            with pytest.raises(ConnectionResetError):
-                hit.recv(1)
-            took(start, 0.2)
-            assert receive_all(other) == b""
+            sender, other = (client, server) if stream == "upstream" else (server, client)
+            other.sendall(b"the other way")
+            assert receive(sender, 13) == b"the other way"
+            assert not select.select([client, server], [], [], 0.4)[0]  # it may stay in a pool
+            start = time.monotonic()
+            sender.sendall(b"one")
+            for sock in (other, sender):
+                with pytest.raises(ConnectionResetError):
+                    sock.recv(1)
+            took(start, timeout / 1000)
+
+
+@pytest.mark.parametrize("stream", ["downstream", "upstream"])
+def test_bandwidth_with_a_rate_of_0_lets_nothing_pass_until_it_is_removed(
+    api: Api, stream: str
+) -> None:
+    # as Testcontainers' modules do it
+    with (
+        Acceptor() as backend,
+        api.proxy(backend) as proxy,
+        proxy.dial() as client,
+        backend.accept() as server,
+    ):
+        sender, other = (client, server) if stream == "upstream" else (server, client)
+        proxy.add("bandwidth", "CUT", stream=stream, rate=0)
+        sender.sendall(b"one")
+        other.sendall(b"the other way")
+        assert receive(sender, 13) == b"the other way"
+        assert not select.select([other], [], [], 0.4)[0]
+        assert proxy.toxics()[0]["attributes"] == {"rate": 0}
+        proxy.remove("CUT")
+        assert receive(other, 3) == b"one"
+        sender.sendall(b"two")
+        assert receive(other, 3) == b"two"
+
+
+def test_a_rate_that_is_given_later_counts(api: Api, echo_backend: Backend) -> None:
+    with api.proxy(echo_backend) as proxy, proxy.dial() as client:
+        proxy.add("bandwidth")
+        assert exchange(client, b"hello") == b"hello"
+        proxy.update("bandwidth_downstream", toxicity=1)
+        assert exchange(client, b"hello") == b"hello"
+        proxy.update("bandwidth_downstream", rate=0)
+        client.sendall(b"hello")
+        assert not select.select([client], [], [], 0.4)[0]
 
 
 def test_slicer(api: Api) -> None:
@@ -764,6 +801,45 @@ def test_toxiproxy_alone_is_enough(echo_backend: Backend) -> None:
         assert not api.http
         with api.proxy(echo_backend) as proxy, proxy.dial() as client:
             assert exchange(client, b"hello") == b"hello"
+
+
+def test_each_answer_of_toxiproxys_paths_has_an_id_of_its_own(api: Api, proxy: Remote) -> None:
+    calls = [
+        ("GET", "/version", 200),
+        ("GET", "/proxies", 200),
+        ("GET", proxy.path, 200),
+        ("GET", "/proxies/nobody", 404),
+        ("POST", "/proxies", 400),
+        ("POST", "/reset", 204),
+        ("GET", f"{proxy.path}/toxics", 200),
+    ]
+    ids = set()
+    for method, path, status in calls:
+        answer = api.call(method, path)
+        assert answer.status == status
+        ids.add(answer.headers["X-Toxiproxy-Request-Id"])
+    answer = api.call("GET", "/version", headers={"User-Agent": "Mozilla/5.0"})
+    assert answer.status == 403
+    ids.add(answer.headers["X-Toxiproxy-Request-Id"])
+    assert len(ids) == len(calls) + 1
+    assert all(re.fullmatch("[0-9a-z]{20}", one) for one in ids)
+    assert "X-Toxiproxy-Request-Id" not in api.call("GET", "/state").headers
+
+
+def test_the_version_is_one_that_any_parser_of_versions_takes(api: Api) -> None:
+    answer = api.call("GET", "/version")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", answer.json["version"])
+    assert answer.headers["Vaurien"].startswith(answer.json["version"])
+
+
+@pytest.mark.usefixtures("proxy")
+def test_the_labels_of_metrics_are_in_the_order_of_their_names(api: Api) -> None:
+    found = re.findall(r"^\w+\{(.*)\} ", api.call("GET", "/metrics").body.decode(), re.MULTILINE)
+    labels = [re.findall(r'(\w+)="', one) for one in found]
+    assert ["direction", "listener", "proxy", "upstream"] in labels
+    for one in labels:
+        names = [name for name in one if name != "le"]
+        assert names == sorted(names) and one == [*names, *one[len(names) :]]
 
 
 def test_calls_on_one_connection_each_get_their_own_answer(api: Api, proxy: Remote) -> None:

@@ -16,7 +16,7 @@ from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.bandwidth import Bandwidth
 from vaurien.handlers.blackhole import Blackhole
 from vaurien.handlers.corrupt import Corrupt
-from vaurien.handlers.cut import Cut, ResetPeer
+from vaurien.handlers.cut import Cut, ResetClient, ResetPeer
 from vaurien.handlers.latency import Latency
 from vaurien.handlers.limit_data import LimitData
 from vaurien.handlers.noop import Noop
@@ -251,7 +251,7 @@ def test_whatever_the_stages_do_an_end_is_an_end(recipes: list[Recipe], script: 
 def test_a_reset_in_the_middle_is_the_last_thing_that_happens(
     before: list[Recipe], behind: list[Recipe], script: list[Step], late: bool
 ) -> None:
-    flow = Flow(*made(before), ResetPeer({"timeout": 700}), *made(behind))
+    flow = Flow(*made(before), ResetClient({"timeout": 700}), *made(behind))
     left = play(flow, [*script, (2.0, b"late")] if late else script)
     assert left[-1] == (0.7, Reset("client"))
     assert flow.chain.held == 0

@@ -31,7 +31,7 @@ def every(seconds: float, n: int) -> Events:
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [(Cut, Blackout), (Cut, Abort), (ResetPeer, ResetClient), (Blackhole, Hang)],
+    [(Cut, Blackout), (Cut, Abort), (Blackhole, Hang)],
 )
 def test_two_names_of_one_thing_share_one_implementation(
     one: type[FlowHandler], other: type[FlowHandler]
@@ -170,43 +170,110 @@ def test_how_data_is_cut_changes_nothing_about_what_passes(
     assert ends(left) == ends(whole)
 
 
-# reset_peer, reset
+# reset_peer: what Toxiproxy's does, as measured
+
+
+@pytest.mark.parametrize("stream", ["downstream", "upstream", "both"])
+def test_reset_peer_resets_both_sides_after_its_time_from_the_first_data(stream: str) -> None:
+    stage = ResetPeer({"timeout": 1000, "stream": stream}, stream == "upstream")
+    assert play([stage], [(7, Data(b"a"))]) == [(8, Reset())]
+
+
+def test_reset_peer_drops_the_first_data_and_what_comes_behind_it() -> None:
+    assert play([ResetPeer({"timeout": 1000})], every(0.3, 10)) == [(1, Reset())]
+
+
+def test_reset_peer_without_a_time_resets_at_the_first_data() -> None:
+    assert play([ResetPeer()], [(3, Data(b"a"))]) == [(3, Reset())]
+
+
+@pytest.mark.parametrize("timeout", [0, 500])
+def test_reset_peer_does_not_reset_a_connection_on_which_nothing_is_sent(timeout: int) -> None:
+    flow = Flow(ResetPeer({"timeout": timeout}))
+    flow.run(3600)
+    assert flow.left == [] and not flow.chain.busy
+
+
+@pytest.mark.parametrize("end", [EOF, Close()])
+def test_an_end_counts_as_data_for_reset_peer(end: Event) -> None:
+    assert play([ResetPeer({"timeout": 500})], [(1, end)]) == [(1.5, Reset())]
+
+
+def test_reset_peer_on_an_open_connection_counts_from_the_first_data_too() -> None:
+    # R6
+    flow = Flow()
+    flow.push(b"before")
+    flow.run(100)
+    flow.insert(ResetPeer({"timeout": 500}))
+    flow.run(200)
+    flow.push(b"after")
+    flow.run(300)
+    assert flow.data == b"before"
+    assert flow.left[1:] == [(200.5, Reset())]
+
+
+def test_reset_peer_gets_data_when_those_before_it_let_it_go() -> None:
+    stages = [Latency({"latency": 300}), ResetPeer({"timeout": 1000})]
+    assert play(stages, [(0, Data(b"a"))]) == near([(1.3, Reset())])
+
+
+def test_a_removed_reset_peer_resets_at_once_where_data_is_gone() -> None:
+    stage = ResetPeer({"timeout": 60_000})
+    flow = Flow(stage)
+    flow.push(b"a")
+    flow.run(1)
+    flow.remove(stage)
+    assert flow.left == [(1, Reset())]
+
+
+def test_a_removed_reset_peer_has_harmed_nobody_who_has_sent_nothing() -> None:
+    stage = ResetPeer({"timeout": 60_000})
+    flow = Flow(stage)
+    flow.run(1)
+    flow.remove(stage)
+    flow.push(b"a")
+    assert flow.data == b"a"
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_an_update_of_reset_peer_starts_its_time_anew(sent: bool) -> None:
+    stage = ResetPeer({"timeout": 1000})
+    flow = Flow(stage)
+    if sent:
+        flow.push(b"a")
+    flow.run(0.5)
+    flow.update(stage, timeout=2000)
+    flow.run(9)
+    assert flow.left == (near([(2.5, Reset())]) if sent else [])
+
+
+# reset
 
 
 @pytest.mark.parametrize(("to_backend", "side"), [(False, "client"), (True, "backend")])
 def test_a_reset_is_of_the_side_that_the_flow_goes_to(to_backend: bool, side: Any) -> None:
     stream = "upstream" if to_backend else "downstream"
-    assert play([ResetPeer({"stream": stream}, to_backend)], []) == [(0, Reset(side))]
+    assert play([ResetClient({"stream": stream}, to_backend)], []) == [(0, Reset(side))]
 
 
 @pytest.mark.parametrize("to_backend", [False, True])
 def test_with_both_streams_both_sides_are_reset(to_backend: bool) -> None:
-    assert play([ResetPeer({"stream": "both"}, to_backend)], []) == [(0, Reset("both"))]
+    assert play([ResetClient({"stream": "both"}, to_backend)], []) == [(0, Reset("both"))]
 
 
 def test_a_reset_comes_after_its_time_though_data_flows() -> None:
-    left = play([ResetPeer({"timeout": 1000})], every(0.3, 10))
+    left = play([ResetClient({"timeout": 1000})], every(0.3, 10))
     assert joined(left) == b"xxxx"
     assert left[-1] == (1, Reset("client"))
 
 
 def test_a_reset_comes_after_its_time_though_nothing_flows() -> None:
-    # Toxiproxy waits for a first byte
-    assert play([ResetPeer({"timeout": 1000})], []) == [(1, Reset("client"))]
+    assert play([ResetClient({"timeout": 1000})], []) == [(1, Reset("client"))]
 
 
 def test_a_reset_does_not_wait_for_what_is_held() -> None:
-    stages = [Latency({"latency": 60_000}), ResetPeer({"timeout": 1000})]
+    stages = [Latency({"latency": 60_000}), ResetClient({"timeout": 1000})]
     assert play(stages, [(0, Data(b"a"))]) == [(1, Reset("client"))]
-
-
-def test_a_reset_on_an_open_connection_counts_from_when_it_came() -> None:
-    # R6
-    flow = Flow()
-    flow.run(100)
-    flow.insert(ResetPeer({"timeout": 500}))
-    flow.run(200)
-    assert flow.left == [(100.5, Reset("client"))]
 
 
 def test_reset_lets_nothing_pass() -> None:
@@ -357,6 +424,8 @@ def test_an_update_of_truncate_keeps_its_count() -> None:
     assert flow.left[-1] == (0, EOF)
 
 
-@pytest.mark.parametrize("cls", [Cut, ResetPeer, Timeout, LimitData, SlowClose, Truncate])
+@pytest.mark.parametrize(
+    "cls", [Cut, ResetPeer, ResetClient, Timeout, LimitData, SlowClose, Truncate]
+)
 def test_open_never_comes_back(cls: Any) -> None:
     assert all(event is not OPEN or not delay for delay, event in cls().on(OPEN, 0))

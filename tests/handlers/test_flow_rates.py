@@ -37,10 +37,40 @@ def test_a_piece_leaves_when_the_line_has_sent_it() -> None:
     )
 
 
-def test_a_rate_of_0_is_no_limit() -> None:
-    # Toxiproxy's default for an attribute that is not given
-    left = play([Bandwidth({"rate": 0})], [(0, Data(bytes(2500))), (0, EOF)])
+@pytest.mark.parametrize("shared", [True, False])
+def test_an_unlimited_rate_is_no_limit(shared: bool) -> None:
+    stage = Bandwidth({"rate": "unlimited", "shared": shared})
+    left = play([stage], [(0, Data(bytes(2500))), (0, EOF)])
     assert left == [(0, Data(bytes(2500))), (0, EOF)]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_rate_of_0_lets_nothing_pass(shared: bool) -> None:
+    # as in Toxiproxy: Testcontainers cuts connections so
+    stage = Bandwidth({"rate": 0, "shared": shared})
+    assert play([stage], [(0, Data(bytes(2500))), (0, EOF)]) == []
+
+
+def test_an_end_with_nothing_before_it_passes_a_rate_of_0() -> None:
+    assert play([Bandwidth({"rate": 0})], [(3, EOF)]) == [(3, EOF)]
+
+
+@pytest.mark.parametrize("change", ["rate", "unlimited", "remove"])
+def test_what_a_rate_of_0_holds_goes_on_when_it_is_changed_or_removed(change: str) -> None:
+    stage = Bandwidth({"rate": 0})
+    flow = Flow(stage)
+    flow.push(b"abc")
+    flow.run(60)
+    assert flow.left == []
+    if change == "remove":
+        flow.remove(stage)
+    else:
+        flow.update(stage, rate=change if change == "unlimited" else 100)
+    flow.run(60)
+    assert flow.left == [(60, Data(b"abc"))]
+    flow.push(b"d")
+    flow.run(61)
+    assert flow.data == b"abcd"
 
 
 def test_a_kilobyte_is_1000_bytes() -> None:

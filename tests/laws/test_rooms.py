@@ -21,7 +21,7 @@ LEVELS = (
     ("settings",),
     ("control",),
     ("relay",),
-    ("access", "bodies", "strictjson"),
+    ("access", "bodies", "gojson", "strictjson"),
     ("handlers",),
     ("exchange", "protocols", "flow", "net"),
     ("observe",),

@@ -343,8 +343,8 @@ def test_cut_ends_the_side_named_as_told_and_the_other_with_a_fin(
 
 
 @pytest.mark.parametrize("stream", ["downstream", "upstream", "both"])
-def test_reset_peer_resets_whom_its_stream_leads_to(rig: Rig, stream: str) -> None:
-    with pair(rig, "100:reset_peer", reset_peer__stream=stream, reset_peer__timeout=50) as ends:
+def test_reset_resets_whom_its_stream_leads_to(rig: Rig, stream: str) -> None:
+    with pair(rig, "100:reset", reset__stream=stream, reset__timeout=50) as ends:
         ends.ask(b"request")
         for sock, hit in (
             (ends.client, stream != "upstream"),
@@ -354,6 +354,22 @@ def test_reset_peer_resets_whom_its_stream_leads_to(rig: Rig, stream: str) -> No
                 assert_rst(sock)
             else:
                 assert receive_all(sock) == b""
+
+
+@pytest.mark.parametrize("stream", ["downstream", "upstream", "both"])
+def test_reset_peer_resets_both_when_data_has_come_in_its_stream(rig: Rig, stream: str) -> None:
+    with pair(rig, "100:reset_peer", reset_peer__stream=stream, reset_peer__timeout=200) as ends:
+        start = time.monotonic()
+        if stream == "downstream":
+            ends.ask(b"request")
+            assert quiet(ends.client, ends.server, seconds=0.3)
+            start = time.monotonic()
+            ends.server.sendall(b"response")
+        else:
+            ends.client.sendall(b"request")
+        assert_rst(ends.client)
+        assert_rst(ends.server)
+        assert 0.2 - EARLY <= time.monotonic() - start < 0.2 + SOON
 
 
 def test_cut_upstream_counts_the_bytes_of_the_request(rig: Rig) -> None:

@@ -47,6 +47,17 @@ TOXICS: dict[str, Json] = {
     "noop": {},
 }
 
+
+def in_use(**more: Any) -> dict[str, Any]:
+    """What is answered for an address that another proxy has, and why."""
+    error = "listen tcp 127.0.0.1:{free1}: bind: address already in use (by proxy 'one')"
+    body = {"error": error, "status": 500, **more}
+    return {
+        "why": "after address already in use comes the proxy that has it",
+        "vaurien": {"status": 500, "content_type": "application/json", "json": body},
+    }
+
+
 #: By name: a name is the name of a recording.
 SCRIPTS: dict[str, Script] = {
     "proxies": [
@@ -123,6 +134,63 @@ SCRIPTS: dict[str, Script] = {
         get("/proxies/never"),
         get("/proxies"),
     ],
+    "json": [  # what Go's decoder takes
+        post("/proxies", {"Name": "p", "Listen": "127.0.0.1:0", "UPSTREAM": "{A}"}),
+        post("/proxies", '{"name": "x", "Name": "q", "listen": "127.0.0.1:0", "upstream": "{B}"}'),
+        post(
+            "/proxies",
+            '{"name": "r", "name": null, "listen": ":x", "Upstream": "{A}",'
+            ' "listen": "127.0.0.1:0"} // text',
+        ),
+        post("/proxies", ' \n{"name": "s", "upstream": "{A}", "listen": "127.0.0.1:0"}{"name"'),
+        post("/proxies", '{"name": 5, "name": "t", "upstream": "{A}"}'),
+        post("/proxies", '{"name": "t", "upstream": "{A}",}'),
+        post("/proxies", '\ufeff{"name": "t", "upstream": "{A}"}'),
+        post("/proxies", "{'name': 't', 'upstream': '{A}'}"),
+        post("/proxies", '{"name": "t", "upstream": "{A}", "enabled": nul}'),
+        post("/proxies", "null"),
+        patch("/proxies/p", "null"),
+        patch("/proxies/p", '{"ENABLED": false} }'),
+        patch("/proxies/p", '{"Enabled": false, "enabled": true}'),
+        Talk("one", "127.0.0.1:{port1}"),
+        post(
+            "/proxies/p/toxics",
+            {
+                "Name": "slow",
+                "Type": "latency",
+                "Stream": "DownStream",
+                "Toxicity": 0.5,
+                "Attributes": {"Latency": 1000, "JITTER": 5},
+            },
+        ),
+        post("/proxies/p/toxics", {"Type": "slicer", "Attributes": {"Average_Size": 64}}),
+        post("/proxies/p/toxics", '{"type": "noop", "\u017ftream": "up\u017ftream"}'),
+        post("/proxies/p/toxics", '{"type": "noop", "\u017ftream": "upstream"}'),
+        post("/proxies/p/toxics", '{"type": "noop", "name": "a \\ud800 b"}'),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "latency", "name": "two", "attributes": {"latency": 1},'
+            ' "attributes": {"jitter": 2, "latency": 3, "Latency": 4}}',
+        ),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "latency", "name": "null", "attributes":'
+            ' {"latency": 1, "jitter": 2, "Jitter": null}, "attributes": null} and so on',
+        ),
+        post("/proxies/p/toxics", "null"),
+        post("/proxies/p/toxics", '{"type": "noop", "name": "n", "toxicity": 1.0x}'),
+        patch("/proxies/p/toxics/two", "null"),
+        patch("/proxies/p/toxics/two", '{"Attributes": {"Jitter": 3}, "TOXICITY": 0.5} text'),
+        patch("/proxies/p/toxics/two", '{"toxicity": 0.25, "Toxicity": null}'),
+        post("/populate", "null"),
+        post("/populate", "[null]"),
+        post(
+            "/populate",
+            '[{"NAME": "t", "UpStream": "{A}", "listen": "127.0.0.1:0", "enabled": false}] // text',
+        ),
+        post("/populate", '[{"Name": "u", "upstream": "{A}", "Listen": "127.0.0.1:0"},]'),
+        get("/proxies"),
+    ],
     "proxy_update": [
         post("/proxies", proxy()),
         post("/proxies/p/toxics", {"type": "noop"}),
@@ -158,6 +226,14 @@ SCRIPTS: dict[str, Script] = {
         Talk("g", "127.0.0.1:{free1}"),
         get("/proxies/p"),
         get("/proxies/other"),
+    ],
+    "port_by_name": [  # a port in use is named by its resolved address
+        post("/proxies", proxy("one", "localhost:{free1}")),
+        post("/proxies", proxy("two", "localhost:{free1}"), **in_use()),
+        post("/proxies", proxy("two", "LocalHost:{free1}", enabled=False)),
+        post("/proxies/two", {"enabled": True}, **in_use()),
+        post("/populate", [proxy("three", "localhost:{free1}")], **in_use(proxies=[])),
+        get("/proxies"),
     ],
     "port_in_use": [
         post("/proxies", proxy("off", "{taken}", enabled=False)),

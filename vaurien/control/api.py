@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -67,6 +68,12 @@ class _Guard:
             if name not in known:
                 hint = nearest(name, known, "parameters")
                 raise UsageError(f"?{name}: there is no such parameter; {hint}")
+
+    def process_response(
+        self, req: falcon.Request, resp: falcon.Response, resource: object, succeeded: bool
+    ) -> None:
+        if getattr(resource, "numbered", False):
+            resp.set_header("X-Toxiproxy-Request-Id", os.urandom(10).hex())
 
 
 def application(context: Context, access: Access) -> falcon.App[Any, Any]:

@@ -12,6 +12,7 @@ from vaurien.address import Address
 from vaurien.control.events import Recent, Streams
 from vaurien.control.farm import Farm
 from vaurien.errors import ListenError, NotFound, UsageError, VaurienError, nearest
+from vaurien.gojson import named
 from vaurien.options import told
 from vaurien.relay.proxy import Proxy
 from vaurien.strictjson import dumps, fields, load
@@ -59,7 +60,7 @@ def answer(resp: falcon.Response, body: object, status: int = 200) -> None:
 
 def ttl_of(body: object) -> float | None:
     """The ``ttl`` in a body, in seconds; UsageError if it is no time."""
-    ttl = body.get("ttl") if isinstance(body, dict) else None
+    ttl = named(body, ("ttl",)).get("ttl") if isinstance(body, dict) else None
     if ttl is None:
         return None
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= _LONGEST:

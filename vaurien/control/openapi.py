@@ -296,6 +296,12 @@ _LIMIT = {
     "description": "How many lines at most, the last ones",
 }
 
+
+def _nullable_body(schema: Schema) -> Schema:
+    """A body for which null, as Toxiproxy reads it, says that nothing is given."""
+    return {"anyOf": [schema, {"type": "null"}]}
+
+
 # method, path, summary, body, status, answer, more statuses
 _FIRST_OR_ONE = (
     ("get", "handler", "The handler that deals with all exchanges", None, 200, _ref("Handler")),
@@ -323,21 +329,22 @@ _OPERATIONS: tuple[tuple[Any, ...], ...] = (
       for method, path, summary, *rest in _FIRST_OR_ONE),
     ("get", "/proxies", "All proxies", None, 200, _PROXIES),
     ("post", "/proxies", "Make a proxy", _ref("NewProxy"), 201, _ref("Proxy"), 409, 500),
-    ("post", "/populate", "Make proxies, unless they are there", _array(_ref("NewProxy")), 201,
-     _POPULATED, 500),
+    ("post", "/populate", "Make proxies, unless they are there",
+     _nullable_body(_array(_ref("NewProxy"))), 201, _POPULATED, 500),
     ("post", "/reset", "No fault is left: all enabled, no toxics, nobody picked", None, 204, None,
      500),
     ("post", "/reload", "Read the configuration again, and be as it says", None, 200, _RELOADED,
      500),
     ("get", "/proxies/{name}", "A proxy", None, 200, _ref("Proxy")),
     *((method, "/proxies/{name}", "Change where a proxy listens, its backend, or whether it does",
-       _ref("ChangedProxy"), 200, _ref("Proxy"), 500) for method in ("post", "patch")),
+       _nullable_body(_ref("ChangedProxy")), 200, _ref("Proxy"), 500)
+      for method in ("post", "patch")),
     ("delete", "/proxies/{name}", "End a proxy", None, 204, None),
     ("get", "/proxies/{name}/toxics", "The toxics of a proxy", None, 200, _array(_ref("Toxic"))),
     ("post", "/proxies/{name}/toxics", "Add a toxic", _ref("NewToxic"), 200, _ref("Toxic"), 409),
     ("get", "/proxies/{name}/toxics/{toxic}", "A toxic", None, 200, _ref("Toxic")),
-    *((method, "/proxies/{name}/toxics/{toxic}", "Change a toxic", _ref("ChangedToxic"), 200,
-       _ref("Toxic")) for method in ("post", "patch")),
+    *((method, "/proxies/{name}/toxics/{toxic}", "Change a toxic",
+       _nullable_body(_ref("ChangedToxic")), 200, _ref("Toxic")) for method in ("post", "patch")),
     ("delete", "/proxies/{name}/toxics/{toxic}", "Remove a toxic", None, 204, None),
     ("get", "/proxies/{name}/state", "All there is to say of a proxy", None, 200, _ref("State")),
     ("post", "/proxies/{name}/enable", "Have a proxy listen", _ref("Time"), 200, _ref("State"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,15 +15,16 @@ from vaurien.control.context import Context, answer, ttl_of
 from vaurien.control.operations import AddToxic, Change, RemoveToxic, UpdateToxic
 from vaurien.control.populate import Entry
 from vaurien.errors import UsageError, VaurienError
+from vaurien.gojson import fields, load
 from vaurien.plan import Plan
 from vaurien.relay.proxy import Proxy
-from vaurien.strictjson import bad, dumps, fields, load
+from vaurien.strictjson import bad, dumps
 
 
 class _Resource:
-    """One path; a browser gets 403, as Toxiproxy has it."""
+    """One path; a browser gets 403, and each answer has an id, as Toxiproxy has it."""
 
-    refuses_browsers = True
+    refuses_browsers = numbered = True
 
     def __init__(self, context: Context) -> None:
         self.context, self.farm = context, context.farm
@@ -92,6 +94,8 @@ class Populate(_Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response) -> None:
         found = load(req.bounded_stream.read())
+        if found is None:
+            found = []
         if not isinstance(found, list):
             raise bad("it is not a list of proxies")
         if len(found) > bodies.PROXIES:
@@ -167,12 +171,16 @@ class Reset(_Resource):
         resp.status = falcon.HTTP_204
 
 
+#: Its numbers only: clients read it with parsers of versions that know no ``.dev0``.
+_VERSION = re.match(r"\d+\.\d+\.\d+", vaurien.__version__)
+
+
 class Version(_Resource):
-    """``/version``."""
+    """``/version``; the header ``Vaurien`` has the whole of it."""
 
     def on_get(self, req: falcon.Request, resp: falcon.Response) -> None:
         resp.content_type = "application/json;charset=utf-8"
-        resp.data = dumps({"version": vaurien.__version__}) + b"\n"
+        resp.data = dumps({"version": _VERSION[0] if _VERSION else vaurien.__version__}) + b"\n"
 
 
 def routes(context: Context) -> Iterator[tuple[str, object]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from vaurien.flow import OPEN, WAKE, Begin, Close, Data, Event, Reset
+from vaurien.flow import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
 from vaurien.flow.handler import FlowHandler
 from vaurien.handlers.slicer import some_bytes
 from vaurien.kinds import STREAMS
@@ -80,15 +80,54 @@ class Abort(Cut):
 
 
 class ResetPeer(FlowHandler):
-    """Resets the connection with a real RST, after a time, though data flows until then.
+    """Resets the connection with a real RST for both sides, ``timeout`` ms after the first data.
 
-    Downstream the client is reset, upstream the backend; the other side is closed with a FIN. The
-    time counts from when the handler first deals with the connection; with 0 it comes at once, and
-    nothing of the request is passed on. On a unix socket, where there is no RST, the
-    connection just closes.
+    Nothing passes in its stream: neither the data that comes first, nor what comes until the reset.
+    So a client gets no answer downstream, a backend no request upstream. An end of the stream
+    counts as data; a connection on which nothing is sent is not reset. When the handler is removed
+    after the first data, or its options are changed, the reset comes at once, or counts anew.
+
+    On a unix socket, where there is no RST, the connection just closes.
     """
 
     name = "reset_peer"
+    wants_begin = False
+    options: Any = {
+        "timeout": ("Time in ms from the first data to the reset", milliseconds, 0),
+        "stream": ("Whose data it waits for: downstream the backend's, upstream the client's", str,
+                   "downstream", STREAMS),
+    }  # fmt: skip
+
+    _counts = False  # data has come, and is gone: nothing but a reset can follow
+
+    def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
+        if event is WAKE:
+            yield 0, Reset()
+        elif event is OPEN:
+            if self._counts:
+                yield self.options("timeout") / 1000, WAKE
+        elif event is EOF or isinstance(event, (Data, Close)):
+            if not self._counts:
+                self._counts = True
+                timeout = self.options("timeout") / 1000
+                yield timeout, WAKE if timeout else Reset()
+        else:
+            yield 0, event
+
+    def removed(self, now: float) -> Iterable[tuple[float, Event]]:
+        if self._counts:
+            yield 0, Reset()
+
+
+class ResetClient(FlowHandler):
+    """Resets the client's connection with a real RST; nothing of the request is passed on.
+
+    With ``timeout`` the reset comes so many ms after the handler first deals with the connection,
+    and data flows until then. Upstream the backend is reset, with both streams both are; a side
+    that is not gets a FIN. On a unix socket, where there is no RST, the connection just closes.
+    """
+
+    name = "reset"
     options: Any = {
         "timeout": ("Time in ms until the reset", milliseconds, 0),
         "stream": ("Whom it resets: downstream the client, upstream the backend", str,
@@ -104,13 +143,3 @@ class ResetPeer(FlowHandler):
             yield 0, Reset("both" if both else "backend" if self.to_backend else "client")
         else:
             yield 0, event
-
-
-class ResetClient(ResetPeer):
-    """Resets the client's connection with a real RST; nothing of the request is passed on.
-
-    On a unix socket, where there is no RST, the client sees the connection close. It is
-    ``reset_peer``, by another name.
-    """
-
-    name = "reset"

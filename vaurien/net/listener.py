@@ -68,7 +68,7 @@ class Bound:
         except OSError as error:
             if call == "bind":
                 self.sock.close()
-            raise refused(error, local, what, call) from None
+            raise refused(error, local, what, call, sockaddr) from None
         if local.path:
             self.address = local
         else:
@@ -164,8 +164,13 @@ class Bound:
         )
 
 
-def refused(error: OSError, local: Address, what: str, call: str) -> ListenError:
-    """What the system said, and the way out."""
+def refused(
+    error: OSError, local: Address, what: str, call: str, sockaddr: Any = None
+) -> ListenError:
+    """What the system said, and the way out; `sockaddr` is where `local` has resolved to."""
+    place = local
+    if sockaddr is not None and local.host:  # a path, or no host, resolves to nothing
+        place = Address(*sockaddr[:2])
     ways = {
         errno.EADDRINUSE: "another program listens there; choose another port, or 0 for a free one",
         errno.EACCES: (
@@ -180,5 +185,5 @@ def refused(error: OSError, local: Address, what: str, call: str) -> ListenError
     reason = str(error.strerror or error)
     why = ways.get(error.errno or 0, reason)
     return ListenError(
-        f"{what}: cannot listen on {local}: {why}", local, f"{call}: {reason.lower()}"
+        f"{what}: cannot listen on {local}: {why}", place, f"{call}: {reason.lower()}"
     )

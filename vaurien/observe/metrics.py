@@ -291,10 +291,14 @@ def plain(snapshot: Snapshot) -> str:
 
 
 def _begin(name: str, names: Labels, values: Labels) -> str:
-    """What stands before a sample's number, such as ``name{proxy="default"}``, and a space."""
+    """What stands before a sample's number, such as ``name{proxy="default"}``, and a space.
+
+    Labels are in the order of their names, as Go's client writes them, with ``le`` behind them.
+    """
     if not names:
         return f"{name} "
-    pairs = [f'{label}="{_escape(value)}"' for label, value in zip(names, values, strict=True)]
+    given = sorted(zip(names, values, strict=True), key=lambda pair: (pair[0] == "le", pair[0]))
+    pairs = [f'{label}="{_escape(value)}"' for label, value in given]
     return f"{name}{{{','.join(pairs)}}} "
 
 
