@@ -23,6 +23,7 @@ FLAGS = [
     "--seed",
     "--timeout",
     "--connect-timeout",
+    "--dns-ttl",
     "--max-connections",
     "--backlog",
     "--spin",

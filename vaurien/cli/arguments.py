@@ -33,6 +33,7 @@ METAVARS = {
     "statsd": "HOST:PORT",
     "timeout": "SECONDS",
     "connect-timeout": "SECONDS",
+    "dns-ttl": "SECONDS",
     "drain": "SECONDS",
     "spin": "MICROSECONDS",
     "backlog": "N",

@@ -38,6 +38,8 @@ SETTINGS: tuple[Option, ...] = (
            idle_seconds, 0),
     Option("connect-timeout", "Give up an address of the backend after so many seconds",
            connect_seconds, 10),
+    Option("dns-ttl", "Look a backend's name up again after so many seconds, while connections go"
+           " on with its known addresses; 0 looks it up before each", seconds, 5),
     Option("max-connections", "Accept no more than so many connections at a time; 0 for any number",
            count, 0),
     Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
