@@ -24,6 +24,7 @@ FLAGS = [
     "--timeout",
     "--connect-timeout",
     "--dns-ttl",
+    "--keepalive",
     "--max-connections",
     "--backlog",
     "--spin",

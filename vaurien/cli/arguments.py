@@ -34,6 +34,7 @@ METAVARS = {
     "timeout": "SECONDS",
     "connect-timeout": "SECONDS",
     "dns-ttl": "SECONDS",
+    "keepalive": "SECONDS",
     "drain": "SECONDS",
     "spin": "MICROSECONDS",
     "backlog": "N",

@@ -26,6 +26,7 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 import vaurien
 from vaurien.address import Address
 from vaurien.net.listener import Bound, locate
+from vaurien.net.system import KEEPALIVE
 
 log = logging.getLogger("vaurien")
 
@@ -269,9 +270,12 @@ class _Server(WSGIServer):
 class HttpServer:
     """Serves a WSGI application at one address."""
 
-    def __init__(self, local: Address, what: str) -> None:
-        """Bind; ListenError, naming the setting `what`, if the address cannot be had."""
-        self._bound = Bound(local, locate(local, "--http-host"), what)
+    def __init__(self, local: Address, what: str, keepalive: int = KEEPALIVE) -> None:
+        """Bind; ListenError, naming the setting `what`, if the address cannot be had.
+
+        A client that is silent for `keepalive` seconds is asked whether it is there; 0 is never.
+        """
+        self._bound = Bound(local, locate(local, "--http-host"), what, keepalive)
         self._server: Any = None
 
     @property

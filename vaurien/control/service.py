@@ -32,7 +32,7 @@ class Service:
         self._servers: dict[str, HttpServer] = {}
         for name, place in access.addresses.items():
             setting = "--http-host" if place.path else _SETTINGS[name]
-            server = self._servers[name] = HttpServer(place, setting)
+            server = self._servers[name] = HttpServer(place, setting, farm.common["keepalive"])
             where = server.address
             if access.loopback and not (where.path or is_loopback(where.host)):
                 self.stop()

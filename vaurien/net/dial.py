@@ -24,7 +24,7 @@ from gevent.hub import get_hub
 from vaurien.address import Address
 from vaurien.errors import RAISED
 from vaurien.net.guard import each, guarded
-from vaurien.net.system import stream_socket
+from vaurien.net.system import KEEPALIVE, SocketOption, stream_socket, tcp_options
 
 log = logging.getLogger("vaurien")
 
@@ -86,10 +86,14 @@ class Dialer:
     """Dials one backend, with `timeout` in seconds; it knows its addresses, the last good first.
 
     Addresses of a name that are older than `ttl` seconds are looked up again when somebody dials.
+    A backend that is silent for `keepalive` seconds is asked whether it is there; 0 is never.
     """
 
-    def __init__(self, address: Address, timeout: float, ttl: float = 5.0) -> None:
-        self.address, self.timeout, self.ttl = address, timeout, ttl
+    def __init__(
+        self, address: Address, timeout: float, ttl: float = 5.0, keepalive: int = KEEPALIVE
+    ) -> None:
+        self.address = address
+        self.limit(timeout, ttl, keepalive)
         self.loop = get_hub().loop
         self.targets: tuple[Target, ...] = tuple(literal(address) or ())
         self._looked = -inf  # when, in seconds of the monotonic clock
@@ -99,6 +103,12 @@ class Dialer:
 
     def __repr__(self) -> str:
         return f"<Dialer of {self.address}, {len(self.targets)} addresses>"
+
+    def limit(self, timeout: float, ttl: float, keepalive: int) -> None:
+        """Have dials that begin from now on keep to these, in seconds; `keepalive` 0 is never."""
+        self.timeout, self.ttl = timeout, ttl
+        options = () if self.address.path else tcp_options(keepalive)
+        self.options: tuple[SocketOption, ...] = options
 
     def lookup(self) -> OSError | None:
         """Resolve the name now, if it is one, and say what went wrong."""
@@ -229,8 +239,8 @@ class Dial:
                 self._left = self._left[1:]
                 continue
             try:
-                if family != _socket.AF_UNIX:
-                    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+                for option in self.dialer.options:
+                    sock.setsockopt(*option)
                 code = sock.connect_ex(sockaddr)
                 if code == errno.EINPROGRESS:
                     # On this host's own addresses the handshake is over when connect returns, and

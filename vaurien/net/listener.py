@@ -19,7 +19,7 @@ from gevent import socket as gsocket
 from vaurien.address import Address
 from vaurien.errors import ListenError
 from vaurien.net.dial import Target, literal, resolve
-from vaurien.net.system import stream_socket
+from vaurien.net.system import KEEPALIVE, stream_socket, tcp_options
 
 RESOLVE = 5.0  # seconds that the resolution of a local name may take
 
@@ -48,14 +48,16 @@ class Bound:
     """A socket that is bound, and listens if told to; for a unix socket, its file too.
 
     Nobody else can bind its address, though it may not listen yet. `what` begins the message of a
-    ListenError: the setting that says where.
+    ListenError: the setting that says where. `keepalive` is in seconds, 0 for none.
     """
 
     #: The files of all that are open: one that does not listen looks as if it were stale.
     _files: ClassVar[set[tuple[int, int]]] = set()
 
-    def __init__(self, local: Address, target: Target, what: str) -> None:
-        self._what, self._path = what, local.path
+    def __init__(
+        self, local: Address, target: Target, what: str, keepalive: int = KEEPALIVE
+    ) -> None:
+        self._what, self._path, self._keepalive = what, local.path, keepalive
         self._file: tuple[int, int] | None = None
         family, sockaddr = target
         call = "socket"
@@ -79,7 +81,7 @@ class Bound:
     def again(self) -> Bound:
         """Another one for the same address, in the place of this, which is closed."""
         self.close()
-        return Bound(self.address, self.target, self._what)
+        return Bound(self.address, self.target, self._what, self._keepalive)
 
     def _bind(self, sockaddr: Any) -> None:
         if self._path:
@@ -88,8 +90,9 @@ class Bound:
             if self._file is not None:
                 self._files.add(self._file)
             return
-        # on Linux accepted sockets inherit it: one call for all of them
-        self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        # accepted sockets inherit them: one call for all of them
+        for option in tcp_options(self._keepalive):
+            self.sock.setsockopt(*option)
         try:
             self.sock.bind(sockaddr)
         except OSError as error:
@@ -100,6 +103,14 @@ class Bound:
             self._reuse(True)
             self.sock.bind(sockaddr)
             self._reuse(False)
+
+    def keep_alive(self, seconds: int) -> None:
+        """Ask who is accepted from now on whether they are there after `seconds`; 0 is never."""
+        before, self._keepalive = self._keepalive, seconds
+        if seconds != before and not self._path and self.sock.fileno() >= 0:
+            self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, bool(seconds))
+            for option in tcp_options(seconds):
+                self.sock.setsockopt(*option)
 
     def _reuse(self, on: bool) -> None:
         self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, on)

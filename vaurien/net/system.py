@@ -6,6 +6,8 @@ the same, but for how exact they are.
 - An alarm: timerfd_create(2) is exact to some tens of microseconds. A timer of the loop is only as
   good as epoll's or kqueue's timeout, which libev gives in whole milliseconds, rounded up.
 - A socket that never blocks: SOCK_NONBLOCK, socket(2), spares an ioctl.
+- Keepalive: its time is TCP_KEEPIDLE, or TCP_KEEPALIVE on a Mac; where there is neither, it is the
+  system's own, of two hours mostly.
 - Yielding the processor while the loop spins: sched_yield(2). Windows has none; there a core that
   spins is the spinner's until the system takes it away.
 """
@@ -40,6 +42,32 @@ def stream_socket(family: int) -> _socket.socket:
     if not _AT_ONCE:
         sock.setblocking(False)
     return sock
+
+
+# How long a peer is silent before it is asked, and how long until it is asked again.
+_IDLE: int | None = getattr(_socket, "TCP_KEEPIDLE", getattr(_socket, "TCP_KEEPALIVE", None))
+_INTERVAL: int | None = getattr(_socket, "TCP_KEEPINTVL", None)
+
+#: The seconds of both that are Go's, and so Toxiproxy's.
+KEEPALIVE = 15
+
+#: Level, option and value, as ``setsockopt`` takes them.
+SocketOption = tuple[int, int, int]
+
+
+def tcp_options(keepalive: int) -> tuple[SocketOption, ...]:
+    """What is set on each TCP socket: small writes go at once, silent peers are asked.
+
+    They are asked after `keepalive` seconds, and then as often until one has missed all the probes
+    that the system sends (9 on Linux); 0 is never. A listener hands all of it on to what it
+    accepts, on all systems; for a socket that dials it is a call each.
+    """
+    found = [(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)]
+    if keepalive:
+        found.append((_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1))
+        times = [option for option in (_IDLE, _INTERVAL) if option is not None]
+        found += [(_socket.IPPROTO_TCP, option, keepalive) for option in times]
+    return tuple(found)
 
 
 class Bell(Protocol):

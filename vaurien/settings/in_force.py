@@ -55,6 +55,6 @@ class Settings:
         """What the plans of all proxies have in common, those made by the API included."""
         names = (
             *("max-held", "timeout", "connect-timeout", "dns-ttl", "max-connections"),
-            "backlog",
+            *("keepalive", "backlog"),
         )
         return {name.replace("-", "_"): self.values[name] for name in names}
