@@ -116,19 +116,22 @@ def _is_address(name: str) -> bool:
 
 def check_api(settings: Settings) -> Access | None:
     """Where the API is to listen and for whom, None if there is none; UsageError if it can't be."""
-    if not settings.has_api:
-        given = {name: settings.sources[name] for name in (*_OF_THE_API, "toxiproxy-port")}
-        for name, source in given.items():
-            if source.startswith("VAURIEN_") and name not in TOKEN:  # vaurienctl reads it too
-                settings.warnings.append(f"{source}: there is no control API; set VAURIEN_HTTP too")
-            elif source != "default" and not source.startswith("VAURIEN_"):
-                raise UsageError(f"{source}: there is no control API; give --http too")
-        return None
-    if not settings["toxiproxy"] and settings.sources["toxiproxy-port"] != "default":
-        raise UsageError(f"{settings.where('toxiproxy-port')}: give --toxiproxy too")
-    where = settings.where("http-host")
     host = settings["http-host"].strip()
     unix = host.startswith("unix:")
+    if not settings.has_api:
+        for name in (*_OF_THE_API, "toxiproxy-port"):
+            _needs(settings, name, "http", "there is no control API")
+        return None
+    if not settings["toxiproxy"]:
+        _needs(settings, "toxiproxy-port", "toxiproxy", "Toxiproxy's port is not served")
+    if not settings["http"]:
+        _needs(settings, "http-port", "http", "the API is served at --toxiproxy-port only")
+        if unix:
+            _needs(settings, "http-host", "http", "--toxiproxy has no unix socket")
+    elif unix and not settings["toxiproxy"]:
+        why = f"Host means nothing on {settings.where('http-host')}, a unix socket"
+        _needs(settings, "http-allowed-host", "toxiproxy", why)
+    where = settings.where("http-host")
     addresses = {}
     if settings["http"]:
         if unix:
@@ -173,6 +176,19 @@ def check_api(settings: Settings) -> Access | None:
         tuple(filter(None, allowed)),
         loopback,
     )
+
+
+def _needs(settings: Settings, name: str, other: str, why: str) -> None:
+    """UsageError if `name` is given, which does nothing without `other`.
+
+    Of what is set for many programs at once, in the environment, a warning is made.
+    """
+    source = settings.sources[name]
+    if not source.startswith("VAURIEN_"):
+        if source != "default":
+            raise UsageError(f"{source}: {why}; give --{other} too")
+    elif name not in TOKEN:  # vaurienctl reads it too
+        settings.warnings.append(f"{source}: {why}; set VAURIEN_{other.upper()} too")
 
 
 def _place(host: str, port: int, where: str) -> Address:
