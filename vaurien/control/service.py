@@ -49,6 +49,7 @@ class Service:
     def start(self) -> None:
         """Serve from now on."""
         self._context.farm.observe(self._context.recent)
+        self._context.farm.apis = tuple(self.addresses.values())
         for server in self._servers.values():
             access = self._access if not server.address.path else self._access.for_unix
             server.start(application(self._context, access))

@@ -21,6 +21,8 @@ from vaurien.errors import ListenError
 from vaurien.net.dial import Target, literal, resolve
 from vaurien.net.system import KEEPALIVE, stream_socket, tcp_options
 
+#: The ports of all sockets that are bound in this process, and how many are.
+PORTS: dict[int, int] = {}
 RESOLVE = 5.0  # seconds that the resolution of a local name may take
 
 
@@ -59,6 +61,7 @@ class Bound:
     ) -> None:
         self._what, self._path, self._keepalive = what, local.path, keepalive
         self._file: tuple[int, int] | None = None
+        self._counted = False
         family, sockaddr = target
         call = "socket"
         try:
@@ -76,6 +79,8 @@ class Bound:
         else:
             host, port = self.sock.getsockname()[:2]
             self.address = Address(host, port)
+            PORTS[port] = PORTS.get(port, 0) + 1
+            self._counted = True
         self.target: Target = (family, self.sock.getsockname())
 
     def again(self) -> Bound:
@@ -141,6 +146,12 @@ class Bound:
     def close(self) -> None:
         """Close, and remove the file if it is still ours."""
         self.sock.close()
+        if self._counted:
+            self._counted = False
+            port = self.address.port
+            PORTS[port] -= 1
+            if not PORTS[port]:
+                del PORTS[port]
         if self._file is not None:
             if self._at_path() == self._file:
                 with contextlib.suppress(OSError):  # somebody was quicker

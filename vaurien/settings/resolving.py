@@ -22,7 +22,13 @@ from vaurien.options import Raw, find
 from vaurien.plan import Plan
 from vaurien.settings.environment import Environment
 from vaurien.settings.in_force import Settings
-from vaurien.settings.proxies import Written, proxies, refuse_one_address, refuse_one_name
+from vaurien.settings.proxies import (
+    Written,
+    proxies,
+    refuse_circle,
+    refuse_one_address,
+    refuse_one_name,
+)
 from vaurien.settings.replayed import check_journal, replay
 from vaurien.settings.table import SETTINGS
 
@@ -68,6 +74,7 @@ def resolve(
     plans += [read_written(body, catalog, seed, common, place) for body, place in bodies]
     refuse_one_name(plans)
     refuse_one_address(plans)
+    refuse_circle(plans)
     replaying = running or settings
     if replaying["replay"] is not None:
         where = replaying.sources["replay"]
