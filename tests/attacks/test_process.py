@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.laws.helpers import own, wait_said, write_module
-from tests.support import Backend, wait_for
+from tests.support import PATIENCE, Backend, dial, exchange, wait_for
 
 HOLDERS = {
     "computes": "while True: pass",
@@ -82,3 +84,90 @@ def test_a_signal_to_a_process_that_a_handler_has_forked_is_not_ours(
             os.kill(int(wait_said(vaurien, "child", 2)[1]), signal.SIGKILL)
             assert other.recv(1) == b""
         assert vaurien.process.poll() is None
+
+
+INTERRUPTING = """
+from vaurien.flow import Data
+from vaurien.handlers import FlowHandler
+
+
+class Interrupting(FlowHandler):
+    name = "interrupting"
+    options = {}
+
+    def on(self, event, now):
+        if isinstance(event, Data) and event.data == b"interrupt":
+            raise KeyboardInterrupt("by a handler")
+        return [(0, event)]
+"""
+
+
+def test_a_flow_handler_that_raises_an_interrupt_ends_its_connection_only(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    write_module(tmp_path, INTERRUPTING)
+    with own(echo_backend, tmp_path, "Interrupting") as vaurien, vaurien.dial() as other:
+        for n in range(1, 3):
+            with vaurien.dial() as client:
+                client.sendall(b"interrupt")
+                assert client.recv(1) == b""
+            assert exchange(other, b"hello") == b"hello"
+            wait_for(lambda n=n: vaurien.text.count("raised KeyboardInterrupt") == n)  # type: ignore[misc]
+
+
+EMBEDDING = """
+import os
+import signal
+import sys
+
+import gevent
+
+from vaurien import Plan, Proxy, Specification
+from vaurien.address import parse as address
+from vaurien.behavior import parse as behavior
+from vaurien.flow import Data
+from vaurien.handlers import FlowHandler
+
+
+class Meeting(FlowHandler):
+    name = "meeting"
+    options = {}
+
+    def on(self, event, now):
+        if isinstance(event, Data):
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+        return [(0, event)]
+
+
+proxy = Proxy(Plan(
+    local=address("127.0.0.1:0", "local"),
+    distant=address(sys.argv[1], "distant"),
+    behavior=behavior("100:meeting", "behavior"),
+    handlers={"meeting": Specification("meeting", Meeting)},
+    seed=1,
+))
+proxy.start()
+print(proxy.address, flush=True)
+gevent.sleep(1000)
+"""
+
+
+def test_a_ctrl_c_that_meets_a_flow_handler_ends_a_program_that_has_a_proxy(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    script = tmp_path / "embedding.py"
+    script.write_text(EMBEDDING)
+    program = subprocess.Popen(
+        [sys.executable, script, echo_backend.address],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    with program:
+        assert program.stdout is not None
+        with dial(program.stdout.readline().strip()) as client:
+            client.sendall(b"x")
+            _, err = program.communicate(timeout=PATIENCE)
+        assert program.returncode == -signal.SIGINT
+        assert "KeyboardInterrupt" in err

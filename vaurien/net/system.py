@@ -70,6 +70,11 @@ def tcp_options(keepalive: int) -> tuple[SocketOption, ...]:
     return tuple(found)
 
 
+#: Seconds of the monotonic clock, some 60 years, that each system's timers can tell: nothing
+#: rings later than that. Who is woken too early looks, and goes to sleep again.
+_LAST = 2e9
+
+
 class Bell(Protocol):
     """Calls something at one moment, and again once it has been set anew."""
 
@@ -101,7 +106,9 @@ class LoopTimer:
         self.close()
         if due:
             # a timer keeps the delay that it is made with
-            self._timer = self._loop.timer(max(0.0, due - time.monotonic()), ref=self._held)
+            self._timer = self._loop.timer(
+                max(0.0, min(due, _LAST) - time.monotonic()), ref=self._held
+            )
             self._timer.start(self._ring)
 
     def hold_loop(self, held: bool) -> None:
@@ -132,6 +139,7 @@ class TimerFd:
 
     def set(self, due: float) -> None:
         """Ring at `due` (seconds), or never if it is 0."""
+        due = min(due, _LAST)  # more would wrap round, and ring at once
         spec = self._spec
         spec[2] = seconds = int(due)
         spec[3] = int((due - seconds) * 1e9)
