@@ -59,13 +59,14 @@ class Access:
         """Why a request with these headers is refused, as (status, sentence), or None.
 
         `site` is ``Sec-Fetch-Site``, which browsers send. What is `open_to_all` needs no token, and
-        may be called by any name: a probe calls by the address of the moment.
+        may be called by any address too, as a probe does, though by no name that is not ours.
         """
         name = host_name(host) if host is not None else ""
         if host is not None and not name:
             return 400, f"Host {host!r} is no host"
         checked = self.loopback or self.allowed
-        if host and checked and not self.unix and not open_to_all and not self._is_ours(name):
+        ours = self._is_ours(name) or (open_to_all and _is_address(name))
+        if host and checked and not self.unix and not ours:
             return 403, (
                 f"Host {host!r} is no name of this machine; call it by localhost, or start vaurien"
                 f" with --http-allowed-host {name or 'NAME'}"
