@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.laws.helpers import own, wait_said, write_module
+from tests.laws.helpers import own, unused_port, wait_said, write_module
 from tests.support import PATIENCE, Backend, dial, exchange, wait_for
 
 HOLDERS = {
@@ -171,3 +173,64 @@ def test_a_ctrl_c_that_meets_a_flow_handler_ends_a_program_that_has_a_proxy(
             _, err = program.communicate(timeout=PATIENCE)
         assert program.returncode == -signal.SIGINT
         assert "KeyboardInterrupt" in err
+
+
+@pytest.mark.parametrize("kind", ["tcp", "unix"])
+def test_what_a_handler_has_forked_listens_at_nothing_of_ours(
+    tmp_path: Path, echo_backend: Backend, kind: str
+) -> None:
+    write_module(tmp_path, FORKING)
+    local = "127.0.0.1:0" if kind == "tcp" else f"unix:{tmp_path}/local"
+    api = ("--http", "--http-port", 0)
+    with own(echo_backend, tmp_path, "Forking", "--local", local, *api) as vaurien:
+        with vaurien.dial() as client:
+            client.sendall(b"x")
+            child = int(wait_said(vaurien, "child")[0])
+        try:
+            http = wait_for(lambda: re.search(r"http listening on (\S+)", "".join(vaurien.output)))
+            if kind == "unix":
+                assert Path(f"{tmp_path}/local").exists()
+            with vaurien.dial() as client:  # the parent's is as it was
+                client.sendall(b"x")
+                other = int(wait_said(vaurien, "child", 2)[1])
+                os.kill(other, signal.SIGKILL)
+                assert client.recv(1) == b""
+            vaurien.process.kill()
+            vaurien.process.wait()
+            for address in (vaurien.address, http[1]):
+                with pytest.raises(ConnectionRefusedError):
+                    dial(address)
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_standard_descriptors_that_are_closed_go_to_no_client(
+    tmp_path: Path, echo_backend: Backend
+) -> None:
+    port = unused_port()
+    command = f"exec {sys.executable} -m vaurien --local 127.0.0.1:{port} --distant"
+    for closed in (">&-", "<&- >&- 2>&-", "2>&-", "<&-"):
+        process = subprocess.Popen(
+            ["sh", "-c", f"{command} {echo_backend.address} --drain 0 {closed}"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=tmp_path,
+        )  # fmt: skip
+        try:
+            client = wait_for(lambda: connected(f"127.0.0.1:{port}"))
+            with client:
+                assert exchange(client, b"hello") == b"hello"
+                for number in range(3):
+                    found = os.readlink(f"/proc/{process.pid}/fd/{number}")
+                    assert found == "/dev/null", (closed, number, found)
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+            process.wait()
+
+
+def connected(address: str) -> socket.socket | None:
+    """A client, if somebody listens there."""
+    try:
+        return dial(address)
+    except ConnectionRefusedError:
+        return None

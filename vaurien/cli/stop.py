@@ -7,6 +7,7 @@ thread of the system reads that.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 from collections.abc import Callable
@@ -15,7 +16,10 @@ from typing import Any
 from gevent.hub import get_hub
 
 from vaurien.cli.signals import take
+from vaurien.net.guard import guarded
 from vaurien.observe import native
+
+log = logging.getLogger("vaurien")
 
 ENDING = (signal.SIGINT, signal.SIGTERM)
 
@@ -50,7 +54,15 @@ class Stop:
         if self._began:
             os._exit(0)
         self._began = True
-        self._loop.run_callback_threadsafe(self._first)
+        self._loop.run_callback_threadsafe(self._begin)
+
+    @guarded
+    def _begin(self) -> None:
+        self._first()
+
+    def crashed(self) -> None:
+        """Called in an ``except``: the second signal still ends the process."""
+        log.exception("stopping: internal error")
 
 
 def _seen(_number: int, _frame: object) -> None:

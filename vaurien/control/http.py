@@ -25,6 +25,7 @@ from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 import vaurien
 from vaurien.address import Address
+from vaurien.net.forked import close_in_child
 from vaurien.net.listener import Bound, locate
 from vaurien.net.system import KEEPALIVE
 
@@ -293,6 +294,10 @@ class _Server(WSGIServer):
             while len(self._kept) < _RESERVE and self.started:
                 self._kept.append(FileIO(os.devnull))
 
+    def forked(self) -> None:
+        """In a process that a handler has forked: it serves nobody."""
+        self.close()
+
     def close(self) -> None:
         super().close()
         while self._kept:
@@ -330,6 +335,7 @@ class HttpServer:
             error_log=_Errors(),
         )
         self._server._kept = []
+        close_in_child(self._server)
         self._server.start()
         self._server.keep_some()
 

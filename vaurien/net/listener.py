@@ -19,6 +19,7 @@ from gevent import socket as gsocket
 from vaurien.address import Address
 from vaurien.errors import ListenError
 from vaurien.net.dial import Target, literal, resolve
+from vaurien.net.forked import close_in_child
 from vaurien.net.system import KEEPALIVE, stream_socket, tcp_options
 
 #: The ports of all sockets that are bound in this process, and how many are.
@@ -82,6 +83,7 @@ class Bound:
             PORTS[port] = PORTS.get(port, 0) + 1
             self._counted = True
         self.target: Target = (family, self.sock.getsockname())
+        close_in_child(self)
 
     def again(self) -> Bound:
         """Another one for the same address, in the place of this, which is closed."""
@@ -134,6 +136,11 @@ class Bound:
     def held(self) -> bool:
         """Whether the address is ours: it is not closed, and nobody has taken its file away."""
         return self.sock.fileno() >= 0 and self._at_path() == self._file
+
+    def forked(self) -> None:
+        """In a process that a handler has forked: it is not this one's, nor is its file."""
+        self._file = None
+        self.sock.close()
 
     def _at_path(self) -> tuple[int, int] | None:
         """Which file is there; None if there is none, or it is no unix socket's."""
