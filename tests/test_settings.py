@@ -22,6 +22,8 @@ VALUES: dict[str, list[tuple[str, object]]] = {
     "seed": [("1", 1), ("-2", -2), ("007", 7)],
     "timeout": [("1", 1.0), ("0.5", 0.5), ("3", 3.0)],
     "connect-timeout": [("1", 1.0), ("0.5", 0.5), ("3", 3.0)],
+    "keepalive": [("1", 1), ("0", 0), ("32767", 32767)],
+    "dns-ttl": [("1", 1.0), ("0", 0.0), ("3", 3.0)],
     "max-connections": [("1", 1), ("2", 2), ("3", 3)],
     "backlog": [("1", 1), ("2", 2), ("3", 3)],
     "spin": [("1", 1), ("2", 2), ("3", 3)],
@@ -107,6 +109,8 @@ def test_the_defaults_are_those_of_the_documentation() -> None:
     assert values["behavior"] == "100:dummy"
     assert values["timeout"] == 0
     assert values["connect-timeout"] == 10
+    assert values["dns-ttl"] == 5
+    assert values["keepalive"] == 15
     assert values["max-connections"] == 0
     assert values["drain"] == 5
     assert values["max-held"] == 1 << 20
@@ -354,6 +358,9 @@ def test_options_of_a_handler_that_nothing_picks_warn() -> None:
         ("timeout", ""),
         ("connect-timeout", "0"),
         ("connect-timeout", "-1"),
+        ("dns-ttl", "-1"),
+        ("keepalive", "0.5"),
+        ("keepalive", "32768"),
         ("max-connections", "-1"),
         ("max-connections", "1.5"),
         ("max-connections", "all"),

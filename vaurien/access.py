@@ -59,13 +59,14 @@ class Access:
         """Why a request with these headers is refused, as (status, sentence), or None.
 
         `site` is ``Sec-Fetch-Site``, which browsers send. What is `open_to_all` needs no token, and
-        may be called by any name: a probe calls by the address of the moment.
+        may be called by any address too, as a probe does, though by no name that is not ours.
         """
         name = host_name(host) if host is not None else ""
         if host is not None and not name:
             return 400, f"Host {host!r} is no host"
         checked = self.loopback or self.allowed
-        if host and checked and not self.unix and not open_to_all and not self._is_ours(name):
+        ours = self._is_ours(name) or (open_to_all and _is_address(name))
+        if host and checked and not self.unix and not ours:
             return 403, (
                 f"Host {host!r} is no name of this machine; call it by localhost, or start vaurien"
                 f" with --http-allowed-host {name or 'NAME'}"
@@ -116,19 +117,22 @@ def _is_address(name: str) -> bool:
 
 def check_api(settings: Settings) -> Access | None:
     """Where the API is to listen and for whom, None if there is none; UsageError if it can't be."""
-    if not settings.has_api:
-        given = {name: settings.sources[name] for name in (*_OF_THE_API, "toxiproxy-port")}
-        for name, source in given.items():
-            if source.startswith("VAURIEN_") and name not in TOKEN:  # vaurienctl reads it too
-                settings.warnings.append(f"{source}: there is no control API; set VAURIEN_HTTP too")
-            elif source != "default" and not source.startswith("VAURIEN_"):
-                raise UsageError(f"{source}: there is no control API; give --http too")
-        return None
-    if not settings["toxiproxy"] and settings.sources["toxiproxy-port"] != "default":
-        raise UsageError(f"{settings.where('toxiproxy-port')}: give --toxiproxy too")
-    where = settings.where("http-host")
     host = settings["http-host"].strip()
     unix = host.startswith("unix:")
+    if not settings.has_api:
+        for name in (*_OF_THE_API, "toxiproxy-port"):
+            _needs(settings, name, "http", "there is no control API")
+        return None
+    if not settings["toxiproxy"]:
+        _needs(settings, "toxiproxy-port", "toxiproxy", "Toxiproxy's port is not served")
+    if not settings["http"]:
+        _needs(settings, "http-port", "http", "the API is served at --toxiproxy-port only")
+        if unix:
+            _needs(settings, "http-host", "http", "--toxiproxy has no unix socket")
+    elif unix and not settings["toxiproxy"]:
+        why = f"Host means nothing on {settings.where('http-host')}, a unix socket"
+        _needs(settings, "http-allowed-host", "toxiproxy", why)
+    where = settings.where("http-host")
     addresses = {}
     if settings["http"]:
         if unix:
@@ -173,6 +177,19 @@ def check_api(settings: Settings) -> Access | None:
         tuple(filter(None, allowed)),
         loopback,
     )
+
+
+def _needs(settings: Settings, name: str, other: str, why: str) -> None:
+    """UsageError if `name` is given, which does nothing without `other`.
+
+    Of what is set for many programs at once, in the environment, a warning is made.
+    """
+    source = settings.sources[name]
+    if not source.startswith("VAURIEN_"):
+        if source != "default":
+            raise UsageError(f"{source}: {why}; give --{other} too")
+    elif name not in TOKEN:  # vaurienctl reads it too
+        settings.warnings.append(f"{source}: {why}; set VAURIEN_{other.upper()} too")
 
 
 def _place(host: str, port: int, where: str) -> Address:

@@ -92,8 +92,9 @@ class Toxic:
 class Plan:
     """What one proxy does. Times are in seconds, sizes in bytes.
 
-    `timeout` 0 and `max_connections` 0 mean none. `handlers` has the specifications for each name
-    in `behavior` and in `on_connect` but dummy: one, or several for a preset.
+    `timeout` 0 and `max_connections` 0 mean none, `dns_ttl` 0 a lookup before each dial,
+    `keepalive` 0 no probes. `handlers` has the specifications for each name in `behavior` and in
+    `on_connect` but dummy: one, or several for a preset.
     """
 
     local: Address
@@ -106,6 +107,8 @@ class Plan:
     protocol: str = "tcp"
     timeout: float = 0.0
     connect_timeout: float = 10.0
+    dns_ttl: float = 5.0
+    keepalive: int = 15
     max_connections: int = 0
     backlog: int = 1024
     max_held: int = 1 << 20

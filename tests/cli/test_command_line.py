@@ -23,6 +23,8 @@ FLAGS = [
     "--seed",
     "--timeout",
     "--connect-timeout",
+    "--dns-ttl",
+    "--keepalive",
     "--max-connections",
     "--backlog",
     "--spin",

@@ -35,7 +35,7 @@ CASES = [(option.name, value) for option in NUMBERS for value in ends(option)]
 def test_all_numbers_among_the_settings_are_tried() -> None:
     assert {option.name for option in NUMBERS} == {
         *("seed", "timeout", "connect-timeout", "max-connections", "backlog", "spin", "max-held"),
-        "drain",
+        *("drain", "dns-ttl", "keepalive"),
     }
 
 

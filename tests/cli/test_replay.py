@@ -264,3 +264,21 @@ def test_a_replay_goes_on_when_its_behavior_comes_back_and_what_it_missed_is_tol
         running.stop()
     (said,) = [text for text in running.log.splitlines() if "did not come to pass" in text]
     assert re.search(r"\b1\b.*\b1\.2\b", said) and "1.3" not in said
+
+
+@pytest.mark.parametrize("warmup", [0, 2])
+def test_the_journal_of_a_replay_is_that_of_the_run(
+    tmp_path: Path, echo_backend: Backend, warmup: int
+) -> None:
+    behavior = ("--behavior", "50:error,50:transient", "--handlers.error.warmup", warmup)
+    first, second = tmp_path / "1.jsonl", tmp_path / "2.jsonl"
+    kept = []
+    for file, given in ((first, behavior), (second, ("--replay", first))):
+        with proxy(echo_backend, *given, "--journal", file) as vaurien, vaurien.dial() as client:
+            for _ in range(10):
+                assert len(exchange(client, b"hello")) == 5
+            client.close()
+            assert vaurien.stop() == 0
+        changes = {"time": None, "seconds": None, "client": None}
+        kept.append([{**line, **changes} for line in read(file)])
+    assert kept[0] and kept[0] == kept[1]

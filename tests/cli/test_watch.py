@@ -13,6 +13,7 @@ from tests.cli.ctl import ending
 from tests.cli.test_ctl import spawn
 from tests.support import Backend, clients, exchange
 from vaurien import start_proxy
+from vaurien.cli.watch import _rates
 from vaurien.kit.process import Running
 
 REQUEST, REPLY, TIMES, INTERVAL = 100, 2500, 40, 0.4
@@ -71,3 +72,13 @@ def test_rates_times_time_are_what_passed_and_connections_are_those_that_are_ope
         assert connections[-1] == "3"
         while look()[1][1] != "0":
             pass
+
+
+def test_an_answer_without_counters_is_shown_without_rates() -> None:
+    before = {"name": "p", "counters": {"exchanges": 1, "received": {"upstream": 5}}}
+    for state in ({"name": "p"}, {"name": "p", "counters": {}}, {"name": "p", "counters": None}):
+        rates = _rates(state, before, 1.0)
+        assert rates["exchanges_per_s"] is None
+        assert rates["bytes_per_s"] == {"upstream": None, "downstream": None}
+        assert rates["fired"] == {} and rates["connections"] is None
+    assert _rates(before, before, 1.0)["bytes_per_s"] == {"upstream": 0.0, "downstream": None}

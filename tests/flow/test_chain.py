@@ -844,25 +844,16 @@ class Raising(FlowHandler):
         raise self.error
 
 
-def test_a_stage_that_exits_is_one_that_raises() -> None:
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt(), GeneratorExit()])
+def test_a_stage_that_exits_is_one_that_raises(error: BaseException) -> None:
     stage = Raising()
-    stage.error = SystemExit(3)
+    stage.error = error
     flow = Flow(stage)
     with pytest.raises(HandlerRaised) as at_data:
         flow.push(b"a")
     with pytest.raises(HandlerRaised) as at_removal:
         flow.remove(stage)
     assert at_data.value.__cause__ is at_removal.value.__cause__ is stage.error
-
-
-def test_an_interrupt_is_no_error_of_the_stage_that_it_meets() -> None:
-    stage = Raising()
-    stage.error = KeyboardInterrupt()
-    flow = Flow(stage)
-    with pytest.raises(KeyboardInterrupt):
-        flow.push(b"a")
-    with pytest.raises(KeyboardInterrupt):
-        flow.remove(stage)
 
 
 def test_a_stage_that_raises_at_its_alarm_is_named_by_its_key() -> None:

@@ -265,3 +265,40 @@ def until_rung(rang: list[float], n: int) -> None:
         while len(rang) < n:
             gevent.sleep(0.001)
     assert len(rang) == n
+
+
+# the third one, as the system's 64 bits have it, is long over: it rang without end
+@pytest.mark.parametrize("make", [LoopTimer, TimerFd])
+@pytest.mark.parametrize("delay", [2.0**63, 2.0**64, 2.0**64 - time.monotonic() / 2, 1e300])
+def test_an_alarm_that_no_clock_can_tell_never_rings(make: Any, delay: float) -> None:
+    if make is TimerFd and _create is None:
+        pytest.skip("this system has no timerfd")
+    rung: list[float] = []
+
+    class Sleeper:
+        def wake(self, now: float) -> None:
+            rung.append(now)
+
+    class Counting(Alarms):
+        rings = 0
+
+        def _ring(self) -> None:
+            self.rings += 1
+            super()._ring()
+
+    alarms = Counting(gevent.get_hub().loop, make=make)
+    alarms.join()
+    try:
+        sleeper = Sleeper()
+        alarms.set(time.monotonic() + delay, sleeper)
+        soon = alarms.set(time.monotonic() + 0.05, sleeper)
+        with gevent.Timeout(PATIENCE):
+            while not rung:
+                gevent.sleep(0.01)
+        for _ in range(20):
+            gevent.sleep(0.005)
+        assert len(rung) == 1
+        assert soon.sleeper is sleeper
+        assert alarms.rings < 5
+    finally:
+        alarms.leave()

@@ -12,6 +12,7 @@ import pytest
 from tests.lines import Busy, ByWord, Lost, Other, Said
 from tests.relay.rig import Wire, specification, wire
 from tests.support import receive, receive_all, wait_for
+from vaurien import MessageHandler
 from vaurien.counts import Directions
 
 EVERYTHING = "100:byword", specification(ByWord)
@@ -359,3 +360,38 @@ def test_a_lost_answer_leaves_room() -> None:
         assert len(w.served.wait_ended(3000)) == 3000
         assert w.served.totals().sent.downstream == 0
         w.no_more()
+
+
+class Wrong(MessageHandler):
+    """Answers as its request says."""
+
+    name = "wrong"
+
+    def on_request(self, request: Any) -> Any:
+        """Text in place of bytes, an interrupt, or what is like bytes."""
+        word = request.data.strip()
+        if word == b"interrupt":
+            raise KeyboardInterrupt
+        texts: Any = {b"text": "text", b"none": None, b"like": bytearray(b"like\n")}
+        return self.answer(texts[word])
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        (b"text", "on_request() gave answer('text'); its data is bytes, such as answer(b'text')"),
+        (b"none", "on_request() gave answer(None); its data is bytes, such as answer(b'text')"),
+        (b"interrupt", "KeyboardInterrupt"),
+    ],
+)
+def test_what_a_handler_answers_that_cannot_be_ends_its_connection_only(
+    word: bytes, sentence: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with wire("100:wrong", specification(Wrong)) as w:
+        w.send(word + b"\n")
+        assert receive_all(w.client) == b""
+        with w.served.dial() as other:
+            other.sendall(b"like\n")
+            assert receive(other, 5) == b"like\n"
+    assert "handler 'wrong' raised" in caplog.text
+    assert sentence in caplog.text

@@ -33,6 +33,8 @@ METAVARS = {
     "statsd": "HOST:PORT",
     "timeout": "SECONDS",
     "connect-timeout": "SECONDS",
+    "dns-ttl": "SECONDS",
+    "keepalive": "SECONDS",
     "drain": "SECONDS",
     "spin": "MICROSECONDS",
     "backlog": "N",

@@ -12,8 +12,21 @@ import signal
 from vaurien.cli.signals import HANGUPS, SIGHUP, SIGUSR1, take
 
 
+def fill_standard() -> None:
+    """Have something at 0, 1 and 2, where whoever started us has closed them (``>&-``).
+
+    Else the next sockets would get these numbers, and what is printed would go to clients.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+
+
 def vaurien() -> int:
     """``vaurien``; its exit code."""
+    fill_standard()
     take(signal.SIGINT, _leave)
     take(signal.SIGTERM, _leave)  # which the first process of a container would never see else
     take(SIGHUP, lambda number, _: HANGUPS.append(number))
@@ -25,6 +38,7 @@ def vaurien() -> int:
 
 def vaurienctl() -> int:
     """``vaurienctl``; its exit code."""
+    fill_standard()
     take(signal.SIGINT, _leave)
     from vaurien.cli.ctl import main
 

@@ -11,7 +11,6 @@ import gc
 import json
 import logging
 import os
-import signal
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +20,7 @@ import gevent
 from gevent.event import Event as Event_
 
 from vaurien.cli.signals import HANGUPS, SIGHUP, SIGUSR1, take
+from vaurien.cli.stop import Stop
 from vaurien.cli.system import raise_file_limit, say, wait_for_end
 from vaurien.control.farm import Farm
 from vaurien.counts import table
@@ -113,8 +113,7 @@ class Run:
         for warning in self.settings.warnings:
             log.warning("%s", warning)
         raise_file_limit()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            take(number, self._signalled, gevent.signal_handler)
+        Stop(self._stop.set)
         take(SIGUSR1, self._tell, gevent.signal_handler)
         take(SIGHUP, self._hangup, gevent.signal_handler)
         self.farm.start()
@@ -161,11 +160,6 @@ class Run:
         ]
         addresses = self._api.addresses if self._api is not None else {}
         return [*lines, *(f"{name} listening on {place}" for name, place in addresses.items())]
-
-    def _signalled(self) -> None:
-        if self._stop.is_set():
-            os._exit(0)  # the second: at once
-        self._stop.set()
 
     def _watch_parent(self, descriptor: int) -> None:
         """Tell the process that started this one that all listens; end when it is gone."""

@@ -9,7 +9,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
@@ -62,23 +62,31 @@ def _look(client: Client, proxy: str | None) -> dict[str, dict[str, Any]]:
 
 def _rates(state: Mapping[str, Any], before: Mapping[str, Any] | None, took: float) -> Any:
     """What one proxy does, by second; None where there was no look before."""
-    now = state["counters"]
-    then = now if before is None else before["counters"]
 
-    def rate(new: float, old: float) -> float | None:
+    def rate(*path: str) -> float | None:
+        new, old = _counter(state, path), _counter(before or state, path)
+        if not took or new is None or old is None:
+            return None
         # A proxy that was made anew in between begins at 0.
-        return None if not took else round((new - old if new >= old else new) / took, 1)
+        return round((new - old if new >= old else new) / took, 1)
 
     return {
         "name": state["name"],
-        "connections": state["connections"],
-        "exchanges_per_s": rate(now["exchanges"], then["exchanges"]),
-        "bytes_per_s": {
-            way: rate(now["received"][way], then["received"][way])
-            for way in ("upstream", "downstream")
+        "connections": state.get("connections"),
+        "exchanges_per_s": rate("exchanges"),
+        "bytes_per_s": {way: rate("received", way) for way in ("upstream", "downstream")},
+        "fired": {
+            name: s["fired"] for name, s in (state.get("stats") or {}).items() if s.get("fired")
         },
-        "fired": {name: s["fired"] for name, s in state["stats"].items() if s["fired"]},
     }
+
+
+def _counter(state: Mapping[str, Any], path: Sequence[str]) -> float | None:
+    """One of a proxy's counters; None if the answer has none, as that of another version may."""
+    found: Any = state.get("counters")
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found if isinstance(found, (int, float)) else None
 
 
 def _row(rates: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -21,11 +21,13 @@ from typing import Any
 import gevent
 from gevent import Timeout
 from gevent.pool import Pool
-from gevent.pywsgi import WSGIHandler, WSGIServer
+from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 import vaurien
 from vaurien.address import Address
+from vaurien.net.forked import close_in_child
 from vaurien.net.listener import Bound, locate
+from vaurien.net.system import KEEPALIVE
 
 log = logging.getLogger("vaurien")
 
@@ -69,6 +71,34 @@ class _Head:
     def readline(self, limit: int) -> bytes:
         """The next line; ValueError if it is none."""
         return _check_line(self._file.readline(limit))
+
+
+class _Line:
+    """Reads the line before a chunk, byte by byte; it takes no LF but behind a CR."""
+
+    def __init__(self, file: Any) -> None:
+        self._file, self._last = file, b""
+        self.readline = file.readline
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; OSError for a LF that stands alone."""
+        last, self._last = self._last, self._file.read(size)
+        if self._last == b"\n" and last != b"\r":
+            raise OSError("a line of a chunk ends in LF alone")
+        return self._last
+
+
+class _Body(Input):
+    """A body whose chunks are what RFC 9112 7.1 has: a LF alone ends no line, for some only."""
+
+    __slots__ = ()
+
+    def _Input__read_chunk_length(self, file: Any) -> Any:  # noqa: N802
+        try:
+            return super()._Input__read_chunk_length(_Line(file))  # type: ignore[misc]
+        except OSError:
+            self._chunked_input_error = True  # nothing of the connection can be understood now
+            raise
 
 
 class _Handler(WSGIHandler):
@@ -125,6 +155,8 @@ class _Handler(WSGIHandler):
             _check_line(raw_requestline.encode("latin-1"))
             line = _NO_ASCII.sub(lambda byte: f"%{ord(byte[0]):02X}", raw_requestline)
             result = super().read_request(line)
+            if self.request_version == "HTTP/1.0" and "transfer-encoding" in self.headers:
+                raise ValueError("HTTP/1.0 knows no Transfer-Encoding")  # RFC 9112 6.1
             self._take_authority()
             return result
         finally:
@@ -147,6 +179,8 @@ class _Handler(WSGIHandler):
         if self._authority is not None:
             environ["HTTP_HOST"] = self._authority
         self._refused = None
+        source: Any = self.wsgi_input
+        source.__class__ = _Body
         body = self._body()
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
         return environ
@@ -260,6 +294,10 @@ class _Server(WSGIServer):
             while len(self._kept) < _RESERVE and self.started:
                 self._kept.append(FileIO(os.devnull))
 
+    def forked(self) -> None:
+        """In a process that a handler has forked: it serves nobody."""
+        self.close()
+
     def close(self) -> None:
         super().close()
         while self._kept:
@@ -269,9 +307,14 @@ class _Server(WSGIServer):
 class HttpServer:
     """Serves a WSGI application at one address."""
 
-    def __init__(self, local: Address, what: str) -> None:
-        """Bind; ListenError, naming the setting `what`, if the address cannot be had."""
-        self._bound = Bound(local, locate(local, "--http-host"), what)
+    def __init__(self, local: Address, what: str, keepalive: int = KEEPALIVE) -> None:
+        """Bind; ListenError, naming the setting `what`, if the address cannot be had.
+
+        A client that is silent for `keepalive` seconds is asked whether it is there; 0 is never.
+        """
+        self._bound = Bound(local, locate(local, "--http-host"), what, keepalive)
+        if local.path:
+            os.chmod(local.path, 0o600)  # before anybody can connect, and whatever the umask
         self._server: Any = None
 
     @property
@@ -292,6 +335,7 @@ class HttpServer:
             error_log=_Errors(),
         )
         self._server._kept = []
+        close_in_child(self._server)
         self._server.start()
         self._server.keep_some()
 

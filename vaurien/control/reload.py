@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from vaurien.circles import refuse_circles
 from vaurien.control.operations import Change, Create
 from vaurien.control.roster import Configuration, Roster, refuse_loop
 from vaurien.exchange.picks import Builder
@@ -85,6 +86,7 @@ def _prepare(roster: Roster, settings: Configuration) -> _Ready:
                 deleted.append(proxy)
             elif proxy.name not in wanted:
                 wanted[proxy.name] = _with_common(plan, settings.common)
+        refuse_circles((one.name, one.local, one.distant) for one in wanted.values() if one.enabled)
         changes = {
             proxy.name: proxy.prepare(
                 wanted[proxy.name], builders.setdefault(proxy, Builder(proxy))

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from vaurien.address import Address
 from vaurien.catalog import Catalog
+from vaurien.circles import refuse_circles
 from vaurien.control.operations import (
     Change,
     Create,
@@ -29,7 +30,7 @@ from vaurien.control.ttl import Key, Ttls, Undo
 from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
 from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
-from vaurien.net.listener import locate
+from vaurien.net.listener import PORTS, locate
 from vaurien.net.loop import current
 from vaurien.observe.events import Changed, Event
 from vaurien.plan import Plan, Toxic
@@ -73,6 +74,8 @@ class Roster:
         self.ttls = Ttls(self._bring_back)
         #: Who is told of a proxy that has been deleted.
         self.leaving: list[Callable[[Proxy], None]] = []
+        #: Where the control API is: no backend for proxies that requests make.
+        self.apis: tuple[Address, ...] = ()
         self.stopping = False
         self.began = monotonic()
         self.proxies: dict[str, Proxy] = {plan.name: self.build(plan) for plan in settings.plans}
@@ -195,6 +198,7 @@ class Roster:
         proxy = made or self.build(plan)
         self._refuse_doubled(plan.name)  # another may have been quicker
         refuse_loop(plan, plan.local, target)
+        self._refuse_circle(plan, plan.local)
         proxy.start(target)
         proxy.observers = self.observers  # who has come or gone since it was built
         self.proxies[plan.name] = proxy
@@ -202,6 +206,20 @@ class Roster:
         self.ttls.changed((plan.name, operation.part), ttl, Undo(operation.inverse()))
         self.tell(proxy, operation, where(proxy))
         return proxy
+
+    def _refuse_circle(self, plan: Plan, local: Address) -> None:
+        """UsageError if who connects to `plan` at `local` comes back to it, or to the API."""
+        before = self.proxies.get(plan.name)
+        same = before is not None and before.plan.distant == plan.distant
+        if not same and any(plan.distant.leads_to(api) for api in self.apis):
+            raise UsageError(
+                f"upstream: {plan.distant} is where the control API is served, which only the"
+                " configuration may make a backend"
+            )
+        if plan.enabled and (plan.distant.path or plan.distant.port in PORTS):
+            others = (one for one in self if one.plan.enabled and one.name != plan.name)
+            places = [(one.name, one.address, one.plan.distant) for one in others]
+            refuse_circles([*places, (plan.name, local, plan.distant)])
 
     def delete(self, name: str) -> None:
         """End a proxy and all its connections."""
@@ -235,6 +253,8 @@ class Roster:
             target = found[1] if found is not None and found[0] == plan.local else None
             if moves or plan.distant != before.distant:
                 refuse_loop(plan, plan.local if moves else proxy.address, target)
+            if moves or plan.distant != before.distant or plan.enabled != before.enabled:
+                self._refuse_circle(plan, plan.local if moves else proxy.address)
             change = proxy.prepare(plan, build)
             if self.proxies.get(proxy.name) is not proxy:
                 raise NotFound("proxy not found")

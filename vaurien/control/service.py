@@ -32,7 +32,7 @@ class Service:
         self._servers: dict[str, HttpServer] = {}
         for name, place in access.addresses.items():
             setting = "--http-host" if place.path else _SETTINGS[name]
-            server = self._servers[name] = HttpServer(place, setting)
+            server = self._servers[name] = HttpServer(place, setting, farm.common["keepalive"])
             where = server.address
             if access.loopback and not (where.path or is_loopback(where.host)):
                 self.stop()
@@ -49,6 +49,7 @@ class Service:
     def start(self) -> None:
         """Serve from now on."""
         self._context.farm.observe(self._context.recent)
+        self._context.farm.apis = tuple(self.addresses.values())
         for server in self._servers.values():
             access = self._access if not server.address.path else self._access.for_unix
             server.start(application(self._context, access))

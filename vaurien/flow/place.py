@@ -88,8 +88,6 @@ class Place:
                 raise Refused(f"wants_begin is {short(wants_begin)}; set it to True or False")
             if turn is not None and type(turn) is not Turn:
                 raise Refused(f"turn is {short(turn)}; it is the engine's: take another name")
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
             raise HandlerRaised(self.key) from error
         self.chunk, self.wants_begin, self.turn = chunk, wants_begin, turn
@@ -109,8 +107,6 @@ class Place:
                 if type(made) is Data:
                     self.size(made)
                 events.append(made)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # a handler may raise what is no Exception, too
             raise HandlerRaised(self.key) from self.reason(error, answers, answer)
         return events
@@ -119,8 +115,6 @@ class Place:
         """Nothing comes here from `now` (seconds) on: let the stage give back what it shares."""
         try:
             self.stage.closed(now)
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:
             raise HandlerRaised(self.key) from error
         finally:

@@ -234,8 +234,6 @@ class Places:
                     break
         except HandlerRaised:
             raise
-        except KeyboardInterrupt:
-            raise
         except BaseException as error:  # a handler may raise what is no Exception, too
             raise HandlerRaised(place.key) from place.reason(error, answers, answer)
         if not kept and (size or event is EOF):

@@ -12,6 +12,7 @@ from typing import Any, cast
 
 from gevent.server import StreamServer
 
+from vaurien.net.forked import close_in_child
 from vaurien.net.loop import Loop
 
 PAUSE = 0.1  # seconds without accepting, when descriptors have run out
@@ -43,6 +44,11 @@ class Acceptor(StreamServer):
         self.do_handle = accepted  # type: ignore[method-assign, assignment]
         super().__init__(cast(Any, None), spawn=None)
         self.loop = loop.hub.loop
+        close_in_child(self)
+
+    def forked(self) -> None:
+        """In a process that a handler has forked: it accepts nobody."""
+        self.close()
 
     def set_listener(self, listener: object) -> None:
         self.address = ()  # there is none before `take_over`

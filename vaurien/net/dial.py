@@ -2,7 +2,8 @@
 
 Law: nothing here blocks the loop. A connect is non-blocking with a watcher; only resolving a name
 needs a thread, and it happens off the loop, once for all who wait for it. A name whose lookup hangs
-holds up those who wait for it, and no others.
+holds up those who wait for it, and no others. A dial that knows an address does not wait for a
+younger one.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ import errno
 import logging
 import os
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -21,7 +24,7 @@ from gevent.hub import get_hub
 from vaurien.address import Address
 from vaurien.errors import RAISED
 from vaurien.net.guard import each, guarded
-from vaurien.net.system import stream_socket
+from vaurien.net.system import KEEPALIVE, SocketOption, stream_socket, tcp_options
 
 log = logging.getLogger("vaurien")
 
@@ -80,23 +83,44 @@ def literal(address: Address) -> list[Target] | None:
 
 
 class Dialer:
-    """Dials one backend, with `timeout` in seconds; it knows its addresses, the last good first."""
+    """Dials one backend, with `timeout` in seconds; it knows its addresses, the last good first.
 
-    def __init__(self, address: Address, timeout: float) -> None:
-        self.address, self.timeout = address, timeout
+    Addresses of a name that are older than `ttl` seconds are looked up again when somebody dials.
+    A backend that is silent for `keepalive` seconds is asked whether it is there; 0 is never.
+    """
+
+    def __init__(
+        self, address: Address, timeout: float, ttl: float = 5.0, keepalive: int = KEEPALIVE
+    ) -> None:
+        self.address = address
+        self.limit(timeout, ttl, keepalive)
         self.loop = get_hub().loop
         self.targets: tuple[Target, ...] = tuple(literal(address) or ())
+        self._looked = -inf  # when, in seconds of the monotonic clock
+        self._good: Target | None = None  # the last one that answered
+        self._lost = False  # it resolved once, and does not now
         self._waiting: list[Callable[[OSError | None], None]] = []
 
     def __repr__(self) -> str:
         return f"<Dialer of {self.address}, {len(self.targets)} addresses>"
 
+    def limit(self, timeout: float, ttl: float, keepalive: int) -> None:
+        """Have dials that begin from now on keep to these, in seconds; `keepalive` 0 is never."""
+        self.timeout, self.ttl = timeout, ttl
+        options = () if self.address.path else tcp_options(keepalive)
+        self.options: tuple[SocketOption, ...] = options
+
     def lookup(self) -> OSError | None:
         """Resolve the name now, if it is one, and say what went wrong."""
         try:
-            self.targets = tuple(literal(self.address) or resolve(self.address))
+            found = tuple(literal(self.address) or resolve(self.address))
         except OSError as error:
             return error
+        finally:
+            self._looked = monotonic()
+        # the last good one stays first: others of the name may be slow to refuse, or never do
+        good = self._good if self._good in found else None
+        self.targets = found if good is None else _first(good, found)
         return None
 
     def lookup_soon(self, done: Callable[[OSError | None], None]) -> None:
@@ -104,6 +128,26 @@ class Dialer:
         self._waiting.append(done)
         if len(self._waiting) == 1:
             gevent.spawn(self._look_up)
+
+    @property
+    def is_old(self) -> bool:
+        """Whether what is known of the name is to be looked up again."""
+        return monotonic() - self._looked >= self.ttl
+
+    def renew(self) -> None:
+        """Have the name looked up in the background, for who dials next."""
+        if not self._waiting:
+            self.lookup_soon(self._renewed)
+
+    def _renewed(self, error: OSError | None) -> None:
+        if error is not None and not self._lost:
+            log.warning(
+                "backend %s does not resolve any more (%s); its last addresses are used, and it is"
+                " looked up again",
+                self.address,
+                error.strerror or error,
+            )
+        self._lost = error is not None
 
     def _look_up(self) -> None:
         # Whatever happens, those who wait are told, and the list is empty: who asks next looks at
@@ -118,15 +162,21 @@ class Dialer:
 
     def worked(self, target: Target) -> None:
         """Put `target` first, for the next to begin with it."""
-        if target is not self.targets[0] and target in self.targets:
-            self.targets = (target, *(other for other in self.targets if other is not target))
+        self._good = target
+        if target in self.targets and target != self.targets[0]:
+            self.targets = _first(target, self.targets)
+
+
+def _first(target: Target, targets: tuple[Target, ...]) -> tuple[Target, ...]:
+    """`targets`, with `target` before the others."""
+    return (target, *(other for other in targets if other != target))
 
 
 class Dial:
     """One attempt to reach the backend, over each of its addresses in turn.
 
     If all fail and the backend was given by name, the name is resolved again, and what is new is
-    tried too.
+    tried too. With a ttl of 0 it is resolved before any is tried.
     """
 
     __slots__ = (
@@ -152,7 +202,15 @@ class Dial:
         self._timer: Any = None
 
     def start(self) -> None:
+        """Begin; `done` may be called before it returns."""
+        dialer = self.dialer
+        if not self._fresh and self._left and dialer.is_old:
+            if not dialer.ttl:
+                self._tried = self._left = ()
+                return self._look_up()
+            dialer.renew()
         self._next() if self._left else self._look_up()
+        return None
 
     def cancel(self) -> None:
         """Give up; `done` is not called."""
@@ -181,8 +239,8 @@ class Dial:
                 self._left = self._left[1:]
                 continue
             try:
-                if family != _socket.AF_UNIX:
-                    sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+                for option in self.dialer.options:
+                    sock.setsockopt(*option)
                 code = sock.connect_ex(sockaddr)
                 if code == errno.EINPROGRESS:
                     # On this host's own addresses the handshake is over when connect returns, and
@@ -242,13 +300,12 @@ class Dial:
             self._sock.close()
             self._sock = None
         exhausted = self.error is not None and self.error.errno in (*EXHAUSTED, errno.EAGAIN)
-        if not exhausted:
+        if waited or not exhausted:
             self.error = TimeoutError(
                 errno.ETIMEDOUT, f"no connection within {self.dialer.timeout:g} s"
             )
-        if waited and len(self._left) > 1:
+        if waited:
             self._left = self._left[1:]
-            self.error = None
             return self._next()
         return self._failed()
 
@@ -275,7 +332,7 @@ class Dial:
         self._tidy()
         if error is not None:
             self.error = error
-        else:
+        if error is None or not self._tried:
             self._left = tuple(t for t in self.dialer.targets if t not in self._tried)
         self._next() if self._left else self._failed()
 

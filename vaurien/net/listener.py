@@ -19,8 +19,11 @@ from gevent import socket as gsocket
 from vaurien.address import Address
 from vaurien.errors import ListenError
 from vaurien.net.dial import Target, literal, resolve
-from vaurien.net.system import stream_socket
+from vaurien.net.forked import close_in_child
+from vaurien.net.system import KEEPALIVE, stream_socket, tcp_options
 
+#: The ports of all sockets that are bound in this process, and how many are.
+PORTS: dict[int, int] = {}
 RESOLVE = 5.0  # seconds that the resolution of a local name may take
 
 
@@ -48,15 +51,18 @@ class Bound:
     """A socket that is bound, and listens if told to; for a unix socket, its file too.
 
     Nobody else can bind its address, though it may not listen yet. `what` begins the message of a
-    ListenError: the setting that says where.
+    ListenError: the setting that says where. `keepalive` is in seconds, 0 for none.
     """
 
     #: The files of all that are open: one that does not listen looks as if it were stale.
     _files: ClassVar[set[tuple[int, int]]] = set()
 
-    def __init__(self, local: Address, target: Target, what: str) -> None:
-        self._what, self._path = what, local.path
+    def __init__(
+        self, local: Address, target: Target, what: str, keepalive: int = KEEPALIVE
+    ) -> None:
+        self._what, self._path, self._keepalive = what, local.path, keepalive
         self._file: tuple[int, int] | None = None
+        self._counted = False
         family, sockaddr = target
         call = "socket"
         try:
@@ -74,12 +80,15 @@ class Bound:
         else:
             host, port = self.sock.getsockname()[:2]
             self.address = Address(host, port)
+            PORTS[port] = PORTS.get(port, 0) + 1
+            self._counted = True
         self.target: Target = (family, self.sock.getsockname())
+        close_in_child(self)
 
     def again(self) -> Bound:
         """Another one for the same address, in the place of this, which is closed."""
         self.close()
-        return Bound(self.address, self.target, self._what)
+        return Bound(self.address, self.target, self._what, self._keepalive)
 
     def _bind(self, sockaddr: Any) -> None:
         if self._path:
@@ -88,8 +97,9 @@ class Bound:
             if self._file is not None:
                 self._files.add(self._file)
             return
-        # on Linux accepted sockets inherit it: one call for all of them
-        self.sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        # accepted sockets inherit them: one call for all of them
+        for option in tcp_options(self._keepalive):
+            self.sock.setsockopt(*option)
         try:
             self.sock.bind(sockaddr)
         except OSError as error:
@@ -100,6 +110,14 @@ class Bound:
             self._reuse(True)
             self.sock.bind(sockaddr)
             self._reuse(False)
+
+    def keep_alive(self, seconds: int) -> None:
+        """Ask who is accepted from now on whether they are there after `seconds`; 0 is never."""
+        before, self._keepalive = self._keepalive, seconds
+        if seconds != before and not self._path and self.sock.fileno() >= 0:
+            self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, bool(seconds))
+            for option in tcp_options(seconds):
+                self.sock.setsockopt(*option)
 
     def _reuse(self, on: bool) -> None:
         self.sock.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, on)
@@ -119,6 +137,11 @@ class Bound:
         """Whether the address is ours: it is not closed, and nobody has taken its file away."""
         return self.sock.fileno() >= 0 and self._at_path() == self._file
 
+    def forked(self) -> None:
+        """In a process that a handler has forked: it is not this one's, nor is its file."""
+        self._file = None
+        self.sock.close()
+
     def _at_path(self) -> tuple[int, int] | None:
         """Which file is there; None if there is none, or it is no unix socket's."""
         try:
@@ -130,6 +153,12 @@ class Bound:
     def close(self) -> None:
         """Close, and remove the file if it is still ours."""
         self.sock.close()
+        if self._counted:
+            self._counted = False
+            port = self.address.port
+            PORTS[port] -= 1
+            if not PORTS[port]:
+                del PORTS[port]
         if self._file is not None:
             if self._at_path() == self._file:
                 with contextlib.suppress(OSError):  # somebody was quicker

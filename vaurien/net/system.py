@@ -6,6 +6,8 @@ the same, but for how exact they are.
 - An alarm: timerfd_create(2) is exact to some tens of microseconds. A timer of the loop is only as
   good as epoll's or kqueue's timeout, which libev gives in whole milliseconds, rounded up.
 - A socket that never blocks: SOCK_NONBLOCK, socket(2), spares an ioctl.
+- Keepalive: its time is TCP_KEEPIDLE, or TCP_KEEPALIVE on a Mac; where there is neither, it is the
+  system's own, of two hours mostly.
 - Yielding the processor while the loop spins: sched_yield(2). Windows has none; there a core that
   spins is the spinner's until the system takes it away.
 """
@@ -42,6 +44,37 @@ def stream_socket(family: int) -> _socket.socket:
     return sock
 
 
+# How long a peer is silent before it is asked, and how long until it is asked again.
+_IDLE: int | None = getattr(_socket, "TCP_KEEPIDLE", getattr(_socket, "TCP_KEEPALIVE", None))
+_INTERVAL: int | None = getattr(_socket, "TCP_KEEPINTVL", None)
+
+#: The seconds of both that are Go's, and so Toxiproxy's.
+KEEPALIVE = 15
+
+#: Level, option and value, as ``setsockopt`` takes them.
+SocketOption = tuple[int, int, int]
+
+
+def tcp_options(keepalive: int) -> tuple[SocketOption, ...]:
+    """What is set on each TCP socket: small writes go at once, silent peers are asked.
+
+    They are asked after `keepalive` seconds, and then as often until one has missed all the probes
+    that the system sends (9 on Linux); 0 is never. A listener hands all of it on to what it
+    accepts, on all systems; for a socket that dials it is a call each.
+    """
+    found = [(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)]
+    if keepalive:
+        found.append((_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1))
+        times = [option for option in (_IDLE, _INTERVAL) if option is not None]
+        found += [(_socket.IPPROTO_TCP, option, keepalive) for option in times]
+    return tuple(found)
+
+
+#: Seconds of the monotonic clock, some 60 years, that each system's timers can tell: nothing
+#: rings later than that. Who is woken too early looks, and goes to sleep again.
+_LAST = 2e9
+
+
 class Bell(Protocol):
     """Calls something at one moment, and again once it has been set anew."""
 
@@ -75,7 +108,8 @@ class LoopTimer:
             # A timer keeps the delay that it is made with. It counts from when the loop last read
             # the clock, which may be long ago: it would ring too soon.
             self._loop.update_now()
-            self._timer = self._loop.timer(max(0.0, due - time.monotonic()), ref=self._held)
+            delay = max(0.0, min(due, _LAST) - time.monotonic())
+            self._timer = self._loop.timer(delay, ref=self._held)
             self._timer.start(self._ring)
 
     def hold_loop(self, held: bool) -> None:
@@ -106,6 +140,7 @@ class TimerFd:
 
     def set(self, due: float) -> None:
         """Ring at `due` (seconds), or never if it is 0."""
+        due = min(due, _LAST)  # more would wrap round, and ring at once
         spec = self._spec
         spec[2] = seconds = int(due)
         spec[3] = int((due - seconds) * 1e9)

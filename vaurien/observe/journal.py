@@ -19,6 +19,7 @@ from vaurien import registry
 from vaurien.behavior import DUMMY, Behavior
 from vaurien.errors import UsageError, many
 from vaurien.observe.events import Changed, Ended, Event
+from vaurien.observe.files import open_to_append
 from vaurien.observe.lines import VERSION, line
 from vaurien.observe.writer import Writer
 from vaurien.options import Raw
@@ -41,8 +42,7 @@ class Journal:
         try:
             # A pipe that nobody reads would block the opening.
             flags = os.O_RDWR if os.path.isfile(path) else os.O_WRONLY
-            flags |= os.O_APPEND | os.O_CREAT | os.O_NONBLOCK
-            self._descriptor = os.open(path, flags, 0o644)
+            self._descriptor = open_to_append(path, flags | os.O_NONBLOCK)
             os.set_blocking(self._descriptor, True)
             if stat.S_ISREG(os.fstat(self._descriptor).st_mode):
                 self._end_torn_line()

@@ -17,7 +17,7 @@ from vaurien import registry
 from vaurien.behavior import DUMMY
 from vaurien.observe.events import Changed, Ended
 from vaurien.options import show
-from vaurien.plan import Specification
+from vaurien.plan import POINTS, Specification
 
 VERSION = 1
 
@@ -97,7 +97,13 @@ def _options(specifications: tuple[Specification, ...]) -> dict[str, Any]:
     """The options in force by handler; of a preset, a list of its handlers with theirs."""
     found: dict[str, Any] = {}
     for spec in specifications:
-        values = {name: _plain(value) for name, value in spec.in_force.items()}
+        # A replay has taken away the point that a word of the class's own stands for.
+        words = getattr(spec.cls, "points", {})
+        values = {
+            name: _plain(value)
+            for name, value in spec.in_force.items()
+            if name not in words or value != POINTS[name].default
+        }
         if spec.name in registry.builtins() or spec.cls.name not in registry.builtins():  # type: ignore[attr-defined]
             found[spec.name] = values
         else:  # of a preset

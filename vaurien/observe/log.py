@@ -16,6 +16,7 @@ from traceback import TracebackException
 from typing import Any
 
 from vaurien.errors import UsageError
+from vaurien.observe.files import open_to_append
 from vaurien.observe.writer import LIMIT, Writer
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -129,7 +130,7 @@ def start(level: str, output: str, form: str = "text") -> QueueWriter:
         descriptor = 2
     else:
         try:
-            descriptor = os.open(output, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+            descriptor = open_to_append(output, os.O_WRONLY)
         except OSError as error:
             raise UsageError(
                 f"--log-output: cannot write {output!r}: {error.strerror}; give a file's path, or -"

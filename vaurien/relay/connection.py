@@ -19,6 +19,7 @@ from vaurien.net.dial import Dial
 from vaurien.net.linger import Way, close, reset
 from vaurien.net.side import Side
 from vaurien.protocols.tcp import Tcp
+from vaurien.relay import home
 from vaurien.relay.call import Call
 from vaurien.relay.ending import LastWords, finish
 from vaurien.relay.flow import Flow
@@ -56,12 +57,12 @@ class Connection:
         "seen",
         "server",
         "up",
+        "way",
     )
 
     def __init__(self, server: Any, number: int, client: _socket.socket, address: object) -> None:
-        self.server, self.number, self.address = server, number, address
+        self.server, self.number, self.address, self.client = server, number, address, client
         self.loop, self.exchanges, self.counters = server.loop, server.exchanges, server.counters
-        self.client = client
         self.backend: _socket.socket | None = None
         self.framer = Tcp()
         self.messages: Any = None  # where the protocol tells messages apart
@@ -75,8 +76,8 @@ class Connection:
         self._last_words: LastWords | None = None  # once one side was reset
         self.harms: dict[Picked, int] | None = None  # per handler, for its exact points
         self.first_end: str | None = None  # whose end came first: client or backend
-        self.broken = False  # one side was reset
-        self.closed = False
+        self.broken = self.closed = False  # broken: one side was reset
+        self.way: home.Way | None = None  # if it may be one of ours on either side
         self.seen = 0  # `moved` when it was last looked at
         self.quiet = 0.0  # when it was seen first, in seconds of the loop's clock; 0 is not yet
 
@@ -97,9 +98,12 @@ class Connection:
     # The beginning
 
     def open(self) -> None:
-        """Dial the backend."""
-        self._dial = Dial(self.server.dialer, self._dialled)
-        self._dial.start()
+        """Dial the backend, unless it has come back to where it came from."""
+        if home.ways and (error := home.comes_back(self)):
+            self._dialled(None, error)
+        else:
+            self._dial = Dial(self.server.dialer, self._dialled)
+            self._dial.start()
 
     @property
     def dials(self) -> bool:
@@ -115,6 +119,7 @@ class Connection:
                 self.end("dial")
                 return
             self.backend = backend
+            home.sets_out(self)
             client_side, backend_side = Side(self.client, self.loop), Side(backend, self.loop)
             up = self.up = Pump(self, True, client_side, backend_side)
             down = self.down = Pump(self, False, backend_side, client_side)

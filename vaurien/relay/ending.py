@@ -15,6 +15,7 @@ from typing import Any
 from vaurien.errors import RAISED
 from vaurien.net.guard import guarded
 from vaurien.net.linger import LINGER, Linger, Way
+from vaurien.relay import home
 
 
 class LastWords:
@@ -54,6 +55,8 @@ def finish(connection: Any, client: Way | None, backend: Way | None, why: str) -
 
     `why` is for those who want to know how the exchange ended, see `observe.events.Ended`.
     """
+    if connection.way is not None:
+        home.ended(connection)
     calls, flows = connection.calls, connection.flows
     for call in calls:
         call.count()

@@ -228,6 +228,11 @@ class Listening:
         if self.enabled:
             self._unlisten()
 
+    def keep_alive(self, seconds: int) -> None:
+        """Ask who is accepted from now on whether they are there after `seconds`; 0 is never."""
+        if self._bound is not None:
+            self._bound.keep_alive(seconds)
+
     def set_backlog(self, backlog: int) -> None:
         """Let that many wait from now on."""
         if self._acceptor.started:
@@ -251,7 +256,7 @@ class Listening:
 
 
 def _bind(plan: Plan, local: Address, target: Target) -> Bound:
-    bound = Bound(local, target, plan.where)
+    bound = Bound(local, target, plan.where, plan.keepalive)
     goes_down: Any = plan.goes_down
     if not goes_down:  # clients wait until the plan is in force
         bound.listen(plan.backlog)

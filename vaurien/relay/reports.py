@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import logging
+import signal
+import threading
 from typing import Any
 
 from vaurien.errors import many
@@ -57,6 +60,8 @@ class Reports:
     ) -> None:
         """A handler raised: counted, and logged once, with its traceback unless it was `logged`."""
         self._counters.handler_errors += 1
+        if isinstance(error, KeyboardInterrupt) and _is_ours():
+            _thread.interrupt_main()
         log.error(
             "%s: connection %d, exchange %d: handler %r raised %s; the connection ends",
             self._name,
@@ -85,3 +90,13 @@ class Reports:
         """Nothing has passed through `connection` for as long as ``--timeout`` allows."""
         told = fields(proxy=self._name, connection=connection.number)
         log.info("%s: connection %d ends: idle", self._name, connection.number, extra=told)
+
+
+def _is_ours() -> bool:
+    """Whether a KeyboardInterrupt may be a Ctrl-C that has met a handler by chance.
+
+    Never in ``vaurien``, which takes the signal in another way; but a loop may run in the main
+    thread of somebody's own program, which is to end then.
+    """
+    python_takes_it = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    return python_takes_it and threading.current_thread() is threading.main_thread()

@@ -65,7 +65,7 @@ class Server:
         self.counters = Counters()
         self.reports = Reports(plan.name, self.counters)
         self.connections: dict[int, Connection] = {}
-        self.dialer = Dialer(plan.distant, plan.connect_timeout)
+        self.dialer = _dialer(plan)
         self._acceptor = Acceptor(loop, self._accepted, self._accept_failed, self._is_full)
         self.listening = Listening(plan, self._meets, loop, self._acceptor, self._enabled)
         self._sweep: Sweep | None = None
@@ -223,10 +223,11 @@ class Server:
         enabled = self.listening.enabled
         if plan.distant != before.distant:
             self.end_all("dropped")
-            self.dialer = Dialer(plan.distant, plan.connect_timeout)
+            self.dialer = _dialer(plan)
             if enabled and not plan.distant.is_literal:
                 self.dialer.lookup_soon(self._looked_up)
-        self.dialer.timeout = plan.connect_timeout
+        self.dialer.limit(plan.connect_timeout, plan.dns_ttl, plan.keepalive)
+        self.listening.keep_alive(plan.keepalive)
         self.toxics.change(plan.toxics, self.connections.values())
         self._look()
         if enabled:
@@ -286,3 +287,7 @@ class Server:
         cut = drain(self.loop, self.connections, limit)
         self.listening.leave_alarms()
         return cut
+
+
+def _dialer(plan: Plan) -> Dialer:
+    return Dialer(plan.distant, plan.connect_timeout, plan.dns_ttl, plan.keepalive)

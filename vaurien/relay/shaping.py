@@ -113,7 +113,7 @@ class Shaping:
         """Put a stage of `one` into the chain."""
         try:
             stage = _stage(one, self.flow, pinned)
-        except RAISED as error:
+        except BaseException as error:  # of any kind, as in the chain
             raise HandlerRaised(one) from error
         self.chain.insert(position, Place(stage, one, pinned), self._loop.now())
 

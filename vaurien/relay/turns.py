@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
+from reprlib import repr as short
 from typing import Any
 
 from vaurien.behavior import Exchange
-from vaurien.errors import RAISED, HandlerRaised
+from vaurien.errors import HandlerRaised
 from vaurien.exchange.ledger import Ledger
 from vaurien.exchange.picks import Choice, Picked
 from vaurien.exchange.replies import Filling, Replies
@@ -195,12 +197,25 @@ def ask(choice: Choice, request: Request) -> Action:
                     f"on_request() gave {action!r}; return answer(), send(), replace(), lose()"
                     " or None"
                 )
-        except RAISED as error:
+            data = getattr(action, "data", b"")
+            if not isinstance(data, bytes):
+                action = _with_bytes(action, data)
+        except BaseException as error:  # of any kind, as in the chain
             raise HandlerRaised(one) from error
         if action is not None:
             request.exchange.added[one] = 0.0
             return action
     return None
+
+
+def _with_bytes(action: Any, data: object) -> Any:
+    """`action` with bytes, which do not change, for what is like them; TypeError if it is not."""
+    if not isinstance(data, (bytearray, memoryview)):
+        what = type(action).__name__.lower()
+        raise TypeError(
+            f"on_request() gave {what}({short(data)}); its data is bytes, such as {what}(b'text')"
+        )
+    return replace(action, data=bytes(data))
 
 
 def filling(action: Action) -> tuple[Filling, bytes]:

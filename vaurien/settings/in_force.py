@@ -53,5 +53,8 @@ class Settings:
     @property
     def common(self) -> dict[str, Any]:
         """What the plans of all proxies have in common, those made by the API included."""
-        names = ("max-held", "timeout", "connect-timeout", "max-connections", "backlog")
+        names = (
+            *("max-held", "timeout", "connect-timeout", "dns-ttl", "max-connections"),
+            *("keepalive", "backlog"),
+        )
         return {name.replace("-", "_"): self.values[name] for name in names}

@@ -14,6 +14,7 @@ from vaurien import address, behavior, ini, registry
 from vaurien.behavior import DUMMY
 from vaurien.bodies import check_name
 from vaurien.catalog import Catalog, toxics
+from vaurien.circles import refuse_circles
 from vaurien.errors import UsageError
 from vaurien.fitting import check, check_connect, together
 from vaurien.options import Raw, find
@@ -126,6 +127,11 @@ def refuse_one_name(plans: Sequence[Plan]) -> None:
     names = [plan.name for plan in plans]
     if doubled := next((name for name in names if names.count(name) > 1), None):
         raise UsageError(f"proxy {doubled!r} is there twice; give one another name")
+
+
+def refuse_circle(plans: Sequence[Plan]) -> None:
+    """UsageError if two or more proxies lead to each other."""
+    refuse_circles((plan.name, plan.local, plan.distant) for plan in plans if plan.enabled)
 
 
 def refuse_one_address(plans: Sequence[Plan]) -> None:

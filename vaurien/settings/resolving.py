@@ -19,9 +19,16 @@ from vaurien.bodies import behaviors, read_file, read_written
 from vaurien.catalog import Catalog
 from vaurien.errors import UsageError
 from vaurien.options import Raw, find
+from vaurien.plan import Plan
 from vaurien.settings.environment import Environment
 from vaurien.settings.in_force import Settings
-from vaurien.settings.proxies import Written, proxies, refuse_one_address, refuse_one_name
+from vaurien.settings.proxies import (
+    Written,
+    proxies,
+    refuse_circle,
+    refuse_one_address,
+    refuse_one_name,
+)
 from vaurien.settings.replayed import check_journal, replay
 from vaurien.settings.table import SETTINGS
 
@@ -67,11 +74,17 @@ def resolve(
     plans += [read_written(body, catalog, seed, common, place) for body, place in bodies]
     refuse_one_name(plans)
     refuse_one_address(plans)
+    refuse_circle(plans)
     replaying = running or settings
     if replaying["replay"] is not None:
         where = replaying.sources["replay"]
         plans = replay(settings, plans, where, replaying["replay"])
     settings.plans = tuple(plans)
+    if settings["strict"] and not settings.has_api and not any(_harms(plan) for plan in plans):
+        settings.warnings.append(
+            f"{settings.where('strict')}: there is no handler that could fail to fire; give"
+            " --behavior, --on-connect or --toxics too"
+        )
     check_journal(settings)
     settings.access = check_api(settings)
     _refuse_the_apis_address(settings)
@@ -129,6 +142,11 @@ def _picked(
         for name in behavior.parse(raw.value, raw.where).names
         if name != DUMMY
     }
+
+
+def _harms(plan: Plan) -> bool:
+    """Whether anything of a plan could ever act."""
+    return bool(plan.toxics or plan.handlers or plan.decisions or plan.connect_decisions)
 
 
 def _refuse_the_apis_address(settings: Settings) -> None:

@@ -19,6 +19,8 @@ held_bytes = Bounded(whole, "bytes", 1, LARGEST)
 idle_seconds = Bounded(number, "seconds", 0.001, 1e9, or_zero=True)  # looked for that often
 spin_microseconds = Bounded(whole, "microseconds", 0, 1_000_000)  # more is never to sleep
 port_number = Bounded(whole, "port", 0, 65535)
+#: More the system does not take: MAX_TCP_KEEPIDLE, linux/tcp.h.
+keepalive_seconds = Bounded(whole, "seconds", 1, 32767, or_zero=True)
 backlog_count = Bounded(whole, "count", 1, 65535)
 
 SETTINGS: tuple[Option, ...] = (
@@ -38,6 +40,11 @@ SETTINGS: tuple[Option, ...] = (
            idle_seconds, 0),
     Option("connect-timeout", "Give up an address of the backend after so many seconds",
            connect_seconds, 10),
+    Option("dns-ttl", "Look a backend's name up again after so many seconds, while connections go"
+           " on with its known addresses; 0 looks it up before each", seconds, 5),
+    Option("keepalive", "Ask a peer that has been silent for so many seconds whether it is still"
+           " there (TCP keepalive), and end the connection if it is not; 0 for never",
+           keepalive_seconds, 15),
     Option("max-connections", "Accept no more than so many connections at a time; 0 for any number",
            count, 0),
     Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
