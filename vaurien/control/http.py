@@ -25,13 +25,17 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 
 import vaurien
 from vaurien.address import Address
+from vaurien.control.inflow import Inflow, TooMuch, discard
 from vaurien.net.listener import Bound, locate
+from vaurien.net.turn import give_way
 
 log = logging.getLogger("vaurien")
 
 IDLE = 75.0  # seconds that a connection may wait for its next request
 SLOW = 10.0  # seconds that a request may take to come in, head or body
 BODY = 1 << 20  # bytes of a body at most
+_WIRE = 2 * BODY  # bytes of a body at most with its framing: sizes, extensions, trailers
+_HEAD = 1 << 16  # bytes of a head at most
 _LINGER = 1.0  # seconds in which what a refused client still sends is discarded
 _BACKLOG = 1024
 _RESERVE = 4  # descriptors that are kept for clients of the API
@@ -78,6 +82,11 @@ class _Handler(WSGIHandler):
     _refused: tuple[int, str] | None = None
     _authority: str | None = None
 
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        self._inflow = Inflow(sock)
+        init: Any = super().__init__  # its stubs leave out the last
+        init(sock, address, server, self._inflow.reader)
+
     def MessageClass(self, file: Any, *more: Any) -> Any:  # noqa: N802
         """The headers; ValueError if they leave open where the body ends (RFC 9112 6.3)."""
         head: Any = _Head(file)
@@ -115,6 +124,7 @@ class _Handler(WSGIHandler):
 
     def read_requestline(self) -> str:
         """Wait for a request; from its first byte on it has `SLOW` seconds."""
+        self._inflow.allow(_HEAD)
         with Timeout(IDLE, TimeoutError()):
             self.rfile.peek(1)
         self._timer = Timeout.start_new(SLOW, _TooSlow("the request came in too slowly"))
@@ -156,11 +166,17 @@ class _Handler(WSGIHandler):
             self._refused = (413, f"the body is larger than {BODY} bytes")
             return b""
         source: Any = self.wsgi_input
+        self._inflow.allow(_WIRE)
         try:
             with Timeout(SLOW, TimeoutError()):
                 body: bytes = source.read(BODY + 1)
         except TimeoutError:
             self._refused = (408, f"the body took longer than {SLOW:g} s")
+        except TooMuch:
+            self._refused = (
+                413,
+                f"the body and its framing are larger than {_WIRE} bytes",
+            )
         except (OSError, ValueError) as error:
             self._refused = (400, f"the body cannot be read: {error}")
         else:
@@ -172,7 +188,7 @@ class _Handler(WSGIHandler):
     def handle_one_response(self) -> None:
         if self._refused is None:
             super().handle_one_response()
-            gevent.sleep(0)  # who sends without waiting for answers must not starve others
+            give_way()  # who sends without waiting for answers must not starve others
             return
         self.close_connection = True
         self._refuse(_raw(*self._refused))
@@ -186,12 +202,14 @@ class _Handler(WSGIHandler):
             self.socket.sendall(answer)
             self.socket.shutdown(1)
             with Timeout(_LINGER, TimeoutError()):
-                while self.socket.recv(65536):
-                    pass
+                discard(self.socket)
 
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
-        slow = isinstance(error, _TooSlow)
-        return ("408", _raw(408, str(error))) if slow else ("400", _raw(400, "no HTTP request"))
+        if isinstance(error, _TooSlow):
+            return "408", _raw(408, str(error))
+        if isinstance(error, TooMuch):
+            return "431", _raw(431, f"the head is larger than {_HEAD} bytes")
+        return "400", _raw(400, "no HTTP request")
 
     def finalize_headers(self) -> None:
         headers: Any = self.response_headers  # pairs of bytes, whatever its stubs say
@@ -205,7 +223,7 @@ class _Handler(WSGIHandler):
 def _raw(status: int, reason: str) -> bytes:
     """A whole response, after which the connection closes."""
     names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large",
-             414: "URI Too Long"}  # fmt: skip
+             414: "URI Too Long", 431: "Request Header Fields Too Large"}  # fmt: skip
     body = json.dumps({"error": reason, "status": status}).encode()
     head = (
         f"HTTP/1.1 {status} {names[status]}\r\nContent-Type: application/json\r\n"
