@@ -55,6 +55,12 @@ class Stopping(VaurienError):
     http_status = 503
 
 
+class TooMany(VaurienError):
+    """There are as many of something as there can be."""
+
+    http_status = 503
+
+
 class ListenError(VaurienError):
     """The local address could not be bound.
 

@@ -38,6 +38,8 @@ _WIRE = 2 * BODY  # bytes of a body at most with its framing: sizes, extensions,
 _HEAD = 1 << 16  # bytes of a head at most
 _LINGER = 1.0  # seconds in which what a refused client still sends is discarded
 _BACKLOG = 1024
+#: Clients that may be connected at a time: more would leave no descriptors for those of proxies.
+CONNECTIONS = 300
 _RESERVE = 4  # descriptors that are kept for clients of the API
 _PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 
@@ -84,6 +86,7 @@ class _Handler(WSGIHandler):
 
     def __init__(self, sock: Any, address: Any, server: Any) -> None:
         self._inflow = Inflow(sock)
+        self._server: _Server = server
         init: Any = super().__init__  # its stubs leave out the last
         init(sock, address, server, self._inflow.reader)
 
@@ -104,9 +107,20 @@ class _Handler(WSGIHandler):
 
     def handle(self) -> None:
         try:
-            super().handle()
+            if self._server.has_room():
+                super().handle()
+            else:
+                told = f"{CONNECTIONS} clients are connected, which is as many as there can be"
+                self._refuse(_raw(503, told))
         except OSError:
             pass  # the client has gone before it had its answer
+        finally:
+            self._server.waiting.pop(self, None)
+
+    def give_up(self) -> None:
+        """Its client has asked for nothing yet, and others want to."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(2)
 
     def handle_one_request(self) -> Any:
         try:
@@ -125,6 +139,7 @@ class _Handler(WSGIHandler):
     def read_requestline(self) -> str:
         """Wait for a request; from its first byte on it has `SLOW` seconds."""
         self._inflow.allow(_HEAD)
+        self._server.waiting[self] = None
         with Timeout(IDLE, TimeoutError()):
             self.rfile.peek(1)
         self._timer = Timeout.start_new(SLOW, _TooSlow("the request came in too slowly"))
@@ -158,6 +173,7 @@ class _Handler(WSGIHandler):
             environ["HTTP_HOST"] = self._authority
         self._refused = None
         body = self._body()
+        self._server.waiting.pop(self, None)
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
         return environ
 
@@ -223,7 +239,8 @@ class _Handler(WSGIHandler):
 def _raw(status: int, reason: str) -> bytes:
     """A whole response, after which the connection closes."""
     names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large",
-             414: "URI Too Long", 431: "Request Header Fields Too Large"}  # fmt: skip
+             414: "URI Too Long", 431: "Request Header Fields Too Large",
+             503: "Service Unavailable"}  # fmt: skip
     body = json.dumps({"error": reason, "status": status}).encode()
     head = (
         f"HTTP/1.1 {status} {names[status]}\r\nContent-Type: application/json\r\n"
@@ -251,6 +268,18 @@ class _Server(WSGIServer):
     """
 
     _kept: list[FileIO]
+    waiting: dict[_Handler, None]  # whose request is not there yet; who waits longest is the first
+
+    def has_room(self) -> bool:
+        """Whether one more, who is in the pool already, may be served; makes room if it can."""
+        pool: Any = self.pool
+        if len(pool) > CONNECTIONS:
+            if not self.waiting:
+                return False
+            longest = next(iter(self.waiting))
+            del self.waiting[longest]
+            longest.give_up()
+        return True
 
     def do_read(self) -> Any:
         try:
@@ -309,7 +338,7 @@ class HttpServer:
             log=None,
             error_log=_Errors(),
         )
-        self._server._kept = []
+        self._server._kept, self._server.waiting = [], {}
         self._server.start()
         self._server.keep_some()
 
