@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .NOTPARALLEL:
-.PHONY: demo test test-all test-portable bench lint docs clean
+.PHONY: demo test test-all test-portable test-soak soak bench lint docs clean
 
 demo: $(VENV)/.base
 	$(BIN)/vaurien --demo
@@ -19,11 +19,18 @@ PORTABLE := tests/flow tests/handlers tests/laws tests/net $(wildcard tests/rela
 	tests/test_client.py tests/cli/test_command_line.py tests/cli/test_extremes.py \
 	tests/cli/test_signals.py tests/cli/test_summary.py tests/cli/test_ctl.py
 
-test-all: test test-portable
+test-all: test test-portable test-soak
 
 test-portable: $(VENV)/.test
 	PYTHONPATH=tests/portable$${PYTHONPATH:+:$$PYTHONPATH} \
 	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PORTABLE) $(ARGS)
+
+# All handlers and toxics at random, for a minute; for ten: make soak. ARGS are pytest's.
+test-soak: $(VENV)/.test
+	$(BIN)/python -m pytest -m soak tests/attacks $(ARGS)
+
+soak: export SOAK := $(or $(SOAK),600)
+soak: test-soak
 
 bench: $(VENV)/.base
 	$(BIN)/python -m benchmarks $(ARGS)

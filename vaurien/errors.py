@@ -11,7 +11,7 @@ import difflib
 from collections.abc import Iterable
 
 _WORD = 255  # characters that a word may have to be taken for another one, misspelt
-_COMPARED = 1000  # names among which the nearest is looked for
+_WORK = 100_000  # pairs of characters that are compared at most, which takes 20 ms at worst
 _LISTED = 100  # names that a sentence lists at most
 #: What users' code may raise that is an error of its own and no more: a handler that calls
 #: ``sys.exit`` ends its connection, not the process.
@@ -51,6 +51,12 @@ class AlreadyThere(VaurienError):
 
 class Stopping(VaurienError):
     """Vaurien is ending, and nothing is begun any more."""
+
+    http_status = 503
+
+
+class TooMany(VaurienError):
+    """There are as many of something as there can be."""
 
     http_status = 503
 
@@ -111,6 +117,23 @@ def many(number: int, what: str, one: str = "", more: str = "") -> str:
     return f"{number} {what}{'' if number == 1 else 's'}{verb and ' '}{verb}"
 
 
+def _likely(word: str, names: list[str]) -> list[str]:
+    """Those of `names` of which `word` may be a misspelling, as many as there is time for.
+
+    A long text is no misspelt word. Of the others those of about its length come first: to compare
+    takes as long as the lengths multiplied, or longer.
+    """
+    if len(word) > _WORD:
+        return []
+    likely, left = [], _WORK
+    for name in sorted(names, key=lambda name: abs(len(name) - len(word))):
+        left -= len(name) * len(word)
+        if left < 0:
+            break
+        likely.append(name)
+    return likely
+
+
 def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     """The closing half of an error sentence: the nearest known word, or all of them.
 
@@ -120,11 +143,11 @@ def nearest(word: str, known: Iterable[str], what: str = "known") -> str:
     'handlers: delay, error'
     """
     names = sorted(set(known))
-    same = [name for name in names if name.lower() == word.lower()]
+    lower = word.lower()
+    same = [name for name in names if name.lower() == lower]
     close = same
-    # a long text is no misspelt word, and to compare it, or many, takes long
-    if not close and len(word) <= _WORD and len(names) <= _COMPARED:
-        close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    if not close and (likely := _likely(word, names)):
+        close = difflib.get_close_matches(word, likely, n=1, cutoff=0.6)
     if close:
         return f"did you mean {close[0]!r}?"
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""

@@ -302,3 +302,65 @@ def test_an_alarm_that_no_clock_can_tell_never_rings(make: Any, delay: float) ->
         assert alarms.rings < 5
     finally:
         alarms.leave()
+
+
+def test_one_that_is_due_for_long_and_sets_itself_anew_keeps_nobody_waiting() -> None:
+    # A flow whose backlog has been due for seconds wakes again and again, each time as due as ever.
+    class Backlog:
+        def __init__(self) -> None:
+            self.woken = 0
+
+        def wake(self, now: float) -> None:
+            self.woken += 1
+            until = time.monotonic() + 2 * TURN
+            while time.monotonic() < until:
+                pass
+            alarms.set(1.0, self)
+
+    class Short:
+        woken = False
+
+        def wake(self, now: float) -> None:
+            self.woken = True
+
+    alarms = Alarms(gevent.get_hub().loop)
+    alarms.join()
+    try:
+        behind, late = [Backlog() for _ in range(5)], Short()
+        for one in behind:
+            alarms.set(1.0, one)
+        alarms.set(2.0, late)
+        for _ in range(100):
+            gevent.sleep(0.001)
+            if late.woken:
+                break
+        assert late.woken
+        assert max(one.woken for one in behind) <= 2  # the first may be next to it
+    finally:
+        alarms.leave()
+
+
+def test_alarms_that_are_given_up_once_they_were_found_due_are_forgotten() -> None:
+    class Slow:
+        def wake(self, now: float) -> None:
+            woken.append(now)
+            time.sleep(2 * TURN)
+
+    woken: list[float] = []
+    alarms = Alarms(gevent.get_hub().loop)
+    alarms.join()
+    try:
+        found = [alarms.set(1.0, Slow()) for _ in range(3000)]
+        while not woken:
+            gevent.sleep(0.001)
+        n = len(woken)
+        for alarm in found[n:]:
+            alarms.give_up(alarm)
+        far = alarms.set(time.monotonic() + 1000, Slow())
+        gevent.sleep(0.01)
+        assert len(woken) == n
+        assert repr(alarms) == "<Alarms: 1 set, 1 users>"
+        alarms.give_up(far)
+        assert repr(alarms) == "<Alarms: 0 set, 1 users>"
+    finally:
+        alarms.leave()

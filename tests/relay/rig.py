@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -41,6 +41,8 @@ def builtin(name: str, **options: Any) -> Specification:
 class Served:
     """A proxy of `plan`, run in a thread."""
 
+    make_loop: Callable[[], Loop] = Loop
+
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.began: list[Began] = []
@@ -56,7 +58,7 @@ class Served:
 
     def _run(self) -> None:
         try:
-            self.loop = Loop()
+            self.loop = type(self).make_loop()
             self._over = GeventEvent()
             self.proxy = Proxy(self.plan, (self._note,), True, self.loop)
             self.proxy.start()

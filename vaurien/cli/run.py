@@ -40,8 +40,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("vaurien")
 
-#: The collector's thresholds: what the data path makes has no circles, and goes by itself.
-GARBAGE = (20_000, 20, 20)
+#: The collector's thresholds. What the data path makes has no circles, and goes by itself; but it
+#: looks at all that is held, 0.3 µs each: the second one bounds that to some milliseconds,
+#: the third one has it look at everything that lives as seldom as can be.
+GARBAGE = (5_000, 2, 200)
 _NAMES = ("http", "toxiproxy")  # of the API's addresses
 _LIVE = ("local", "distant", "behavior", "on_connect", "protocol", "toxics", "seed", "drain",
          "strict", "log_level")  # settings that a reload puts in force  # fmt: skip

@@ -95,6 +95,8 @@ class Farm(Roster):
         After `ttl` seconds each is undone, if nobody else has changed its part by then.
         """
         proxy = self.get(name)
+        for operation in operations if ttl is not None else ():
+            self.ttls.refuse_more((name, operation.part))
 
         def changed(plan: Plan) -> Plan:
             made = reduce(lambda plan, operation: operation.apply(plan), operations, plan)

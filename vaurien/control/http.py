@@ -25,17 +25,23 @@ from gevent.pywsgi import Input, WSGIHandler, WSGIServer
 
 import vaurien
 from vaurien.address import Address
+from vaurien.control.inflow import Inflow, TooMuch, discard
 from vaurien.net.forked import close_in_child
 from vaurien.net.listener import Bound, locate
 from vaurien.net.system import KEEPALIVE
+from vaurien.net.turn import give_way
 
 log = logging.getLogger("vaurien")
 
 IDLE = 75.0  # seconds that a connection may wait for its next request
 SLOW = 10.0  # seconds that a request may take to come in, head or body
 BODY = 1 << 20  # bytes of a body at most
+_WIRE = 2 * BODY  # bytes of a body at most with its framing: sizes, extensions, trailers
+_HEAD = 1 << 16  # bytes of a head at most
 _LINGER = 1.0  # seconds in which what a refused client still sends is discarded
 _BACKLOG = 1024
+#: Clients that may be connected at a time: more would leave no descriptors for those of proxies.
+CONNECTIONS = 300
 _RESERVE = 4  # descriptors that are kept for clients of the API
 _PAUSE = 0.1  # seconds without accepting, when descriptors have run out
 
@@ -108,6 +114,12 @@ class _Handler(WSGIHandler):
     _refused: tuple[int, str] | None = None
     _authority: str | None = None
 
+    def __init__(self, sock: Any, address: Any, server: Any) -> None:
+        self._inflow = Inflow(sock)
+        self._server: _Server = server
+        init: Any = super().__init__  # its stubs leave out the last
+        init(sock, address, server, self._inflow.reader)
+
     def MessageClass(self, file: Any, *more: Any) -> Any:  # noqa: N802
         """The headers; ValueError if they leave open where the body ends (RFC 9112 6.3)."""
         head: Any = _Head(file)
@@ -125,9 +137,20 @@ class _Handler(WSGIHandler):
 
     def handle(self) -> None:
         try:
-            super().handle()
+            if self._server.has_room():
+                super().handle()
+            else:
+                told = f"{CONNECTIONS} clients are connected, which is as many as there can be"
+                self._refuse(_raw(503, told))
         except OSError:
             pass  # the client has gone before it had its answer
+        finally:
+            self._server.waiting.pop(self, None)
+
+    def give_up(self) -> None:
+        """Its client has asked for nothing yet, and others want to."""
+        with contextlib.suppress(OSError):
+            self.socket.shutdown(2)
 
     def handle_one_request(self) -> Any:
         try:
@@ -145,6 +168,8 @@ class _Handler(WSGIHandler):
 
     def read_requestline(self) -> str:
         """Wait for a request; from its first byte on it has `SLOW` seconds."""
+        self._inflow.allow(_HEAD)
+        self._server.waiting[self] = None
         with Timeout(IDLE, TimeoutError()):
             self.rfile.peek(1)
         self._timer = Timeout.start_new(SLOW, _TooSlow("the request came in too slowly"))
@@ -182,6 +207,7 @@ class _Handler(WSGIHandler):
         source: Any = self.wsgi_input
         source.__class__ = _Body
         body = self._body()
+        self._server.waiting.pop(self, None)
         environ["wsgi.input"], environ["CONTENT_LENGTH"] = BytesIO(body), str(len(body))
         return environ
 
@@ -190,11 +216,17 @@ class _Handler(WSGIHandler):
             self._refused = (413, f"the body is larger than {BODY} bytes")
             return b""
         source: Any = self.wsgi_input
+        self._inflow.allow(_WIRE)
         try:
             with Timeout(SLOW, TimeoutError()):
                 body: bytes = source.read(BODY + 1)
         except TimeoutError:
             self._refused = (408, f"the body took longer than {SLOW:g} s")
+        except TooMuch:
+            self._refused = (
+                413,
+                f"the body and its framing are larger than {_WIRE} bytes",
+            )
         except (OSError, ValueError) as error:
             self._refused = (400, f"the body cannot be read: {error}")
         else:
@@ -206,7 +238,7 @@ class _Handler(WSGIHandler):
     def handle_one_response(self) -> None:
         if self._refused is None:
             super().handle_one_response()
-            gevent.sleep(0)  # who sends without waiting for answers must not starve others
+            give_way()  # who sends without waiting for answers must not starve others
             return
         self.close_connection = True
         self._refuse(_raw(*self._refused))
@@ -220,12 +252,14 @@ class _Handler(WSGIHandler):
             self.socket.sendall(answer)
             self.socket.shutdown(1)
             with Timeout(_LINGER, TimeoutError()):
-                while self.socket.recv(65536):
-                    pass
+                discard(self.socket)
 
     def _handle_client_error(self, error: Exception) -> tuple[str, bytes]:
-        slow = isinstance(error, _TooSlow)
-        return ("408", _raw(408, str(error))) if slow else ("400", _raw(400, "no HTTP request"))
+        if isinstance(error, _TooSlow):
+            return "408", _raw(408, str(error))
+        if isinstance(error, TooMuch):
+            return "431", _raw(431, f"the head is larger than {_HEAD} bytes")
+        return "400", _raw(400, "no HTTP request")
 
     def finalize_headers(self) -> None:
         headers: Any = self.response_headers  # pairs of bytes, whatever its stubs say
@@ -239,7 +273,8 @@ class _Handler(WSGIHandler):
 def _raw(status: int, reason: str) -> bytes:
     """A whole response, after which the connection closes."""
     names = {400: "Bad Request", 408: "Request Timeout", 413: "Content Too Large",
-             414: "URI Too Long"}  # fmt: skip
+             414: "URI Too Long", 431: "Request Header Fields Too Large",
+             503: "Service Unavailable"}  # fmt: skip
     body = json.dumps({"error": reason, "status": status}).encode()
     head = (
         f"HTTP/1.1 {status} {names[status]}\r\nContent-Type: application/json\r\n"
@@ -267,6 +302,18 @@ class _Server(WSGIServer):
     """
 
     _kept: list[FileIO]
+    waiting: dict[_Handler, None]  # whose request is not there yet; who waits longest is the first
+
+    def has_room(self) -> bool:
+        """Whether one more, who is in the pool already, may be served; makes room if it can."""
+        pool: Any = self.pool
+        if len(pool) > CONNECTIONS:
+            if not self.waiting:
+                return False
+            longest = next(iter(self.waiting))
+            del self.waiting[longest]
+            longest.give_up()
+        return True
 
     def do_read(self) -> Any:
         try:
@@ -334,7 +381,7 @@ class HttpServer:
             log=None,
             error_log=_Errors(),
         )
-        self._server._kept = []
+        self._server._kept, self._server.waiting = [], {}
         close_in_child(self._server)
         self._server.start()
         self._server.keep_some()

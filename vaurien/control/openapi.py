@@ -442,9 +442,11 @@ def _operation(
     }
     first = path in {f"/{own}" for _, own, *_ in _FIRST_OR_ONE}
     more = {*others, *([404] if names or first else [])}
-    if path == "/health" or body is not None or path in ("/reload", "/reset"):
+    limited = path.endswith("/events")
+    if path == "/health" or body is not None or path in ("/reload", "/reset") or limited:
         ending = answer if path == "/health" else _ref("Error")
-        found["responses"]["503"] = _response("It is ending", ending)
+        why = "It is ending, or there are as many of something as there can be"
+        found["responses"]["503"] = _response(why, ending)
     for code in sorted({*_ALWAYS, *more}):
         why = _ALWAYS.get(code) or _SOMETIMES[code]
         schema = _ref("Error")

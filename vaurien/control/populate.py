@@ -9,13 +9,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-import gevent
-
 from vaurien.control.operations import PICKING, Change, former_behavior
 from vaurien.control.roster import Roster, where
 from vaurien.errors import AlreadyThere, NotFound
 from vaurien.exchange.picks import Builder
 from vaurien.net.listener import locate
+from vaurien.net.turn import give_way
 from vaurien.plan import Plan
 from vaurien.relay.proxy import Proxy
 
@@ -33,7 +32,7 @@ def populate(roster: Roster, entries: Sequence[Entry]) -> Iterator[Proxy]:
     ready = []
     for entry in entries:
         ready.append(_ready(roster, entry.plan))
-        gevent.sleep(0)  # others go on while a long list is made ready
+        give_way()  # others go on while a long list is made ready
     for entry, made in zip(entries, ready, strict=True):
         yield _populate(roster, entry, *made)
 

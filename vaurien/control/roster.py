@@ -27,7 +27,7 @@ from vaurien.control.operations import (
 )
 from vaurien.control.replayed import Timed
 from vaurien.control.ttl import Key, Ttls, Undo
-from vaurien.errors import AlreadyThere, NotFound, Stopping, UsageError, VaurienError
+from vaurien.errors import AlreadyThere, NotFound, Stopping, TooMany, UsageError, VaurienError
 from vaurien.exchange.picks import Builder
 from vaurien.net.dial import Target
 from vaurien.net.listener import PORTS, locate
@@ -39,6 +39,8 @@ from vaurien.relay.proxy import Proxy
 log = logging.getLogger("vaurien")
 
 Observer = Callable[[Event], None]
+
+PROXIES = 10_000  # that there may be
 
 
 class Configuration(Protocol):
@@ -186,6 +188,11 @@ class Roster:
         self.refuse_if_stopping()
         if name in self.proxies:
             raise AlreadyThere("proxy already exists")
+        if len(self.proxies) >= PROXIES:
+            raise TooMany(
+                f"there are {PROXIES:,} proxies, which is as many as there can be; delete one, or"
+                " start another Vaurien"
+            )
 
     def create(self, plan: Plan, ttl: float | None = None, made: Proxy | None = None) -> Proxy:
         """Make a proxy and have it listen; AlreadyThere, ListenError or UsageError if it can't be.

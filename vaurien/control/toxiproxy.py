@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import falcon
-import gevent
 
 import vaurien
 from vaurien import address, bodies
@@ -16,6 +15,7 @@ from vaurien.control.operations import AddToxic, Change, RemoveToxic, UpdateToxi
 from vaurien.control.populate import Entry
 from vaurien.errors import UsageError, VaurienError
 from vaurien.gojson import fields, load
+from vaurien.net.turn import give_way
 from vaurien.plan import Plan
 from vaurien.relay.proxy import Proxy
 from vaurien.strictjson import bad, dumps
@@ -103,7 +103,7 @@ class Populate(_Resource):
         wanted: list[Entry] = []
         names: set[str] = set()
         for number, body in enumerate(found, 1):
-            gevent.sleep(0)  # others go on while a long list is read
+            give_way()  # others go on while a long list is read
             place = f"proxy {number}"
             try:
                 plan = self.read_proxy(body, place)
@@ -117,7 +117,7 @@ class Populate(_Resource):
         try:
             for proxy in self.farm.populate(wanted):
                 made.append(proxy)
-                gevent.sleep(0)  # each is an operation of its own
+                give_way()  # each is an operation of its own
         except VaurienError as error:
             if isinstance(error, UsageError) and not made:
                 raise

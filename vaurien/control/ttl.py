@@ -17,9 +17,12 @@ from typing import NamedTuple
 import gevent
 
 from vaurien.control.operations import Operation
+from vaurien.errors import TooMany
 from vaurien.net.guard import guarded
 
 log = logging.getLogger("vaurien")
+
+LAYERS = 100  # changes for a while that may lie on each other
 
 #: What was changed: the proxy's name, and the part of it.
 Key = tuple[str, str]
@@ -53,6 +56,17 @@ class Ttls:
     def __init__(self, end: Callable[[Key, Undo], None]) -> None:
         self._ended = end
         self._tops: dict[Key, _Layer] = {}
+
+    def refuse_more(self, key: Key) -> None:
+        """TooMany if no change for a while can come on top of those that `key` has."""
+        layer, n = self._tops.get(key), 0
+        while layer is not None:
+            layer, n = layer.below, n + 1
+        if n >= LAYERS:
+            raise TooMany(
+                f"ttl: {n} changes of {key[1]} of proxy {key[0]!r} are for a while already, which"
+                " is as many as there can be; wait for one to end, or make one without a ttl"
+            )
 
     def changed(self, key: Key, ttl: float | None, undo: Undo | None = None) -> None:
         """`key` was changed, for `ttl` seconds, after which `undo` is due; or for good."""

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heapify
-from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from vaurien.errors import HandlerRaised
 from vaurien.flow.events import OPEN, Data, Event, Reset
@@ -99,6 +98,13 @@ class Chain(Places):
             self._hold(self._gap(0), Data(data[limit:]), route, now)
             self.advance(now, PIECES)
         return None
+
+    def put_off(self, data: bytes, route: Exchange, now: float) -> None:
+        """Take in bytes at `now` (seconds) and do nothing with them yet: they are due at once."""
+        self.route = route
+        if self.final is None:
+            self.held += len(data) + PIECE
+            self._hold(self._gap(0), Data(data), route, now)
 
     def take(self) -> tuple[Data | None, Exchange]:
         """The next of `out`, which must not be empty."""
@@ -206,7 +212,7 @@ class Chain(Places):
         if self._alarms:
             self._alarms[:] = [entry for entry in self._alarms if entry[2] is not place]
             heapify(self._alarms)
-        mine = [entry[2:] for entry in place.queue]
+        mine = place.queue.copy()
         place.queue.clear()
         if place.turn is not None:
             place.turn.leave(now)
@@ -215,11 +221,28 @@ class Chain(Places):
         size = min(
             [other.chunk for other in self.staged if other.position > place.position] + [CHUNK]
         )
-        for of, run in groupby(mine, lambda entry: type(entry[0]) is Data and entry[1]):
-            left: list[tuple[Any, Exchange]] = list(run)
-            if of:
-                data, pieces = b"".join([event.data for event, _ in left]), len(left)
-                left = [(Data(data[i : i + size]), of) for i in range(0, len(data), size)]
-                self.held += PIECE * (len(left) - pieces)
-            for event, route in left:
-                self._hold(self._gap(place.position + 1), event, route, now)
+        parts: list[bytes] = []
+        of: Exchange | None = None  # theirs
+        for _, _, event, route in mine:  # many: an operation does this for all connections
+            if type(event) is Data:
+                if route is of:
+                    parts.append(event.data)
+                    continue
+                self._join(place, parts, of, size, now)
+                parts, of = [event.data], route
+                continue
+            self._join(place, parts, of, size, now)
+            parts, of = [], None
+            self._hold(self._gap(place.position + 1), event, route, now)
+        self._join(place, parts, of, size, now)
+
+    def _join(
+        self, place: Place, parts: list[bytes], route: Exchange | None, size: int, now: float
+    ) -> None:
+        """Hold `parts` of one exchange behind `place`, as events of `size` bytes, due at `now`."""
+        if route is not None:
+            data = b"".join(parts)
+            pieces = range(0, len(data), size)
+            self.held += PIECE * (len(pieces) - len(parts))
+            for at in pieces:
+                self._hold(self._gap(place.position + 1), Data(data[at : at + size]), route, now)

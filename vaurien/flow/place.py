@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaurien.errors import HandlerRaised
 from vaurien.flow.events import WAKE, Begin, Close, Data, Event, Reset, Signal
-from vaurien.flow.handler import CHUNK, PIECES, FlowHandler
+from vaurien.flow.handler import CHUNK, FlowHandler
 from vaurien.flow.line import Turn
 
 if TYPE_CHECKING:
@@ -59,8 +59,9 @@ class Place:
         self.route: Exchange | None = None  # the exchange that the stage's draws are of
         # What the stage wants, as the engine last looked.
         self.chunk, self.wants_begin = CHUNK, True
-        #: How many bytes are as much work as a piece; 0 for no work to speak of. A stage that sets
-        #: a chunk says by it how much it has to do for each byte, whatever it makes of them.
+        #: How many bytes are as much work as `PIECES` pieces; 0 for no work to speak of. A stage
+        #: that sets a chunk says by it how much it has to do for each byte, whatever it makes of
+        #: them.
         self.cost = 0
         self.turn: Turn | None = None
 
@@ -91,7 +92,7 @@ class Place:
         except BaseException as error:
             raise HandlerRaised(self.key) from error
         self.chunk, self.wants_begin, self.turn = chunk, wants_begin, turn
-        self.cost = max(1, chunk // PIECES) if chunk < CHUNK else 0
+        self.cost = chunk if chunk < CHUNK else 0
 
     def removed(self, now: float) -> list[Event]:
         """What follows when the handler is taken away at `now`, in seconds."""

@@ -45,6 +45,7 @@ from typing import TYPE_CHECKING, Any
 
 from vaurien.errors import HandlerRaised
 from vaurien.flow.events import EOF, OPEN, WAKE, Begin, Close, Data, Event, Reset
+from vaurien.flow.handler import PIECES
 from vaurien.flow.place import NOTHING, Place, Refused, sentence
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class Places:
             data = event.data
             size = len(data)
             if place.cost:
-                self._work += size // place.cost
+                self._work += size * PIECES // place.cost
         self._work += 1
         try:
             if place.route is not route and event is not WAKE:

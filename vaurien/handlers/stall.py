@@ -52,7 +52,8 @@ class Stall(FlowHandler):
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
         if event is OPEN:
             self._free = 0.0
-            self.chunk = min(CHUNK, PIECES * self.options("packet"))
+            packets = max(1, int(PIECES / self._draws()))
+            self.chunk = min(CHUNK, packets * self.options("packet"))
         if isinstance(event, Begin):
             self._part = 0  # what comes later fills no packet of before
         if not isinstance(event, Data):
@@ -68,6 +69,12 @@ class Stall(FlowHandler):
                     sent = at
                 self._free = max(now, self._free) + stall
         yield max(self._free - now, 0.0), Data(data[sent:]) if sent else event
+
+    def _draws(self) -> float:
+        """How many draws a packet takes on average, at most; each is as much work as a piece."""
+        loss = self.options("loss") / 100
+        tries = min(TRIES + 1, 1 / (1 - loss)) if loss < 1 else TRIES + 1
+        return float(tries if self.options("model") == "bernoulli" else 2 * tries)
 
     def _stall(self) -> float:
         """How long the next packet stalls the flow, in seconds."""

@@ -2,7 +2,9 @@
 
 Laws: an alarm comes at its time, as exactly as the system can (`vaurien.net.system`). The bell is
 there before anybody listens: where it cannot be had, no connection has to pay for it. However many
-are due at once, the others of the loop get their turn after `TURN` seconds.
+are due at once, the others of the loop get their turn after `TURN` seconds; those left ring in the
+next turns, in the order in which they were found due, and one that sets itself anew is behind them,
+however long it has been due.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ log = logging.getLogger("vaurien")
 
 _STALE = 1000  # alarms given up that may stay in the heap
 TURN = 0.005  # seconds of ringing until others are let in
-_LOOK = 16  # alarms between two looks at the clock, which costs as much as a short one
+_FOUND = 4000  # alarms that are found due in one turn, which takes some milliseconds
 
 
 class Sleeper(Protocol):
@@ -56,13 +58,16 @@ class Alarms:
         self._users = 0
         self._bell: Bell | None = None
         self._heap: list[tuple[float, int, Alarm]] = []
+        self._due: deque[Alarm] = deque()  # taken from there, and not rung yet
         self._next = count().__next__
         self._set_to = 0.0  # 0 is not at all
         self._given_up = 0
         self._ringing = False
+        #: Seconds of like work that others have done since it rang last; see `Shaping`.
+        self.spent = 0.0
 
     def __repr__(self) -> str:
-        return f"<Alarms: {len(self._heap) - self._given_up} set, {self._users} users>"
+        return f"<Alarms: {self._left()} set, {self._users} users>"
 
     def join(self) -> None:
         """One more needs them, until `leave`; OSError if they cannot be had."""
@@ -94,45 +99,45 @@ class Alarms:
             return
         alarm.sleeper = None
         self._given_up += 1
-        if self._ringing:  # some of them are not in the heap now
+        if self._ringing:  # `_ring` looks at the heap
             return
         if self._given_up > _STALE and self._given_up > len(self._heap) // 2:
             self._heap[:] = [entry for entry in self._heap if entry[2].sleeper is not None]
             heapify(self._heap)
-            self._given_up = 0
+            self._given_up = sum(alarm.sleeper is None for alarm in self._due)
         self._hold_loop()
 
     def _ring(self) -> None:
-        heap, now = self._heap, self._now()
-        until, rung = now + TURN, 0
-        self._ringing = True
+        heap, due, now = self._heap, self._due, self._now()
+        until, most = now + TURN, len(due) + _FOUND
+        self._ringing, self.spent = True, 0.0
         # What is due now, and not what sets itself anew meanwhile: that is for the next turn.
-        due: deque[tuple[float, int, Alarm]] = deque()
-        while heap and heap[0][0] <= now:
-            due.append(heappop(heap))
+        while heap and heap[0][0] <= now and len(due) < most:
+            due.append(heappop(heap)[2])
         try:
             while due:
-                sleeper = due.popleft()[2].sleeper
+                sleeper = due.popleft().sleeper
                 if sleeper is None:
                     self._given_up -= 1
                     continue
                 sleeper.wake(now)
-                rung += 1
-                if not rung % _LOOK and self._now() > until:
+                if due and self._now() > until:
                     break  # the bell rings again at once, once others had their turn
         except RAISED:  # each guards itself; this is for what nobody has thought of
             log.exception("alarms: internal error")
         finally:
-            for left in due:
-                heappush(heap, left)
             self._ringing = False
             self._hold_loop()
-            self._set(heap[0][0] if heap else 0.0)
+            self._set(now if due else heap[0][0] if heap else 0.0)
+
+    def _left(self) -> int:
+        """How many are still to ring."""
+        return len(self._heap) + len(self._due) - self._given_up
 
     def _hold_loop(self) -> None:
         """Keep a loop going that has nothing else to do while somebody is to be woken."""
         if self._bell is not None:
-            self._bell.hold_loop(len(self._heap) > self._given_up)
+            self._bell.hold_loop(self._left() > 0)
 
     def _set(self, due: float) -> None:
         self._set_to = due

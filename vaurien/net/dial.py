@@ -32,8 +32,8 @@ log = logging.getLogger("vaurien")
 EXHAUSTED = frozenset((errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM))
 RETRY = 0.05  # seconds until a dial tries again that found no descriptor, or a full unix backlog
 #: Lookups at a time: a thread each, made when needed. With gevent's own limit, ten that hang would
-#: hold up all others.
-LOOKUPS = 1000
+#: hold up all others. Those beyond that wait, and their dials give up when they take too long.
+LOOKUPS = 100
 _WAITING = frozenset((errno.EINPROGRESS, errno.EALREADY))
 
 #: (family, sockaddr)

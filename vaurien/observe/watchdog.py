@@ -106,5 +106,5 @@ def _culprit(frame: FrameType | None) -> str:
         return f"at {place}"
     return (
         f"handler {handler!r} computes at {place};"
-        " let it call gevent.sleep(0) now and then, or compute in gevent's thread pool"
+        " let it call gevent.sleep(0.001) now and then, or compute in gevent's thread pool"
     )

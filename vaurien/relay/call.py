@@ -2,7 +2,8 @@
 
 Laws: a call owns the flow that woke it; the other flow goes on until the call reads that side too,
 which claims it for the rest of the call. If a running call owns it, the claim waits; a claim that
-would wait in a circle raises. Whatever a handler raises ends its connection, and no other.
+would wait in a circle raises. Whatever a handler raises ends its connection, and no other. A call
+that reads and sends without ever having to wait gives way to others after `TURN` seconds.
 """
 
 from __future__ import annotations
@@ -16,9 +17,13 @@ from gevent.event import Event
 from gevent.hub import get_hub
 
 from vaurien.errors import RAISED, HandlerDeadlock
+from vaurien.net.turn import give_way
 from vaurien.relay.flow import Flow
 
 log = logging.getLogger("vaurien")
+
+TURN = 0.01  # seconds of reading and sending without waiting until others are let in
+STEPS = 16  # uses of its sockets between two looks at the clock; a power of two
 
 _CALL = "vaurien.call"
 
@@ -27,12 +32,14 @@ class Call(Greenlet):  # type: ignore[type-arg]
     """One call of a handler, and the flows that it has."""
 
     spawning_stack_limit = 0  # where it was made is always the same: spare the looking
+    steps = 0  # how often its handler has used its sockets
 
     def __init__(self, desk: Any) -> None:
         super().__init__()
         self.flow = flow = desk.flow
         self.connection, self.handler, self.exchange = flow.connection, flow.handler, flow.exchange
         self.since: float = self.connection.loop.now()
+        self._turn = self.since  # when others were let in last
         self.owned = [desk]
         self.begun = self.over = self.raised = False
         self.wants: Any = None  # what it waits for
@@ -128,6 +135,15 @@ class Call(Greenlet):  # type: ignore[type-arg]
         if self.wants is not None and self.wants.waiter is self:
             self.wants.waiter = None
         self._give_up()
+        return True
+
+    def look(self) -> bool:
+        """Let others have their turn if it is time; whether it was, and all may have changed."""
+        loop = self.connection.loop
+        if loop.now() - self._turn < TURN or getcurrent() is loop.hub:
+            return False
+        give_way()
+        self._turn = loop.now()
         return True
 
     def count(self) -> None:

@@ -99,7 +99,7 @@ class Flow:
         if self.desk is not None:
             self.desk.drained()
         if self.shaping is not None:
-            self.shaping.deliver()
+            self.shaping.drained()
         elif not forbidden(self, FINISH):
             self.finish()
         else:

@@ -19,7 +19,7 @@ from gevent import socket as gsocket
 from vaurien.behavior import Exchange
 from vaurien.net.linger import ABORT
 from vaurien.relay.bridge import Bridge
-from vaurien.relay.call import Call, current_call, gone, returned
+from vaurien.relay.call import STEPS, Call, current_call, gone, returned
 from vaurien.relay.flow import Flow
 from vaurien.relay.handoff import Desk
 
@@ -117,7 +117,11 @@ class HandlerSocket(gsocket.socket):
         """The call that the running greenlet works for; OSError if it or the connection is over."""
         if self._closed or self._outgoing.connection.closed:
             raise gone()
-        return current_call(self._outgoing)
+        call = current_call(self._outgoing)
+        call.steps += 1
+        if not call.steps & (STEPS - 1) and call.look():
+            return self._call()
+        return call
 
     # Reading
 

@@ -6,7 +6,8 @@ no call of a socket handler has the flow (`deliver`); when the chain is due next
 with operations (`pin`, `unpin`, `update`).
 
 Laws: `deliver` is called after whatever may have changed what leaves, or may leave. A chain that
-has nothing to do costs nothing: the pump goes round it.
+has nothing to do costs nothing: the pump goes round it. Chains that make much of what is read take
+turns: the loop's turn is short, however many there are.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from vaurien.errors import RAISED, HandlerRaised
 from vaurien.exchange.picks import Picked
 from vaurien.flow import EOF, Begin
 from vaurien.flow.chain import Chain, Place
-from vaurien.flow.handler import Draws, FlowHandler
-from vaurien.net.alarms import Alarm
+from vaurien.flow.handler import CHUNK, Draws, FlowHandler
+from vaurien.net.alarms import TURN, Alarm
 from vaurien.relay.flow import Flow
 from vaurien.relay.rules import DEAF, FINISH, ROUND, forbidden
 
@@ -57,16 +58,25 @@ class Shaping:
         flow.astray -= len(data)
         if flow.connection.closed or (flow.finished and forbidden(flow, DEAF)):
             return
-        if data:
-            chain.feed(data, chain.route, self._loop.now())
-        else:
+        if not data:
             chain.push(EOF, chain.route, self._loop.now())
+        elif chain.limit < CHUNK:
+            self._in_turn(data)
+        else:
+            chain.feed(data, chain.route, self._loop.now())
         if chain.out or flow.over or chain.final is not None:
             self.deliver()
             return
         if chain.held >= self.max_held:
             flow.source.reader.stop()
         self.arm()
+
+    def _in_turn(self, data: bytes) -> None:
+        """Take what a stage makes much of, if there is time; else it is due when alarms ring."""
+        chain, alarms, now = self.chain, self._loop.alarms, self._loop.now()
+        take = chain.feed if alarms.spent < TURN else chain.put_off
+        take(data, chain.route, now)
+        alarms.spent += 2 * (self._loop.now() - now)  # to pass it on takes as long again
 
     def enter(self, exchange: Exchange, picked: list[Picked]) -> None:
         """`exchange` begins in this flow, for which `picked` act on it."""
@@ -210,6 +220,15 @@ class Shaping:
             connection.end_if_stuck()
         if connection.messages is not None:
             connection.messages.go_on()  # there may be room, or an exchange over
+
+    def drained(self) -> None:
+        """The sink takes more: what is ready goes, if there is time; else when alarms ring."""
+        alarms, now = self._loop.alarms, self._loop.now()
+        if self.chain.out and alarms.spent > TURN:
+            self.arm(soon=True)
+            return
+        self.deliver()
+        alarms.spent += self._loop.now() - now
 
     def rest(self, everything: bool) -> bytes:
         """What is ready to leave, or all that it holds if `everything`, for the end."""
