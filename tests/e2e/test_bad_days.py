@@ -335,6 +335,4 @@ def test_five_thousand_connections_at_once_are_all_served() -> None:
         assert backend.most == MANY
         stack.close()
         wait_for(lambda: program.descriptors() == before, "all descriptors closed")
-        # That the loop was held is said of a machine that does other things meanwhile, too.
-        held = "the loop is held"
-        assert not [line for line in program.text.splitlines() if held not in line]
+        assert program.text == ""

@@ -208,8 +208,10 @@ class Flood:
             sock.sendall(block)
 
 
-def digest_of(sock: socket.socket, size: int | None = None) -> tuple[int, str]:
-    """How many bytes came, `size` or until EOF, and their digest."""
+def digest_of(
+    sock: socket.socket, size: int | None = None, note: Callable[[int], object] = lambda _: None
+) -> tuple[int, str]:
+    """How many bytes came, `size` or until EOF, and their digest; `note` is given each count."""
     made, n = hashlib.sha256(), 0
     while size is None or n < size:
         data = sock.recv(1 << 20 if size is None else min(1 << 20, size - n))
@@ -217,6 +219,7 @@ def digest_of(sock: socket.socket, size: int | None = None) -> tuple[int, str]:
             break
         n += len(data)
         made.update(data)
+        note(n)
     return n, made.hexdigest()
 
 

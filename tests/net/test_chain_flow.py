@@ -448,12 +448,15 @@ def test_exchanges_of_all_kinds_in_turn_pipelined_keep_every_byte_in_order(
     rig: Rig, own: Path, seed: int
 ) -> None:
     # Responses come while later requests are on their way, so that exchanges of all kinds overlap.
-    flood = Flood(6 * MB, seed)
+    # The client is a few requests ahead and no more: else all may go in one exchange.
+    flood, size, sent, returned = Flood(6 * MB, seed), 10_007, [0], [0]
 
     def send(sock: socket.socket) -> None:
         for block in flood.blocks():
-            for start in range(0, len(block), 10_007):
-                sock.sendall(block[start : start + 10_007])
+            for start in range(0, len(block), size):
+                wait_for(lambda: sent[-1] - returned[-1] < 6 * size, "what was sent has come back")
+                sock.sendall(block[start : start + size])
+                sent.append(sent[-1] + len(block[start : start + size]))
         sock.shutdown(socket.SHUT_WR)
 
     with (
@@ -462,9 +465,9 @@ def test_exchanges_of_all_kinds_in_turn_pipelined_keep_every_byte_in_order(
         driven.dial() as client,
         threads() as pool,
     ):
-        sent = pool.submit(send, client)
-        assert digest_of(client) == (flood.size, flood.digest())
-        sent.result(PATIENCE)
+        sending = pool.submit(send, client)
+        assert digest_of(client, note=returned.append) == (flood.size, flood.digest())
+        sending.result(PATIENCE)
         driven.wait_connections(0)
         picked = [one["picked"] for one in driven.stats.values()]
         assert all(picked), driven.stats

@@ -156,7 +156,7 @@ def test_a_hundred_proxies_take_milliseconds() -> None:
         start = time.thread_time()  # whatever else this machine does meanwhile
         metrics.text()
         times.append(time.thread_time() - start)
-    assert min(times) < 0.02, f"{min(times) * 1000:.1f} ms"
+    assert min(times) < 0.01, f"{min(times) * 1000:.1f} ms"
 
 
 def test_nothing_global_is_touched() -> None:

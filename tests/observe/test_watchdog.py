@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from pathlib import Path
 
+import gevent
+
 from tests.cli.helpers import module
 from tests.support import Backend, Program, exchange, proxy, wait_for
+from vaurien.observe.watchdog import Watchdog
 
 HANDLER = """
 import time
@@ -57,6 +61,45 @@ def test_one_hold_is_told_once(tmp_path: Path, echo_backend: Backend) -> None:
         wait_for(lambda: program.text.count("busy' computes") >= 2, "a warning for each")
         assert program.stop() == 0
         assert program.text.count("busy' computes") <= 4
+
+
+def test_much_to_do_at_once_is_not_a_hold() -> None:
+    # Thousands of callbacks in one turn of the loop, each of them short: nobody is at fault.
+    lines: list[str] = []
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    watcher, seen = Lines(), []
+    log = logging.getLogger("vaurien")
+    log.addHandler(watcher)
+    dog = Watchdog()
+    dog.start()
+    try:
+        for _ in range(60):
+            gevent.get_hub().loop.run_callback(compute, 0.025)
+        timers = [gevent.get_hub().loop.timer(0) for _ in range(60)]
+        for timer in timers:
+            timer.start(compute, 0.025)
+        gevent.sleep(0.1)
+        seen.append(list(lines))
+        compute(1.2)
+        gevent.sleep(0.2)
+        seen.append(list(lines))
+    finally:
+        dog.stop()
+        log.removeHandler(watcher)
+    assert seen[0] == []
+    (line,) = seen[1]
+    assert "the loop is held" in line
+    assert "compute" in line
+
+
+def compute(seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        pass
 
 
 def test_time_sleep_in_a_handler_holds_up_nobody(tmp_path: Path, echo_backend: Backend) -> None:

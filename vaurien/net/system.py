@@ -106,9 +106,10 @@ class LoopTimer:
         self.close()
         if due:
             # A timer keeps the delay that it is made with. It counts from when the loop last read
-            # the clock, which may be long ago: it would ring too soon.
-            self._loop.update_now()
+            # the clock, which may be long ago, and is read anew only after ours: else it would ring
+            # too soon.
             delay = max(0.0, min(due, _LAST) - time.monotonic())
+            self._loop.update_now()
             self._timer = self._loop.timer(delay, ref=self._held)
             self._timer.start(self._ring)
 

@@ -1,7 +1,9 @@
 """The watch on the loop: says who holds it.
 
-A greenlet beats; a native thread looks at the beat, and when it has stopped for `HELD`
-seconds reads the stack of the loop's thread, which names the handler (hub callbacks are seen too).
+A greenlet beats; a native thread looks at the beat, and when it has stopped for `HELD` seconds
+reads the stack of the loop's thread, twice. If the same callback or greenlet is at work both times,
+it holds the loop, and the stack names its handler. If not, the loop has much to do at once, as when
+thousands of clients leave together: the lag shows that, and no handler is at fault.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from time import monotonic
 from types import FrameType
 
 import gevent
+from gevent.hub import Hub
 
 from vaurien.counts import Buckets
 from vaurien.observe import native
@@ -21,6 +24,9 @@ log = logging.getLogger("vaurien")
 
 BEAT = 0.1  # seconds between beats
 HELD = 0.5  # seconds without a beat that are worth a warning
+
+#: The frame that calls all callbacks.
+_HUB = Hub.run.__code__
 
 #: The upper bounds in seconds of the buckets in which the lag is exposed.
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -80,13 +86,28 @@ class Watchdog:
         last = self._beats
         while not self._stopped:
             native.sleep(HELD)
-            beats = self._beats
-            if beats == last and not self._stopped:
-                frame = sys._current_frames().get(self._thread)
-                log.warning("the loop is held for %g s and more: %s", HELD, _culprit(frame))
-                while beats == self._beats and not self._stopped:
-                    native.sleep(BEAT)
+            if self._beats == last:
+                self._wait_for_beat(last)
             last = self._beats
+
+    def _wait_for_beat(self, last: int) -> None:
+        """The beat has stopped: name what holds the loop, once, if one thing does."""
+        before, named = None, False
+        while self._beats == last and not self._stopped:
+            frame = sys._current_frames().get(self._thread)
+            work = _work(frame)
+            if work is not None and work is before and not named:
+                named = True
+                log.warning("the loop is held for %g s and more: %s", HELD, _culprit(frame))
+            before = work
+            native.sleep(BEAT)
+
+
+def _work(frame: FrameType | None) -> FrameType | None:
+    """The callback or greenlet at work: the outermost frame of it, which is itself all along."""
+    while frame is not None and frame.f_back is not None and frame.f_back.f_code is not _HUB:
+        frame = frame.f_back
+    return frame
 
 
 def _culprit(frame: FrameType | None) -> str:
