@@ -152,6 +152,36 @@ def test_a_log_that_is_not_to_have_faults_has_no_counts_of_them(lines: list[str]
     assert said(lines) == []
 
 
+def test_what_is_only_counted_becomes_no_event(lines: list[str]) -> None:
+    class Watched(Faults):
+        events = 0
+
+        def __call__(self, event: Event) -> None:
+            self.events += 1
+            super().__call__(event)
+
+    faults, others = Watched(), list[Event]()
+    notifier = Notifier("default", (faults,))
+    picked, toxic = Slow("latency"), Slow("slow")
+    passed = Exchange(Dice(1, "default"), 3, 4, (picked,))
+    passed.added = {picked: 0.0, toxic: 0.0}
+    n = LINES + 1000
+    for round_ in range(2):  # in the next second there are lines again
+        for number in range(n):
+            notifier.began(3, number, (picked,))
+            notifier.ended(passed, 1, "", 0.25, "next")
+        assert faults.events == (round_ + 1) * (LINES + 4)
+        faults.flush()
+    notifier.observers = (faults, others.append)
+    for number in range(n):
+        notifier.began(3, number, (picked,))
+    assert len(others) == n
+    faults.flush()
+    more = [line["more"] for line in said(lines) if "more" in line]
+    assert [sum(more[i : i + 2]) for i in (0, 2)] == [2 * n - LINES - 2] * 2  # type: ignore[arg-type]
+    assert more[4:] == [n - LINES - 1]
+
+
 # Who gets what
 
 

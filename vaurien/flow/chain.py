@@ -46,8 +46,8 @@ class Chain(Places):
 
     @property
     def deadline(self) -> float | None:
-        """When `advance` has something to do next, in seconds; None for never."""
-        return self._due if self._due < NEVER else None
+        """`due`, None for never."""
+        return self.due if self.due < NEVER else None
 
     @property
     def empty(self) -> bool:
@@ -79,12 +79,12 @@ class Chain(Places):
         if type(event) is Data and self.final is None:
             self.held += len(event.data) + PIECE
         self._stop = self._work + PIECES
-        if self._due <= now and self.advance(now, PIECES):
+        if self.due <= now and self.advance(now, PIECES):
             if self.final is None:  # a stage's time must not run backwards: what is due goes before
                 self._hold(self._gap(0), event, route, now)
             return
         self._give(self._first, event, route, now)
-        if self._due <= now:
+        if self.due <= now:
             self.advance(now, PIECES)
 
     def feed(self, data: bytes, route: Exchange, now: float) -> None:

@@ -61,12 +61,12 @@ class Places:
 
     __slots__ = (
         "_alarms",
-        "_due",
         "_first",
         "_next",
         "_places",
         "_stop",
         "_work",
+        "due",
         "ended",
         "final",
         "held",
@@ -82,9 +82,9 @@ class Places:
         self._first: Place | None = None  # of these; each knows the one behind it
         #: What stands outside the order: WAKE, and Reset with a delay.
         self._alarms: list[tuple[float, int, Place, Event, Exchange]] = []
-        # When the next is due, and at which place, None for an alarm: kept, since it is asked for
-        # more often than it changes.
-        self._due = inf
+        #: When `advance` has something to do next, in seconds, infinity for never; and at which
+        #: place, None for an alarm. Kept, since it is asked for more often than it changes.
+        self.due = inf
         self._next: Place | None = None
         self._work, self._stop = 0, inf  # what stages were given and have answered, and may
 
@@ -93,7 +93,7 @@ class Places:
         if now > NEVER:
             now = NEVER
         stop = self._stop = self._work + limit
-        while self._due <= now:
+        while self.due <= now:
             if self._work >= stop:
                 return True
             self._work += 1
@@ -113,8 +113,17 @@ class Places:
             if queue or self._alarms or self._first is not place or place.next is not None:
                 self._renew()
             else:  # it was all that there is
-                self._due = inf
-            self._give(place.next, event, route, due)
+                self.due = inf
+            if (
+                place.next is None
+                and type(event) is Data
+                and event.data
+                and not self.ended
+                and self.final is None
+            ):  # the usual case, made short
+                self.out.append((event, route))
+            else:
+                self._give(place.next, event, route, due)
             if place.stage is None and not place.queue and self.final is None:
                 self._places.remove(place)
                 self._renumber()
@@ -127,7 +136,7 @@ class Places:
         self.held = 0
         for place in self._places:
             place.queue.clear()
-        self._due, self._next = inf, None
+        self.due, self._next = inf, None
 
     # The way of one event
 
@@ -257,15 +266,15 @@ class Places:
             return due
         queue.append((due, _number(), event, route))
         real = due if place.turn is None else place.turn.real(due)
-        if real < self._due:
-            self._due, self._next = real, place
+        if real < self.due:
+            self.due, self._next = real, place
         return due
 
     def _alarm(self, place: Place, event: Event, route: Exchange, due: float) -> None:
         """Keep what stands outside the order until `due`."""
         heappush(self._alarms, (due, _number(), place, event, route))
-        if due < self._due:
-            self._due, self._next = due, None
+        if due < self.due:
+            self.due, self._next = due, None
 
     def _renew(self) -> None:
         """Find what is due next."""
@@ -280,7 +289,7 @@ class Places:
                 if at < due or (at == due and head[1] < number):
                     due, number, found = at, head[1], place
             place = place.next
-        self._due, self._next = due, found
+        self.due, self._next = due, found
 
     # The places
 

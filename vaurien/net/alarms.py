@@ -62,7 +62,7 @@ class Alarms:
         self._next = count().__next__
         self._set_to = 0.0  # 0 is not at all
         self._given_up = 0
-        self._ringing = False
+        self._ringing = self._held = False
         #: Seconds of like work that others have done since it rang last; see `Shaping`.
         self.spent = 0.0
 
@@ -73,7 +73,7 @@ class Alarms:
         """One more needs them, until `leave`; OSError if they cannot be had."""
         if self._bell is None:
             self._bell = self._make(self._loop, self._ring)
-            self._set_to = 0.0
+            self._set_to, self._held = 0.0, False
         self._users += 1
 
     def leave(self) -> None:
@@ -88,7 +88,8 @@ class Alarms:
         alarm = Alarm(due, sleeper)
         heappush(self._heap, (due, self._next(), alarm))
         if not self._ringing:
-            self._hold_loop()
+            if not self._held:
+                self._hold_loop()
             if due < self._set_to or not self._set_to:
                 self._set(due)
         return alarm
@@ -135,9 +136,11 @@ class Alarms:
         return len(self._heap) + len(self._due) - self._given_up
 
     def _hold_loop(self) -> None:
-        """Keep a loop going that has nothing else to do while somebody is to be woken."""
-        if self._bell is not None:
-            self._bell.hold_loop(self._left() > 0)
+        """Keep a loop going that has nothing else to do while a sleeper is to be woken."""
+        held = self._left() > 0
+        if held is not self._held and self._bell is not None:
+            self._held = held
+            self._bell.hold_loop(held)
 
     def _set(self, due: float) -> None:
         self._set_to = due

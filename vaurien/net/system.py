@@ -141,7 +141,8 @@ class TimerFd:
 
     def set(self, due: float) -> None:
         """Ring at `due` (seconds), or never if it is 0."""
-        due = min(due, _LAST)  # more would wrap round, and ring at once
+        if due > _LAST:  # it would wrap round, and ring at once
+            due = _LAST
         spec = self._spec
         spec[2] = seconds = int(due)
         spec[3] = int((due - seconds) * 1e9)

@@ -79,6 +79,22 @@ class Changed(NamedTuple):
     seed: int = 0
 
 
+class Tally:
+    """Counts what an observer wants to know no more of than the number.
+
+    While it is `quiet`, no event is made: `n` grows. One who has such an observer asks it for the
+    tally of a kind of event, see `vaurien.observe.notifier`.
+    """
+
+    __slots__ = ("n", "quiet")
+
+    def __init__(self) -> None:
+        self.n, self.quiet = 0, False
+
+    def __repr__(self) -> str:
+        return f"<Tally: {self.n}{', quiet' if self.quiet else ''}>"
+
+
 Event = Began | Ended | Acted | Changed
 Observer = Callable[[Event], None]
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import gevent
 
-from vaurien.observe.events import Acted, Began, Event
+from vaurien.observe.events import Acted, Began, Event, Tally
 from vaurien.observe.log import fields, log
 
 SECOND = 1.0  # seconds that are counted together
@@ -19,7 +19,9 @@ SECOND = 1.0  # seconds that are counted together
 #: faster than anyone reads. For all of them there is the journal.
 LINES = 200
 
-_Kind = tuple[str, str, tuple[str, ...]]  # proxy, what stands before the names, names
+_KINDS = 1000  # that are known at a time at most; behaviors and toxics come and go for weeks
+
+_Kind = tuple[str, type, tuple[str, ...]]  # proxy, event, names
 
 
 class Faults:
@@ -32,33 +34,44 @@ class Faults:
     wants = (Began, Acted)
 
     def __init__(self) -> None:
-        # How many faults of each kind that came in this second have no line; {}: no second runs.
-        self._more: dict[_Kind, list[int]] = {}
-        self._left = 0  # how many may still have one
+        self._tallies: dict[_Kind, Tally] = {}
+        self._second: dict[_Kind, Tally] = {}  # of the kinds that came in this second
+        self._left = 0  # how many may still have a line
         self._timer: Any = None
 
     def __call__(self, event: Event) -> None:
         """Take note of a fault."""
         if type(event) is Began:
-            names, before = event.handlers, ""
-            if not names:
-                return
+            names = event.handlers
         elif type(event) is Acted:
-            names, before = event.toxics, "toxic "
+            names = event.toxics
         else:
             return
-        kind = (event.proxy, before, names)
-        more = self._more.get(kind)
-        if more is None:  # even of many kinds each is seen
-            if not self._more:
+        if not names:
+            return
+        kind = (event.proxy, type(event), names)
+        if kind not in self._second:  # even of many kinds each is seen
+            if not self._second:
                 self._begin()
-            self._more[kind] = [0]
+            self._second[kind] = self.tally(*kind)
         elif self._left:
             self._left -= 1
         else:
-            more[0] += 1
+            tally = self._second[kind]
+            tally.n += 1
+            tally.quiet = True
             return
-        _log_fault(event, before + "+".join(names), "+".join(names))
+        _log_fault(event, _before(type(event)) + "+".join(names), "+".join(names))
+
+    def tally(self, proxy: str, event: type, names: tuple[str, ...]) -> Tally:
+        """What counts such events while they have no line."""
+        kind = (proxy, event, names)
+        tally = self._tallies.get(kind)
+        if tally is None:
+            if len(self._tallies) >= _KINDS:
+                self._tallies.clear()
+            tally = self._tallies[kind] = Tally()
+        return tally
 
     def _begin(self) -> None:
         """A second begins, with its first fault."""
@@ -77,18 +90,24 @@ class Faults:
         if self._timer is not None:
             self._timer.kill(block=False)
             self._timer = None
-        more, self._more = self._more, {}
-        for (proxy, before, names), (n,) in more.items():
+        second, self._second = self._second, {}
+        for (proxy, event, names), tally in second.items():
+            n, tally.n, tally.quiet = tally.n, 0, False
             if n:
                 handler = "+".join(names)
                 log.info(
                     "%s: %s%s: %s more like this in this second",
                     proxy,
-                    before,
+                    _before(event),
                     handler,
                     f"{n:,}",
                     extra=fields(proxy=proxy, handler=handler, more=n),
                 )
+
+
+def _before(event: type) -> str:
+    """What stands before the names."""
+    return "toxic " if event is Acted else ""
 
 
 def _log_fault(event: Began | Acted, what: str, handler: str) -> None:

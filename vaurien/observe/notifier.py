@@ -1,7 +1,11 @@
 """Notifies a proxy's observers of its exchanges.
 
-Law: an event that no observer wants costs a comparison. What repeats from one event to the next
-(names, specifications, clients) is made once, since a busy proxy sends tens of thousands a second.
+Law: an event that no observer wants costs a comparison, and one that is only counted an addition.
+What repeats from one event to the next (names, specifications, clients) is made once, since a busy
+proxy sends tens of thousands a second.
+
+An observer that at times wants no more than the number of some events has a method ``tally``, see
+`vaurien.observe.faults`; it is asked where there is no other one that wants them.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ from time import time
 from typing import Protocol
 
 from vaurien.behavior import Exchange
-from vaurien.observe.events import Acted, Began, Ended, Event, Observer, wanting
+from vaurien.observe.events import Acted, Began, Ended, Event, Observer, Tally, wanting
 from vaurien.plan import Specification
 
 #: Sets of handlers whose names are kept; a behavior has few, and those of behaviors that are gone
@@ -35,7 +39,8 @@ class Handler(Protocol):
 #: Makes a named tuple of a tuple in half the time that calling its class takes.
 _made = tuple.__new__
 
-_Named = tuple[tuple[str, ...], tuple[Specification, ...]]
+_Named = tuple[tuple[str, ...], tuple[Specification, ...], Tally | None]
+_Toxics = tuple[tuple[str, ...], Tally | None]
 
 
 class Notifier:
@@ -44,6 +49,7 @@ class Notifier:
     def __init__(self, name: str, observers: tuple[Observer, ...]) -> None:
         self._name = name
         self._named: dict[tuple[Handler, ...], _Named] = {}
+        self._toxics: dict[tuple[tuple[Handler, ...], ...], _Toxics] = {}
         self.observers = observers
 
     def __repr__(self) -> str:
@@ -60,11 +66,16 @@ class Notifier:
         self.on_began = wanting(observers, Began)
         self.on_ended = wanting(observers, Ended)
         self.on_acted = wanting(observers, Acted)
+        self._named.clear()
+        self._toxics.clear()
 
     def began(self, connection: int, exchange: int, handlers: tuple[Handler, ...]) -> None:
         """An exchange began, for which `handlers` were picked."""
         if self.on_began:
-            names, _ = self._named.get(handlers) or self._names(handlers)
+            names, _, tally = self._named.get(handlers) or self._names(handlers)
+            if tally is not None and tally.quiet:
+                tally.n += 1
+                return
             self._notify(self.on_began, _made(Began, (self._name, connection, exchange, names)))
 
     def ended(
@@ -75,8 +86,8 @@ class Notifier:
             self._notify_of_toxics(exchange)
         if self.on_ended:
             handlers, acted = exchange.handlers, tuple(exchange.added)
-            names, specifications = self._named.get(handlers) or self._names(handlers)
-            fired, _ = self._named.get(acted) or self._names(acted)
+            names, specifications, _ = self._named.get(handlers) or self._names(handlers)
+            fired, _, _ = self._named.get(acted) or self._names(acted)
             values = (
                 time() - seconds,
                 self._name,
@@ -101,11 +112,11 @@ class Notifier:
                 break
         else:
             return
-        added = tuple(exchange.added)
-        names, _ = self._named.get(picked) or self._names(picked)
-        fired, _ = self._named.get(added) or self._names(added)
-        toxics = tuple(name for name in fired if name not in names)
-        if toxics:
+        key = (picked, tuple(exchange.added))
+        toxics, tally = self._toxics.get(key) or self._toxics_of(*key)
+        if tally is not None and tally.quiet:
+            tally.n += 1
+        elif toxics:
             acted = Acted(self._name, exchange.connection, exchange.number, toxics)
             self._notify(self.on_acted, acted)
 
@@ -122,9 +133,29 @@ class Notifier:
         if len(self._named) >= _KEPT:
             self._named.clear()
         names = tuple(dict.fromkeys(one.name for one in handlers))
-        named = (names, tuple(one.specification for one in handlers))
+        tally = self._tally(self.on_began, Began, names)
+        named = (names, tuple(one.specification for one in handlers), tally)
         self._named[handlers] = named
         return named
+
+    def _toxics_of(self, picked: tuple[Handler, ...], acted: tuple[Handler, ...]) -> _Toxics:
+        """The names of those of `acted` that share no name with what was picked."""
+        if len(self._toxics) >= _KEPT:
+            self._toxics.clear()
+        names = (self._named.get(picked) or self._names(picked))[0]
+        fired = (self._named.get(acted) or self._names(acted))[0]
+        toxics = tuple(name for name in fired if name not in names)
+        made = (toxics, self._tally(self.on_acted, Acted, toxics))
+        self._toxics[picked, acted] = made
+        return made
+
+    def _tally(
+        self, observers: tuple[Observer, ...], event: type, names: tuple[str, ...]
+    ) -> Tally | None:
+        """What counts such events for the one observer that wants them, if it has such a thing."""
+        if len(observers) == 1 and names and hasattr(observers[0], "tally"):
+            return observers[0].tally(self._name, event, names)  # type: ignore[no-any-return]
+        return None
 
 
 @lru_cache(_CLIENTS)

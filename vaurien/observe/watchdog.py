@@ -104,7 +104,12 @@ class Watchdog:
 
 
 def _work(frame: FrameType | None) -> FrameType | None:
-    """The callback or greenlet at work: the outermost frame of it, which is itself all along."""
+    """The callback or greenlet at work: its outermost frame, the same one all along.
+
+    None between two callbacks.
+    """
+    if frame is not None and frame.f_code is _HUB:
+        return None
     while frame is not None and frame.f_back is not None and frame.f_back.f_code is not _HUB:
         frame = frame.f_back
     return frame

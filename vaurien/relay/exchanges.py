@@ -55,7 +55,8 @@ class Exchanges:
         choice = self.all_picks.pick(connection, number)
         if choice.handlers or self.everything or _is_shaped(up) or _is_shaped(down):
             exchange = self.open(connection, number, choice, up.received - n, down.received)
-            self.enter(up, exchange, choice.upstream)
+            if choice.upstream or up.detour is not None or choice.taker is not None:
+                self.enter(up, exchange, choice.upstream)
             if not connection.closed:
                 self.enter(down, exchange, choice.downstream)
         elif before:
@@ -178,14 +179,19 @@ class Exchanges:
 
     def account_for(self, connection: Any, exchange: Exchange, end: str) -> None:
         """Count what an exchange was that is over, and tell the observers."""
-        if exchange.added:
-            fired: dict[Stats, float] = {}  # the handlers of a preset count as one
-            for one, seconds in exchange.added.items():
-                if seconds >= fired.get(one.stats, 0.0):
-                    fired[one.stats] = seconds
-            for stats, seconds in fired.items():
-                stats.fire(seconds, exchange.from_client + exchange.from_backend)
         notifier, added = self.notifier, exchange.added
+        if added:
+            n = exchange.from_client + exchange.from_backend
+            if len(added) == 1:
+                ((one, seconds),) = added.items()
+                one.stats.fire(seconds, n)
+            else:
+                fired: dict[Stats, float] = {}  # the handlers of a preset count as one
+                for one, seconds in added.items():
+                    if seconds >= fired.get(one.stats, 0.0):
+                        fired[one.stats] = seconds
+                for stats, seconds in fired.items():
+                    stats.fire(seconds, n)
         ended = notifier.on_ended and (exchange.handlers or added or self.everything)
         if ended or (added and notifier.on_acted):
             seconds = self.now() - exchange.began

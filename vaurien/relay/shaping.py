@@ -20,6 +20,7 @@ from vaurien.exchange.picks import Picked
 from vaurien.flow import EOF, Begin
 from vaurien.flow.chain import Chain, Place
 from vaurien.flow.handler import CHUNK, Draws, FlowHandler
+from vaurien.flow.places import NEVER, PIECE
 from vaurien.net.alarms import TURN, Alarm
 from vaurien.relay.flow import Flow
 from vaurien.relay.rules import DEAF, FINISH, ROUND, forbidden
@@ -185,7 +186,7 @@ class Shaping:
         out, sink, left = chain.out, flow.sink, AT_ONCE
         while out and left and sink.held is None and (flow.desk is None or flow.desk.owner is None):
             left -= 1
-            event, exchange = chain.take()
+            event, exchange = out.popleft()
             if exchange is not flow.exchange:
                 flow.exchange = exchange
                 taker = exchange.taker
@@ -194,7 +195,9 @@ class Shaping:
                 data, flow.ended = b"", True
             else:
                 data = event.data
-                flow.astray += len(data)  # the chain had it, and now the sink or the handler does
+                n = len(data)
+                chain.held -= n + PIECE
+                flow.astray += n  # the chain had it, and now the sink or the handler does
             if flow.handler is not None:
                 connection.desk_of(flow).hand_over(data)
             elif event is None:
@@ -238,15 +241,15 @@ class Shaping:
 
     def arm(self, soon: bool = False) -> None:
         """Have `wake` called when the chain has something to do; `soon`: once others had a turn."""
-        deadline = self._loop.now() if soon else self.chain.deadline
+        due = self._loop.now() if soon else self.chain.due
         alarm = self._alarm
         if alarm is not None:
-            if alarm.due == deadline:
+            if alarm.due == due:
                 return
             self._loop.alarms.give_up(alarm)
             self._alarm = None
-        if deadline is not None:
-            self._alarm = self._loop.alarms.set(deadline, self)
+        if due < NEVER:
+            self._alarm = self._loop.alarms.set(due, self)
 
     def wake(self, now: float) -> None:
         """The chain's deadline has come; `now` is in seconds."""
@@ -260,7 +263,7 @@ class Shaping:
     def stuck(self) -> bool:
         """Whether nothing that it holds can ever leave by itself; a toxic may be taken away."""
         chain = self.chain
-        if chain.held or chain.out or chain.deadline is not None:
+        if chain.held or chain.out or chain.due < NEVER:
             return False
         return not any(place.pinned and place.pending for place in chain.staged)
 
