@@ -917,10 +917,10 @@ def test_who_is_slow_is_dropped_and_the_others_go_on(plain: Guarded) -> None:
     plain.assert_untouched()
 
 
-def test_500_idle_connections_hold_up_nobody(plain: Guarded) -> None:
+def test_as_many_idle_connections_as_there_can_be_hold_up_nobody(plain: Guarded) -> None:
     flood = Flood(20 * MB)
     with contextlib.ExitStack() as stack, threads() as pool:
-        socks = stack.enter_context(clients(plain.api.address, 500))
+        socks = stack.enter_context(clients(plain.api.address, http.CONNECTIONS - 20))
         for number, sock in enumerate(socks):
             if number % 5 == 1:
                 sock.sendall(b"GET /version HTT")

@@ -24,6 +24,8 @@ HANDED = {
     "spawn_raw": 0,
     "run_callback": 0,
     "run_callback_threadsafe": 0,
+    "call_soon": 0,
+    "_call_soon": 0,
     "rawlink": 0,
     "link": 0,
 }
@@ -34,6 +36,7 @@ OTHERS = {"target", "application", "targets"}
 LEFT = {
     "vaurien/control/farm.py: proxy.stop": "its greenlet is waited for, and what it raises told",
     "vaurien/net/accept.py: self._start_accepting_if_started": "gevent's own, as above",
+    "vaurien/net/loop.py: callback": "that of who calls `call_soon`, which is looked at there",
     "vaurien/net/loop.py: Greenlet.spawn": "what it runs hands all that it raises to the caller",
     "vaurien/net/system.py: ring": "the alarms', which catches",
     "vaurien/net/system.py: self._ring": "the alarms', which catches",

@@ -13,10 +13,9 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from gevent.hub import get_hub
-
 from vaurien.cli.signals import take
 from vaurien.net.guard import guarded
+from vaurien.net.loop import current
 from vaurien.observe import native
 
 log = logging.getLogger("vaurien")
@@ -28,7 +27,7 @@ class Stop:
     """Takes both signals from now on: `first` is called in the loop of the thread that makes it."""
 
     def __init__(self, first: Callable[[], object]) -> None:
-        self._first, self._loop = first, get_hub().loop
+        self._first, self._call_soon = first, current().call_soon
         self._began = False
         make_nonblocking: Any = getattr(os, "set_blocking", None)
         if make_nonblocking is None:  # Windows before Python 3.12: the main thread has to see them
@@ -54,7 +53,7 @@ class Stop:
         if self._began:
             os._exit(0)
         self._began = True
-        self._loop.run_callback_threadsafe(self._begin)
+        self._call_soon(self._begin)
 
     @guarded
     def _begin(self) -> None:

@@ -114,14 +114,9 @@ class Places:
                 self._renew()
             else:  # it was all that there is
                 self.due = inf
-            if (
-                place.next is None
-                and type(event) is Data
-                and event.data
-                and not self.ended
-                and self.final is None
-            ):  # the usual case, made short
-                self.out.append((event, route))
+            if place.next is None and type(event) is Data and event.data and not self.ended:
+                if self.final is None:  # the usual case, made short
+                    self.out.append((event, route))
             else:
                 self._give(place.next, event, route, due)
             if place.stage is None and not place.queue and self.final is None:
@@ -258,16 +253,13 @@ class Places:
     def _hold(self, place: Place, event: Event, route: Exchange, due: float) -> float:
         """Keep `event` at `place` until `due`, or until what came before it goes on; until when."""
         queue = place.queue
-        if queue:
-            last = queue[-1][0]
-            if last > due:
-                due = last
-            queue.append((due, _number(), event, route))
-            return due
+        if queue and queue[-1][0] > due:
+            due = queue[-1][0]
         queue.append((due, _number(), event, route))
-        real = due if place.turn is None else place.turn.real(due)
-        if real < self.due:
-            self.due, self._next = real, place
+        if len(queue) == 1:
+            real = due if place.turn is None else place.turn.real(due)
+            if real < self.due:
+                self.due, self._next = real, place
         return due
 
     def _alarm(self, place: Place, event: Event, route: Exchange, due: float) -> None:

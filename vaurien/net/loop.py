@@ -69,6 +69,10 @@ class Loop:
         """Whether it is that of the thread that asks."""
         return _ident() == self._ident
 
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Have `callback`, which guards itself, called by the loop; from any thread, at once."""
+        self.hub.loop.run_callback_threadsafe(callback)
+
     def call(self, function: Callable[..., T], *args: Any) -> T:
         """What `function` returns or raises, called in the loop's thread, in a greenlet there.
 

@@ -15,7 +15,6 @@ from time import monotonic
 from types import FrameType
 
 import gevent
-from gevent.hub import Hub
 
 from vaurien.counts import Buckets
 from vaurien.observe import native
@@ -24,9 +23,6 @@ log = logging.getLogger("vaurien")
 
 BEAT = 0.1  # seconds between beats
 HELD = 0.5  # seconds without a beat that are worth a warning
-
-#: The frame that calls all callbacks.
-_HUB = Hub.run.__code__
 
 #: The upper bounds in seconds of the buckets in which the lag is exposed.
 LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -59,6 +55,7 @@ class Watchdog:
 
     def __init__(self) -> None:
         self._thread = native.get_ident()
+        self._caller = type(gevent.get_hub()).run.__code__  # of the frame that calls all callbacks
         self._beats = 0
         self._stopped = False
         self.lag = Lag()
@@ -95,24 +92,24 @@ class Watchdog:
         before, named = None, False
         while self._beats == last and not self._stopped:
             frame = sys._current_frames().get(self._thread)
-            work = _work(frame)
+            work = self._work(frame)
             if work is not None and work is before and not named:
                 named = True
                 log.warning("the loop is held for %g s and more: %s", HELD, _culprit(frame))
             before = work
             native.sleep(BEAT)
 
+    def _work(self, frame: FrameType | None) -> FrameType | None:
+        """The callback or greenlet at work: its outermost frame, the same one all along.
 
-def _work(frame: FrameType | None) -> FrameType | None:
-    """The callback or greenlet at work: its outermost frame, the same one all along.
-
-    None between two callbacks.
-    """
-    if frame is not None and frame.f_code is _HUB:
+        None between two callbacks.
+        """
+        while frame is not None and frame.f_code is not self._caller:
+            outer = frame.f_back
+            if outer is None or outer.f_code is self._caller:
+                return frame
+            frame = outer
         return None
-    while frame is not None and frame.f_back is not None and frame.f_back.f_code is not _HUB:
-        frame = frame.f_back
-    return frame
 
 
 def _culprit(frame: FrameType | None) -> str:
