@@ -127,6 +127,18 @@ def resident(pid: int) -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+def kept_waiting(pid: int | None = None) -> float:
+    """Seconds in which the main thread of a process, or this thread, waited for a processor.
+
+    A busy machine makes everything late by that; 0 where the system does not count it.
+    """
+    path = "/proc/thread-self/schedstat" if pid is None else f"/proc/{pid}/schedstat"
+    try:
+        return int(Path(path).read_text().split()[1]) / 1e9
+    except OSError:
+        return 0.0
+
+
 class Pipe:
     """A pipe of the smallest size, 4 KiB; as a context manager both its ends are closed at the end.
 

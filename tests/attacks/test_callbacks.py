@@ -157,7 +157,7 @@ def test_many_that_are_cut_hold_up_nobody(echo_backend: Backend, kind: str) -> N
     with (
         Crowd(100, SIZE) as crowd,
         Program("--distant", crowd.address, "--toxics", CROWDS[kind]) as vaurien,
-        Bystander(vaurien.create("others", echo_backend.address)) as others,
+        Bystander(vaurien.create("others", echo_backend.address), vaurien.pid) as others,
     ):
         crowd.begin(vaurien.address)
         others.unharmed(100)
@@ -168,7 +168,7 @@ def test_a_toxic_that_goes_lets_go_of_all_that_it_holds_at_once(echo_backend: Ba
     with (
         Crowd(100, SIZE) as crowd,
         Program("--distant", crowd.address) as vaurien,
-        Bystander(vaurien.create("others", echo_backend.address)) as others,
+        Bystander(vaurien.create("others", echo_backend.address), vaurien.pid) as others,
     ):
         add = f"/proxies/{vaurien.name}/toxics"
         vaurien.api.post(add, {"type": "slicer", "attributes": {"average_size": 1}})

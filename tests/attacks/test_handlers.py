@@ -139,7 +139,7 @@ def test_a_handler_that_never_waits_holds_up_nobody(
         Backend(script) as sink,
         two(tmp_path, sink, echo_backend, cls) as vaurien,
         dial((where := addresses(vaurien))["busy"]) as client,
-        Bystander(where["others"]) as others,
+        Bystander(where["others"], vaurien.pid) as others,
     ):
         threads = [
             threading.Thread(target=drain, args=(client,), daemon=True),

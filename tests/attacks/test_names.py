@@ -42,7 +42,7 @@ def test_who_asks_for_what_is_not_there_holds_up_nobody(echo_backend: Backend) -
     with Served("--distant", echo_backend.address) as vaurien:
         for name in names("ab")[:300]:
             vaurien.create(name, "127.0.0.1:1", enabled=False)
-        with Bystander(vaurien.address) as others:
+        with Bystander(vaurien.address, vaurien.pid) as others:
             for name in names("ba")[:10]:
                 answer = vaurien.api.call("GET", f"/proxies/{name}")
                 assert answer.status == 404

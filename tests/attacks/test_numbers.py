@@ -34,7 +34,7 @@ def test_as_many_streams_of_events_as_there_can_be_hold_up_nobody(echo_backend: 
             sock.sendall(_EVENTS)
             assert b" 200 OK" in sock.recv(1000)
             threading.Thread(target=drain, args=(sock,), daemon=True).start()
-        with Bystander(vaurien.create("others", echo_backend.address)) as others:
+        with Bystander(vaurien.create("others", echo_backend.address), vaurien.pid) as others:
             others.unharmed(40)
         refused = vaurien.api.call("GET", "/events")
         assert refused.status == 503

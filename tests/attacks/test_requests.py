@@ -38,7 +38,7 @@ def test_a_request_without_end_holds_up_nobody(echo_backend: Backend, kind: str)
     data = repeated * max(1, _MANY // len(repeated))
     with (
         Served("--distant", echo_backend.address, "--http-token", "secret") as vaurien,
-        Bystander(vaurien.address) as others,
+        Bystander(vaurien.address, vaurien.pid) as others,
         pouring(vaurien.api.address, head, data) as answered,
     ):
         others.unharmed(40)
@@ -53,7 +53,7 @@ def test_requests_one_after_another_without_a_pause_hold_up_nobody(echo_backend:
     for one in (request, chunked):
         with (
             Served("--distant", echo_backend.address) as vaurien,
-            Bystander(vaurien.address) as others,
+            Bystander(vaurien.address, vaurien.pid) as others,
             pouring(vaurien.api.address, b"", one * 100),
         ):
             others.unharmed(40)
