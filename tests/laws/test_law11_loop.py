@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -138,3 +139,34 @@ def test_a_proxy_inside_another_program_patches_nothing(
             process.kill()
             _, log = process.communicate(timeout=PATIENCE)
     assert log == ""
+
+
+def test_plugins_of_gevent_are_called_though_they_are_looked_for_once(tmp_path: Path) -> None:
+    (tmp_path / "plug.py").write_text("def tell(event):\n    print(type(event).__name__)\n")
+    about = tmp_path / "plug-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(
+        "[gevent.plugins.monkey.will_patch_all]\nplug = plug:tell\n"
+    )
+    script = (
+        "import importlib.metadata as metadata\n"
+        "before = metadata.entry_points\n"
+        "looks = []\n"
+        "def counted(**groups):\n"
+        "    looks.append(groups)\n"
+        "    return before(**groups)\n"
+        "metadata.entry_points = counted\n"
+        "import vaurien.cli.main\n"
+        "assert metadata.entry_points is counted\n"
+        "print(len(looks))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT.parent}"},
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
+    )
+    assert done.stdout.split() == ["GeventWillPatchAllEvent", "1"], done.stderr

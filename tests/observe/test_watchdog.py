@@ -10,6 +10,7 @@ import gevent
 
 from tests.cli.helpers import module
 from tests.support import Backend, Program, exchange, proxy, wait_for
+from vaurien.net.loop import current
 from vaurien.observe.watchdog import Watchdog
 
 HANDLER = """
@@ -74,7 +75,7 @@ def test_much_to_do_at_once_is_not_a_hold() -> None:
     watcher, seen = Lines(), []
     log = logging.getLogger("vaurien")
     log.addHandler(watcher)
-    dog = Watchdog()
+    dog = Watchdog(current().caller)
     dog.start()
     try:
         for _ in range(60):

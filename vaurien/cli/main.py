@@ -6,9 +6,27 @@ monkey-patches: here, and before anything else, so that a handler's ``time.sleep
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from gevent import monkey
 
-monkey.patch_all()
+
+def _patch() -> None:
+    """Patch everything, and let gevent find its plugins in one look.
+
+    It asks for them at some 25 points, and each time `entry_points` reads what every installed
+    package says of itself: 0.3 s of each start with 95 packages, 14 ms in this way (2026-11-28,
+    CPython 3.11).
+    """
+    entry_points = metadata.entry_points
+    metadata.entry_points = entry_points().select
+    try:
+        monkey.patch_all()
+    finally:
+        metadata.entry_points = entry_points
+
+
+_patch()
 
 # ruff: noqa: E402
 import os

@@ -25,6 +25,7 @@ from vaurien.cli.system import raise_file_limit, say, wait_for_end
 from vaurien.control.farm import Farm
 from vaurien.counts import table
 from vaurien.errors import UsageError, VaurienError, many
+from vaurien.net.loop import current
 from vaurien.net.spin import Spin
 from vaurien.observe.events import Event
 from vaurien.observe.faults import Faults
@@ -67,7 +68,7 @@ class Run:
             self._journal = Journal(settings["journal"])
             observers.append(self._journal)
         self.farm = Farm(settings, observers, everything=settings["journal-all"])
-        self._watchdog = Watchdog()
+        self._watchdog = Watchdog(current().caller)
         self._spin = Spin(settings["spin"]) if settings["spin"] else None
         self._stop = Event_()
         self._started = False

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from time import monotonic
+from types import CodeType
 from typing import Any, Protocol, TypeVar
 
 from gevent import Greenlet, monkey
@@ -68,6 +69,11 @@ class Loop:
     def is_mine(self) -> bool:
         """Whether it is that of the thread that asks."""
         return _ident() == self._ident
+
+    @property
+    def caller(self) -> CodeType:
+        """The code of the frame that calls all callbacks, by which one can tell them in a stack."""
+        return type(self.hub).run.__code__
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Have `callback`, which guards itself, called by the loop; from any thread, at once."""

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections import deque
 from time import monotonic
-from types import FrameType
+from types import CodeType, FrameType
 
 import gevent
 
@@ -51,11 +51,11 @@ class Lag:
 
 
 class Watchdog:
-    """Watches the loop of the thread that makes it."""
+    """Watches the loop of the thread that makes it; `caller` is the code that calls callbacks."""
 
-    def __init__(self) -> None:
+    def __init__(self, caller: CodeType) -> None:
         self._thread = native.get_ident()
-        self._caller = type(gevent.get_hub()).run.__code__  # of the frame that calls all callbacks
+        self._caller = caller
         self._beats = 0
         self._stopped = False
         self.lag = Lag()
