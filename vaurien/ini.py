@@ -78,7 +78,7 @@ class _Config(Config):  # type: ignore[misc]
         for name in filename if isinstance(filename, list) else [filename]:
             path = os.path.join(os.path.dirname(self.filename), name)
             if os.path.realpath(path) in self._seen:
-                raise UsageError(f"{where}: {name!r} comes back to itself; leave one of them away")
+                raise UsageError(f"{where}: {name!r} comes back to itself; leave one of them out")
             if not os.path.isfile(path):
                 raise UsageError(
                     f"{where}: there is no file {path!r}; give a path relative to this file"

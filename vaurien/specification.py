@@ -215,5 +215,5 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
             " would ever be harmed; give a later time"
         )
     if is_flow(cls) and values.get("stream", "both") not in STREAMS:
-        raise UsageError(f"{name}: {values['stream']!r} is no stream; streams: {STREAMS}")
+        raise UsageError(f"{name}: {values['stream']!r} is not a stream; streams: {STREAMS}")
     return Specification(name, cls, values, given, written)

@@ -45,7 +45,7 @@ EPILOG = """\
 Options of handlers are given as --handlers.NAME.OPTION VALUE; --list-handlers
 shows them. Every setting can stand in the [vaurien] section of the INI file,
 and in the environment, as VAURIEN_LOCAL and so on; the command line wins over
-the environment, that over the file.
+the environment, the environment over the file.
 
 examples:
   vaurien --local 127.0.0.1:8000 --distant 127.0.0.1:6379 --behavior 20:delay
@@ -70,7 +70,7 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="vaurien",
         description="A chaos TCP proxy: stands between an application and its backend and\n"
-        "does harm to a chosen share of the exchanges.",
+        "injects faults into a chosen share of the exchanges.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -154,7 +154,7 @@ def read(
     modes = ("check", "list_handlers", "demo")
     chosen = [f"--{key(mode)}" for mode in modes if getattr(flags, mode)]
     if len(chosen) > 1:
-        raise UsageError(f"{chosen[0]} and {chosen[1]} exclude each other; leave one of them away")
+        raise UsageError(f"{chosen[0]} and {chosen[1]} exclude each other; leave one of them out")
     given = {
         name: Raw(value, f"--{name}")
         for name in ("config", *(option.key for option in SETTINGS))
