@@ -557,7 +557,7 @@ def test_the_port_may_be_missing(text: str, found: str) -> None:
         ({"host": "http://localhost:1"}, "is a URL"),
         ({"host": "::1"}, "ambiguous"),
         ({"host": "localhost:0"}, "port 0"),
-        ({"host": "localhost:99", "port": 98}, "leave port=98 away"),
+        ({"host": "localhost:99", "port": 98}, "leave out port=98"),
         ({"port": 123456}, "is no port"),
         ({"timeout": 0}, "is not a time"),
         ({"token": "a\nb"}, "token"),

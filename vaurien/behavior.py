@@ -98,9 +98,10 @@ def combination(text: str, where: str) -> str:
     seen: set[str] = set()
     for name in names:
         if any(c.isspace() for c in name):
-            raise UsageError(
-                f"{where}: {name!r} is not a handler name; separate behaviors by commas"
-            )
+            hint = "separate behaviors by commas"
+            if "#" in name or ";" in name:
+                hint = "put a comment on a line of its own"
+            raise UsageError(f"{where}: {name!r} is not a handler name; {hint}")
         if not name:
             raise UsageError(f"{where}: {text!r} has a + without a handler; remove it")
         if name in seen:

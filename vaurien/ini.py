@@ -164,7 +164,10 @@ def _unquoted(text: str) -> str:
 def _plain(error: configparser.Error) -> str:
     """What configparser says, in one line, without the file and the place."""
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"line {error.lineno}: {error.line.strip()!r} stands before any [section]"
+        return (
+            f"line {error.lineno}: {error.line.strip()!r} is before the first section; write"
+            " [vaurien] above it"
+        )
     if isinstance(error, configparser.ParsingError):
         line, text = error.errors[0]
         return f"line {line}: {ast.literal_eval(text).strip()!r} is not NAME = VALUE"

@@ -7,6 +7,7 @@ before argparse sees them, for nobody knows all handlers before the settings are
 from __future__ import annotations
 
 import argparse
+import re
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
@@ -40,6 +41,8 @@ METAVARS = {
     "backlog": "N",
 }
 _HANDLER_FLAG = "--handlers."
+#: A behavior, as it is written without its flag: ``20:delay``, and not ``localhost:8000``.
+_BEHAVIOR = re.compile(r"[0-9.]+:[A-Za-z][^:]*(,.*)?")
 
 EPILOG = """\
 Options of handlers are given as --handlers.NAME.OPTION VALUE; --list-handlers
@@ -150,6 +153,8 @@ def read(
         shown = [action for action in made._actions if action.help != argparse.SUPPRESS]
         known = [name for action in shown for name in action.option_strings]
         hint = nearest(unknown[0].partition("=")[0], known, "flags")
+        if _BEHAVIOR.fullmatch(unknown[0]):
+            hint = f"write --behavior {unknown[0]}"
         raise UsageError(f"unknown argument {unknown[0]!r}; {hint}")
     modes = ("check", "list_handlers", "demo")
     chosen = [f"--{key(mode)}" for mode in modes if getattr(flags, mode)]
@@ -160,9 +165,9 @@ def read(
         for name in ("config", *(option.key for option in SETTINGS))
         if (value := getattr(flags, name.replace("-", "_"))) is not None
     }
-    # Whoever starts Vaurien for himself asks it for its port.
+    # The program that starts a Vaurien for itself asks it for its port.
     defaults = {} if flags.parent_fd is None else {"http-port": 0}
     settings = resolve(given, handlers, running=running, defaults=defaults)
     if flags.demo and settings.has_api:
-        raise UsageError("--demo has no control API; leave --http and --toxiproxy away")
+        raise UsageError("--demo has no control API; leave out --http and --toxiproxy")
     return flags, settings

@@ -88,8 +88,7 @@ class Places:
         # more often than it changes.
         self._due = inf
         self._next: Place | None = None
-        # Pieces of work done so far, and up to which the loop waits for its turn. A count and not a
-        # clock: by a clock, what a chain does would depend on the machine.
+        # Work done and allowed. Not a time: what a chain does must not depend on the machine.
         self._work, self._stop = 0, inf
 
     def advance(self, now: float, limit: float = inf) -> bool:
@@ -180,8 +179,7 @@ class Places:
         self.held += PIECE
         before = self._places[place.position - 1] if place.position else place
         gap = before if before.stage is None else self._new_gap(place.position)
-        # In front: it was read before all that waits there.
-        gap.queue.appendleft((now, _number(), rest, route))
+        gap.queue.appendleft((now, _number(), rest, route))  # it came before all that waits there
         self._renew()
         return Data(event.data[:size])
 
