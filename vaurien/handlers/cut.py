@@ -70,7 +70,7 @@ class Blackout(Cut):
 class Abort(Cut):
     """Cuts the connection to the backend before the response.
 
-    The request reaches the backend, which does its work; when the response comes it is thrown away
+    The request reaches the backend, which does its work; when the response comes it is discarded,
     and both sides are closed with a polite end (FIN): done, but not acknowledged. It is ``cut``
     after 0 bytes of the response.
     """
