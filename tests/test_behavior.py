@@ -113,6 +113,7 @@ def test_a_behavior_knows_its_names_once_and_in_order() -> None:
         ("10:latency+", ["'latency+'", "without a handler"]),
         ("10:cut+latency+cut", ["'cut+latency+cut'", "'cut' twice"]),
         ("10:latency+dummy", ["'latency+dummy'", "dummy does nothing"]),
+        ("10:latency  # slow", ["'latency  # slow'", "comment", "a line of its own"]),
     ],
 )
 def test_a_wrong_combination_is_named_with_the_way_out(text: str, said: list[str]) -> None:

@@ -557,11 +557,11 @@ def test_the_port_may_be_missing(text: str, found: str) -> None:
         ({"host": "http://localhost:1"}, "is a URL"),
         ({"host": "::1"}, "ambiguous"),
         ({"host": "localhost:0"}, "port 0"),
-        ({"host": "localhost:99", "port": 98}, "leave port=98 away"),
+        ({"host": "localhost:99", "port": 98}, "leave out port=98"),
         ({"port": 123456}, "is no port"),
-        ({"timeout": 0}, "is no time"),
+        ({"timeout": 0}, "is not a time"),
         ({"token": "a\nb"}, "token"),
-        ({"timeout": "x"}, "timeout: 'x' is no time"),
+        ({"timeout": "x"}, "timeout: 'x' is not a time"),
         ({"host": 5}, "host: 5 is not a text"),
         ({"port": "8080"}, "port: '8080' is not a whole number"),
         ({"token": b"x"}, "token: b'x' is not a text"),
@@ -653,7 +653,7 @@ def test_while_it_ends_it_is_not_ready() -> None:
         ("remove_toxic", ["default", None], {}, r"^name: None is not a text"),
         ("drop", ["default", "all"], {}, r"^number: 'all' is not the number of a connection"),
         ("populate", [5], {}, r"^proxies: 5 is not a list"),
-        ("wait", ["soon"], {}, r"^timeout: 'soon' is no time"),
+        ("wait", ["soon"], {}, r"^timeout: 'soon' is not a time"),
     ],
 )
 def test_arguments_of_other_types_are_refused_by_name(

@@ -580,7 +580,9 @@ def test_a_misspelt_variable_is_told_with_the_right_one(tmp_path: Path) -> None:
     one = container("compose", tmp_path / "token")
     one.environment["VAURIEN_BEHAVIOUR"] = "5:error"
     with started(one, "127.0.0.1:9") as program:
-        program.wait_log(r"VAURIEN_BEHAVIOUR in the environment is no setting.*VAURIEN_BEHAVIOR\b")
+        program.wait_log(
+            r"VAURIEN_BEHAVIOUR in the environment is not a setting.*VAURIEN_BEHAVIOR\b"
+        )
 
 
 # Built

@@ -187,6 +187,12 @@ def test_a_name_that_stands_for_nothing_is_told_by_section_and_option(file: Path
     assert "${NO_SUCH_HOST}" in sentence
 
 
+def test_a_value_before_any_section_is_refused_with_the_way_out(file: Path) -> None:
+    sentence = refused(write(file, "local = 127.0.0.1:0\n"))
+    assert "line 1: 'local = 127.0.0.1:0'" in sentence
+    assert "; write [vaurien] above it" in sentence
+
+
 @pytest.mark.parametrize("text", ["$", "a$b", "${", "${a", "$$$", "${a:b:c:d}"])
 def test_a_dollar_that_stands_for_nothing_is_told_by_section_and_option(
     text: str, file: Path

@@ -342,5 +342,5 @@ def test_the_public_names_are_there() -> None:
 
 @pytest.mark.parametrize("wrong", ["x", None, True])
 def test_a_time_that_is_none_is_refused_before_anything_starts(wrong: Any) -> None:
-    with pytest.raises(UsageError, match=f"ready_timeout: {wrong!r} is no time"):
+    with pytest.raises(UsageError, match=f"ready_timeout: {wrong!r} is not a time"):
         start_proxy(ready_timeout=wrong)

@@ -489,7 +489,7 @@ def test_what_json_picks_is_picked(tmp_path: Path) -> None:
 
 def test_a_value_in_json_is_plain(tmp_path: Path) -> None:
     toxic = {"type": "latency", "attributes": {"distribution": ["normal"]}}
-    assert "no plain value" in refused(config=json_file(tmp_path, [{**BODY, "toxics": [toxic]}]))
+    assert "not a plain value" in refused(config=json_file(tmp_path, [{**BODY, "toxics": [toxic]}]))
 
 
 def test_json_may_stand_beside_flags(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def check_api(settings: Settings) -> Access | None:
             if settings.sources["http-port"] != "default":
                 raise UsageError(
                     f"{settings.where('http-port')}: {where} is a unix socket, which has no port;"
-                    " leave one of them away"
+                    " leave one of them out"
                 )
             addresses["http"] = address.parse(host, where)
         else:
@@ -159,8 +159,8 @@ def check_api(settings: Settings) -> Access | None:
     )
     if settings["http-allowed-host"] is not None and "" in allowed:
         raise UsageError(
-            f"{settings.where('http-allowed-host')}: {settings['http-allowed-host']!r} is no list"
-            " of host names; give for instance toxiproxy,chaos.example.com"
+            f"{settings.where('http-allowed-host')}: {settings['http-allowed-host']!r} is not a"
+            " list of host names; give for instance toxiproxy,chaos.example.com"
         )
     token = _token(settings)
     outside = [place for place in addresses.values() if not place.path]

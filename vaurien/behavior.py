@@ -1,5 +1,10 @@
 """The weighted choice of a handler, the random draws behind it, and exact points.
 
+A behavior is text; `parse` makes exact fractions of its weights, and `cuts` turns those into bounds
+in the space of 64-bit numbers. A draw is a keyed hash of what it is for (`Dice`), compared with the
+bounds as bytes. The weights are exact, because floats that should add up to 100 may add up to more,
+and would be refused.
+
 Law: pure. Every draw is derived from (seed, proxy's name, connection, exchange, purpose) and never
 taken from a shared stream, so neither concurrency nor an address can change it.
 """
@@ -21,7 +26,7 @@ from vaurien.errors import UsageError
 
 DUMMY = "dummy"
 _HUNDRED = 100
-_SPACE = 2**64  # draws are 64-bit
+_SPACE = 2**64  # draws are 64-bit: the least weight, 1e-15 percent, is still some hundred of them
 LONGEST = 10_000  # characters of a behavior at most: some ms of reading
 #: The colon is missing. (What stands between begins with no point: there is one way to match.)
 _GLUED = re.compile(r"([0-9.]+)(?:[^0-9A-Za-z.][^0-9A-Za-z]*)?([A-Za-z]\S*)")
@@ -93,14 +98,17 @@ def combination(text: str, where: str) -> str:
     seen: set[str] = set()
     for name in names:
         if any(c.isspace() for c in name):
-            raise UsageError(f"{where}: {name!r} is no handler name; separate behaviors by commas")
+            hint = "separate behaviors by commas"
+            if "#" in name or ";" in name:
+                hint = "put a comment on a line of its own"
+            raise UsageError(f"{where}: {name!r} is not a handler name; {hint}")
         if not name:
-            raise UsageError(f"{where}: {text!r} has a + without a handler; take it away")
+            raise UsageError(f"{where}: {text!r} has a + without a handler; remove it")
         if name in seen:
             raise UsageError(f"{where}: {text!r} names {name!r} twice; name it once")
         seen.add(name)
         if name == DUMMY and len(names) > 1:
-            raise UsageError(f"{where}: {text!r}: dummy does nothing; leave it away")
+            raise UsageError(f"{where}: {text!r}: dummy does nothing; leave it out")
     return "+".join(names)
 
 
@@ -130,7 +138,9 @@ _numbers = Struct(">QQ").pack
 class Dice:
     """The draws of one proxy: a keyed hash of (connection, exchange, purpose), BLAKE2s of 64 bits.
 
-    Cheap enough to make one for each exchange (0.4 µs, a ``random.Random`` costs 6).
+    Cheap enough to make one for each exchange (0.4 µs, a ``random.Random`` costs 6). A hash has no
+    state, so connections that run at once cannot change each other's draws, as they would with a
+    common stream of random numbers.
     """
 
     __slots__ = ("_copy", "name", "seed")
@@ -152,10 +162,11 @@ class Dice:
     def draw(self, connection: int, exchange: int, purpose: str) -> float:
         """A number from 0 to 1, 1 excluded."""
         bits = self.bits(connection, exchange, purpose.encode())
+        # A double has 53 bits: more would round up to 1.
         return (int.from_bytes(bits, "big") >> 11) * 2.0**-53
 
     def stream(self, connection: int, exchange: int, purpose: str) -> random.Random:
-        """A generator of its own, for those who need many numbers for one purpose."""
+        """A separate generator, where many numbers are needed for one purpose."""
         return random.Random(self.bits(connection, exchange, purpose.encode()))
 
     def part(
@@ -166,12 +177,13 @@ class Dice:
 
 
 class Exchange:
-    """One exchange: who deals with it, the random numbers for that, and what came of it.
+    """One exchange: the handlers that deal with it, their random numbers, and what came of it.
 
-    `handlers` are keys, such as a chain's slots have; `taker` is who takes what leaves the chains.
-    `added` has those that did something, each with the most seconds that it added to a piece of
-    data. `began` is seconds of the monotonic clock; `from_client` and `from_backend` are the bytes
-    that were read of it, once it is over (see `vaurien.exchange.ledger`).
+    `handlers` are keys, such as a chain's places have; `taker` is the socket handler that takes
+    what leaves the chains. `added` has those that did something, each with the most seconds that
+    it added to a piece of data. `began` is seconds of the monotonic clock; `from_client` and
+    `from_backend` are the bytes that were read of it, once it is over (see
+    `vaurien.exchange.ledger`).
     """
 
     __slots__ = (
@@ -201,7 +213,7 @@ class Exchange:
         self.added: dict[Any, float] = {}
         self.began = 0.0
         self.from_client = self.from_backend = 0
-        self.summary = ""  # what people call its request, where a framer tells
+        self.summary = ""  # a short name of its request, from a framer
         self._random: _Random | None = None
 
     def __repr__(self) -> str:
@@ -209,7 +221,7 @@ class Exchange:
 
     @property
     def taken(self) -> bool:
-        """Whether somebody takes what leaves the chains, and has not left the behavior."""
+        """Whether a socket handler takes what leaves the chains, and has not left the behavior."""
         return self.taker is not None and not self.taker.gone
 
     def draw(self, purpose: str) -> float:
@@ -225,6 +237,8 @@ class Exchange:
 
     def noise(self, n: int) -> bytes:
         """The next `n` random bytes; how a response is cut into pieces does not change them."""
+        # From blocks of a fixed size: a generator asked for 10 bytes and 10 more gives others than
+        # for 20, and the cuts of the network must not show.
         used = self._used()
         blocks = [used.noise]
         missing = n - len(used.noise)
@@ -251,11 +265,12 @@ class _Random:
 
 @dataclass(frozen=True)
 class Points:
-    """At which exchanges a handler may do harm, once it was picked.
+    """At which exchanges a handler may act, once it was picked.
 
     `after` lets that many exchanges of the scope pass first; of those that follow, `every` allows
-    each Nth, and `times` that many harms, None any number. The scope is the connection, or the
-    whole proxy with `per_proxy`. `since` and `until` are seconds from the start of the proxy.
+    each Nth, and `times` is how often it may act, None for any number. The scope is the
+    connection, or the whole proxy with `per_proxy`. `since` and `until` are seconds from the start
+    of the proxy.
     """
 
     after: int = 0
@@ -267,7 +282,7 @@ class Points:
     clients: Networks | None = None
 
     def allow(self, exchange: int, harms: int, seconds: float = 0.0, client: object = None) -> bool:
-        """Whether the `exchange` of the scope (from 1) may be harmed, after `harms` harms.
+        """Whether it may act on the `exchange` of the scope (from 1), after `harms` times before.
 
         `seconds` is the time since the proxy's start, `client` the client's address as the system
         gives it: ``(host, port, ...)``, or a text for a unix socket.

@@ -111,7 +111,9 @@ def read_proxy(
     if "on_connect" in given:
         meeting = behavior.parse(given["on_connect"], f"{before}on_connect")
     if given.get("protocol", "tcp") != "tcp":
-        raise UsageError(f"{before}protocol: {given['protocol']!r} is no protocol; there is tcp")
+        raise UsageError(
+            f"{before}protocol: {given['protocol']!r} is not a protocol; the only one is tcp"
+        )
     toxics: dict[str, Toxic] = {}
     if len(given.get("toxics", [])) > TOXICS:
         raise UsageError(f"{before}toxics: {_too_many_toxics(len(given['toxics']))}")
@@ -162,7 +164,7 @@ def read_written(
     """As `read_proxy`, for a file; UsageError naming the `place` for all that is wrong."""
     try:
         if isinstance(body, dict) and named(body, ("ttl",)).get("ttl") is not None:
-            raise UsageError("ttl is for requests; leave it away")
+            raise UsageError("ttl is for requests; leave it out")
         return read_proxy(body, catalog, seed, common, by_request=False)
     except VaurienError as error:
         detail = f": {error.detail}" if isinstance(error, Worded) else ""
@@ -191,7 +193,7 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
         return None
     if not isinstance(found, list):
         raise UsageError(
-            f'{where}: {path!r} is no list of proxies; write [{{"name": ..., "listen": ...,'
+            f'{where}: {path!r} is not a list of proxies; write [{{"name": ..., "listen": ...,'
             ' "upstream": ...}]'
         )
     return [(body, f"{path}, proxy {number}") for number, body in enumerate(found, 1)]
@@ -332,7 +334,9 @@ def _as_bad() -> Iterator[None]:
 def _options(body: Mapping[str, Any], cls: type) -> dict[str, Raw]:
     given = named(body, ("stream", *(option.name for option in registry.options_of(cls).values())))
     if given.get("stream") is not None:
-        raise bad("attributes.stream: it is no attribute; give the field stream beside attributes")
+        raise bad(
+            "attributes.stream: it is not an attribute; give the field stream beside attributes"
+        )
     return {
         name: Raw(value, f"attributes.{name}") for name, value in given.items() if value is not None
     }

@@ -73,7 +73,7 @@ class Catalog(Configured):
             self.stands_for(DUMMY, options[DUMMY])
         if idle := [name for name in options if name not in wheres]:
             place = where if behavior.parts else meeting
-            raise UsageError(f"handlers.{idle[0]}: {place} does not pick it; leave it away")
+            raise UsageError(f"handlers.{idle[0]}: {place} does not pick it; leave it out")
         handlers = {}
         for name, place in wheres.items():
             own = self.knows(name, place, meets=place == meeting)
@@ -105,7 +105,7 @@ class Catalog(Configured):
         if cls is None or not is_flow(cls):
             flows = [n for n, c in self.classes.items() if is_flow(c)]
             raise UsageError(
-                f"{where}: {kind!r} is no flow handler; {nearest(kind, flows, 'toxics')}"
+                f"{where}: {kind!r} is not a flow handler; {nearest(kind, flows, 'toxics')}"
             )
         options = dict(options or {})
         raws = self._by_key(own, options)
@@ -133,7 +133,7 @@ class Catalog(Configured):
                 continue  # what the configuration says itself: a client puts it back
             if isinstance(raw.value, (list, dict)):
                 raise UsageError(
-                    f"{raw.where}: {told(raw.value)} is no plain value; give a text or a number"
+                    f"{raw.where}: {told(raw.value)} is not a plain value; give a text or a number"
                 )
             option = declared.get(key(word))
             allowed = getattr(option and option.type, "by_request", None)
@@ -186,6 +186,6 @@ def _toxic(catalog: Catalog, text: str, where: str) -> Toxic:
     direction = str(stream.value) if stream is not None else ""
     if direction and direction.lower() not in STREAMS:
         raise UsageError(
-            f"stream: {direction!r} is no stream; {nearest(direction, STREAMS, 'streams')}"
+            f"stream: {direction!r} is not a stream; {nearest(direction, STREAMS, 'streams')}"
         )
     return catalog.toxic(words[0], name, direction, toxicity, options, where)

@@ -58,7 +58,7 @@ class Configured:
         elif name not in self.classes:
             if name not in registry.installed():
                 raise UsageError(
-                    f"{where}: {name!r} is no built-in handler and the section has no callable;"
+                    f"{where}: {name!r} is not a built-in handler and the section has no callable;"
                     f" {nearest(name, registry.known(), 'handlers')}"
                 )
             self._add(name, registry.find(name, where), where)

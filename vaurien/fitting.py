@@ -113,7 +113,7 @@ def refuse_length(spec: Specification, where: str) -> None:
         if spec.options[word] is not None:
             raise UsageError(
                 f"{where}: {spec.name}.{word} needs a protocol that tells how long a message is;"
-                " tcp does not: leave it away"
+                " tcp does not: leave it out"
             )
 
 
@@ -135,7 +135,7 @@ def check_connect(
             if "scope" in spec.given:
                 raise UsageError(
                     f"{where}: {spec.name}.scope has no effect: clients are counted in the whole"
-                    " proxy; leave it away"
+                    " proxy; leave it out"
                 )
             given = sorted(set(spec.given) - {"since", "until"})
             if closes_listener(spec.cls) and weight != 100 and not replayed:

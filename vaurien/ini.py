@@ -78,7 +78,7 @@ class _Config(Config):  # type: ignore[misc]
         for name in filename if isinstance(filename, list) else [filename]:
             path = os.path.join(os.path.dirname(self.filename), name)
             if os.path.realpath(path) in self._seen:
-                raise UsageError(f"{where}: {name!r} comes back to itself; leave one of them away")
+                raise UsageError(f"{where}: {name!r} comes back to itself; leave one of them out")
             if not os.path.isfile(path):
                 raise UsageError(
                     f"{where}: there is no file {path!r}; give a path relative to this file"
@@ -164,7 +164,10 @@ def _unquoted(text: str) -> str:
 def _plain(error: configparser.Error) -> str:
     """What configparser says, in one line, without the file and the place."""
     if isinstance(error, configparser.MissingSectionHeaderError):
-        return f"line {error.lineno}: {error.line.strip()!r} stands before any [section]"
+        return (
+            f"line {error.lineno}: {error.line.strip()!r} is before the first section; write"
+            " [vaurien] above it"
+        )
     if isinstance(error, configparser.ParsingError):
         line, text = error.errors[0]
         return f"line {line}: {ast.literal_eval(text).strip()!r} is not NAME = VALUE"

@@ -1,7 +1,7 @@
-"""A plan: all that one proxy is told to do, checked and frozen.
+"""A plan: all that one proxy is to do, checked and frozen.
 
-Law: immutable. Changing a proxy means swapping its plan, so that whoever has begun with one plan
-ends with it, and a change is one assignment that nobody can see half of.
+Law: immutable. To change a proxy is to swap its plan, so that what has begun with one plan ends
+with it, and a change is one assignment, of which nothing can see a half.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = [  # with what a plan is made of
     "together",
 ]
 
-#: Nobody is in the way of a connection that waits to be opened.
+#: No handler meets a connection before it is opened.
 NOTHING = Behavior(())
 
 #: Which part of a behavior deals with (connection, exchange), in place of a draw; what is not there
@@ -58,11 +58,11 @@ class Toxic:
 
     def __post_init__(self) -> None:
         if not self.specification.is_flow:
-            raise UsageError(f"toxic {self.name!r}: {self.specification.cls} is no flow handler")
+            raise UsageError(f"toxic {self.name!r}: {self.specification.cls} is not a flow handler")
         for word in sorted(set(self.specification.given) - set(STREAM)):
             raise UsageError(
                 f"toxic {self.name!r}: {word} is for what a behavior picks, and a toxic acts on all"
-                " exchanges; leave it away"
+                " exchanges; leave it out"
             )
         refuse_length(self.specification, f"toxic {self.name!r}")
         if not 0 <= self.toxicity <= 1:

@@ -73,7 +73,7 @@ def load(path: str, where: str) -> type:
     """The handler class at the dotted `path`, such as ``package.module.Class``."""
     module_name, _, class_name = path.rpartition(".")
     if not module_name or not all(piece.isidentifier() for piece in path.split(".")):
-        raise UsageError(f"{where}: {path!r} is no dotted path; write package.module.Class")
+        raise UsageError(f"{where}: {path!r} is not a dotted path; write package.module.Class")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -123,7 +123,7 @@ def framer(name: str, where: str) -> Callable[[], Any] | None:
     except (Exception, SystemExit) as error:  # a user's module may raise anything
         raise UsageError(f"{where}: {name!r} makes no framer ({_said(error)}); {wanted}") from error
     if not all(callable(getattr(made, method, None)) for method in ("feed", "instead")):
-        raise UsageError(f"{where}: {name!r} is no framer, with feed() and instead(); {wanted}")
+        raise UsageError(f"{where}: {name!r} is not a framer, with feed() and instead(); {wanted}")
     return found
 
 
@@ -134,26 +134,28 @@ def check(found: object, where: str, name: str) -> type:
         raise UsageError(f"{where}: {name!r} is {kind}; a handler is a class")
     own_name = getattr(found, "name", None)
     if not isinstance(own_name, str) or not own_name:
-        raise UsageError(f"{where}: {name!r} is no handler: give the class a `name`")
+        raise UsageError(f"{where}: {name!r} is not a handler: give the class a `name`")
     if not isinstance(getattr(found, "options", None), Mapping):
         raise UsageError(
-            f"{where}: {name!r} is no handler: give the class a mapping `options` (it may be empty)"
+            f"{where}: {name!r} is not a handler: give the class a mapping `options` (it may be"
+            " empty)"
         )
     if is_flow(found):
         if is_left_open(getattr(found, "on", None)):
             raise UsageError(
-                f"{where}: {name!r} is no flow handler: give the class on(self, event, now)"
+                f"{where}: {name!r} is not a flow handler: give the class on(self, event, now)"
             )
         options_of(found, where)
         return found
     if is_message(found):
         if is_left_open(getattr(found, "on_request", None)):
             raise UsageError(
-                f"{where}: {name!r} is no message handler: give the class on_request(self, request)"
+                f"{where}: {name!r} is not a message handler: give the class"
+                " on_request(self, request)"
             )
         if not _takes(found, 2):
             raise UsageError(
-                f"{where}: {name!r} is no handler: its __init__ has to take (options, proxy)"
+                f"{where}: {name!r} is not a handler: its __init__ has to take (options, proxy)"
             )
         options_of(found, where)
         return found
@@ -163,13 +165,13 @@ def check(found: object, where: str, name: str) -> type:
     )
     if is_left_open(call) or not _takes(call, 4):
         raise UsageError(
-            f"{where}: {name!r} is no handler:"
+            f"{where}: {name!r} is not a handler:"
             " give the class __call__(self, client_sock, backend_sock, to_backend)"
             + (", or let it inherit from FlowHandler" if hasattr(found, "on") else "")
         )
     if not _takes(found, 2):
         raise UsageError(
-            f"{where}: {name!r} is no handler: its __init__ has to take (settings, proxy)"
+            f"{where}: {name!r} is not a handler: its __init__ has to take (settings, proxy)"
         )
     options_of(found, where)
     return found

@@ -34,11 +34,11 @@ from vaurien.options import (
 #: The options that every handler takes, unless its class declares one of that name itself.
 POINTS = declared(
     {
-        "after": ("Let so many exchanges pass first", count, 0),
-        "times": ("Do harm at most so often; any number if not set", count, None),
-        "every": ("Of the exchanges, harm each Nth only", Bounded(whole, "count", 1, LARGEST), 1),
-        "since": ("Seconds from the start before which nothing is harmed", seconds, 0),
-        "until": ("Seconds from the start after which nothing is harmed", seconds, None),
+        "after": ("How many exchanges pass first", count, 0),
+        "times": ("The most exchanges to act on; any number if not set", count, None),
+        "every": ("Act on every Nth exchange only", Bounded(whole, "count", 1, LARGEST), 1),
+        "since": ("Seconds from the start before which it does not act", seconds, 0),
+        "until": ("Seconds from the start after which it does not act", seconds, None),
         "scope": (
             "What after, every and times count in: each connection, or the whole proxy",
             str,
@@ -46,7 +46,7 @@ POINTS = declared(
             ("connection", "proxy"),
         ),
         "clients": (
-            "Harm clients from these networks only, such as 10.0.0.0/8; ! excludes",
+            "Act on clients from these networks only, such as 10.0.0.0/8; ! excludes",
             networks,
             None,
         ),
@@ -211,9 +211,9 @@ def specify(name: str, cls: type, raws: Mapping[str, Raw]) -> Specification:
     since, until = given.get("since", 0), given.get("until")
     if until is not None and until <= since:
         raise UsageError(
-            f"{wheres['until']}: {show(until)} is not after since ({show(since)}), so that nothing"
-            " would ever be harmed; give a later time"
+            f"{wheres['until']}: {show(until)} is not after since ({show(since)}), so that the"
+            " handler would never act; give a later time"
         )
     if is_flow(cls) and values.get("stream", "both") not in STREAMS:
-        raise UsageError(f"{name}: {values['stream']!r} is no stream; streams: {STREAMS}")
+        raise UsageError(f"{name}: {values['stream']!r} is not a stream; streams: {STREAMS}")
     return Specification(name, cls, values, given, written)

@@ -1,4 +1,4 @@
-"""For those who write flow handlers: run them in virtual time, without sockets or waiting.
+"""For tests of flow handlers: run them in virtual time, without sockets or waiting.
 
 ::
 

@@ -304,6 +304,7 @@ def test_underscores_in_names_are_dashes() -> None:
         (["--loc", "a:1"], ["'--loc'", "'--local'"]),
         (["--handler.delay.sleep", "1"], ["'--handler.delay.sleep'", "--handlers."]),
         (["localhost:8000"], ["'localhost:8000'"]),
+        (["20:delay"], ["'20:delay'", "write --behavior 20:delay"]),
         (["-x"], ["'-x'"]),
         (["--", "x"], ["'--'"]),
         (["--check=yes"], ["--check", "yes"]),

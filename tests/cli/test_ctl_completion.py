@@ -214,7 +214,7 @@ def test_fish(env: dict[str, str]) -> None:
         )
         return done.stdout.splitlines()
 
-    assert fish("vaurienctl sho") == ["show\tTell all about a proxy"]
+    assert fish("vaurienctl sho") == ["show\tShow all about a proxy"]
     assert [line.partition("\t")[0] for line in fish("vaurienctl show ")] == ["redis", "web"]
     assert fish("vaurienctl set-handler delay sl") == ["sleep=\tDelay in seconds"]
     (line,) = fish("vaurienctl set-handler delay --proxy=r")

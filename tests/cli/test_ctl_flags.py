@@ -84,7 +84,7 @@ def test_create_takes_where_to_listen_and_the_protocol(
     ((_, local, *_),) = told(host, "create", "new", *distant, "--local", place, "--protocol", "tcp")
     assert local == client.proxy("new")["local"] == place
     sentence = refused(host, "create", "mail", *distant, "--protocol", "smtp", code=1)
-    assert "'smtp' is no protocol" in sentence
+    assert "'smtp' is not a protocol" in sentence
 
 
 def test_change_takes_where_to_listen(host: str) -> None:
@@ -152,7 +152,7 @@ def test_changes_by_a_client_for_a_while_are_so(client: Client) -> None:
 
 def test_a_client_gives_the_protocol(client: Client, backend: Backend) -> None:
     client.create("new", "127.0.0.1:0", backend.address, protocol="tcp")
-    with pytest.raises(ClientError, match="'smtp' is no protocol"):
+    with pytest.raises(ClientError, match="'smtp' is not a protocol"):
         client.create("mail", "127.0.0.1:0", backend.address, protocol="smtp")
 
 

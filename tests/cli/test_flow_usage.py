@@ -267,9 +267,9 @@ def lines(*changes: dict[str, object]) -> str:
 
 
 JOURNALS = {
-    "no json": ("hello\n" + lines({}), ["line 1", "no JSON"]),
+    "no json": ("hello\n" + lines({}), ["line 1", "not a JSON"]),
     "torn in the middle": (lines({})[:50] + "\n" + lines({"exchange": 2}), ["line 1"]),
-    "a list": ("[]\n", ["line 1", "no JSON object"]),
+    "a list": ("[]\n", ["line 1", "not a JSON object"]),
     "a newer version": (lines({}, {"v": 2, "exchange": 2}), ["line 2", "version 2", "reads 1"]),
     "no version": ('{"a": 1}\n', ["line 1", "version None"]),
     "two seeds": (lines({}, {"seed": 8, "exchange": 2}), ["line 2", "two runs"]),

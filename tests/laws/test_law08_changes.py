@@ -208,8 +208,8 @@ def test_what_is_no_toxic_is_refused_with_a_sentence(rig: Rig) -> None:
             (lambda: driven.add("latency", "new", toxicity=float("nan")), "toxicity nan"),
             (lambda: driven.add("latency", "new", jiter=3), "did you mean 'jitter'?"),
             (lambda: driven.add("latency", "new", latency=-1), "less than 0"),
-            (lambda: driven.add("error", "new"), "no flow handler"),
-            (lambda: driven.add("refuse", "new"), "no flow handler"),
+            (lambda: driven.add("error", "new"), "not a flow handler"),
+            (lambda: driven.add("refuse", "new"), "not a flow handler"),
         ]
         for wrong, words in wrongs:
             with pytest.raises(Refused, match=words.replace("?", r"\?")):

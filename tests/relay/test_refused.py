@@ -86,7 +86,7 @@ def test_a_change_to_a_protocol_that_is_none_changes_nothing(echo_backend: Backe
 
 
 def test_a_message_handler_in_a_toxic() -> None:
-    with pytest.raises(UsageError, match=r"busy.* is no flow handler"):
+    with pytest.raises(UsageError, match=r"busy.* is not a flow handler"):
         Toxic(BUSY)
 
 
@@ -148,7 +148,7 @@ def test_a_request_names_no_path_of_a_protocol(echo_backend: Backend) -> None:
         handlers={"busy": {"text": "so busy"}},
     ) as running:
         client = running.client
-        with pytest.raises(ClientError, match=r"'tests\.lines\.Lines' is no protocol"):
+        with pytest.raises(ClientError, match=r"'tests\.lines\.Lines' is not a protocol"):
             client.create("b", "127.0.0.1:0", echo_backend.address, protocol="tests.lines.Lines")
         with dial(running.address) as sock:
             assert exchange(sock, b"one\n") == b"one\n"

@@ -7,6 +7,7 @@ before argparse sees them, for nobody knows all handlers before the settings are
 from __future__ import annotations
 
 import argparse
+import re
 from collections import deque
 from collections.abc import Sequence
 from functools import cache
@@ -40,12 +41,14 @@ METAVARS = {
     "backlog": "N",
 }
 _HANDLER_FLAG = "--handlers."
+#: A behavior, as it is written without its flag: ``20:delay``, and not ``localhost:8000``.
+_BEHAVIOR = re.compile(r"[0-9.]+:[A-Za-z][^:]*(,.*)?")
 
 EPILOG = """\
 Options of handlers are given as --handlers.NAME.OPTION VALUE; --list-handlers
 shows them. Every setting can stand in the [vaurien] section of the INI file,
 and in the environment, as VAURIEN_LOCAL and so on; the command line wins over
-the environment, that over the file.
+the environment, the environment over the file.
 
 examples:
   vaurien --local 127.0.0.1:8000 --distant 127.0.0.1:6379 --behavior 20:delay
@@ -70,7 +73,7 @@ def parser() -> argparse.ArgumentParser:
     made = _Parser(
         prog="vaurien",
         description="A chaos TCP proxy: stands between an application and its backend and\n"
-        "does harm to a chosen share of the exchanges.",
+        "injects faults into a chosen share of the exchanges.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -150,19 +153,21 @@ def read(
         shown = [action for action in made._actions if action.help != argparse.SUPPRESS]
         known = [name for action in shown for name in action.option_strings]
         hint = nearest(unknown[0].partition("=")[0], known, "flags")
+        if _BEHAVIOR.fullmatch(unknown[0]):
+            hint = f"write --behavior {unknown[0]}"
         raise UsageError(f"unknown argument {unknown[0]!r}; {hint}")
     modes = ("check", "list_handlers", "demo")
     chosen = [f"--{key(mode)}" for mode in modes if getattr(flags, mode)]
     if len(chosen) > 1:
-        raise UsageError(f"{chosen[0]} and {chosen[1]} exclude each other; leave one of them away")
+        raise UsageError(f"{chosen[0]} and {chosen[1]} exclude each other; leave one of them out")
     given = {
         name: Raw(value, f"--{name}")
         for name in ("config", *(option.key for option in SETTINGS))
         if (value := getattr(flags, name.replace("-", "_"))) is not None
     }
-    # Whoever starts Vaurien for himself asks it for its port.
+    # The program that starts a Vaurien for itself asks it for its port.
     defaults = {} if flags.parent_fd is None else {"http-port": 0}
     settings = resolve(given, handlers, running=running, defaults=defaults)
     if flags.demo and settings.has_api:
-        raise UsageError("--demo has no control API; leave --http and --toxiproxy away")
+        raise UsageError("--demo has no control API; leave out --http and --toxiproxy")
     return flags, settings

@@ -222,7 +222,7 @@ class _Line:
     def _weighted(self, typed: str, *kinds: str) -> Iterator[Candidate]:
         before = re.match(r".*[:+]", typed)
         if before is None:
-            yield "100:", "a share in percent, and who deals with it"
+            yield "100:", "a share in percent, and its handler"
             return
         client = self._client()
         known = [h for h in client.list_handlers() if h["kind"] in kinds]

@@ -311,7 +311,7 @@ def _options(given: Iterable[str]) -> dict[str, Any]:
     for word in given:
         name, equals, value = word.partition("=")
         if not equals or not name:
-            raise UsageError(f"{word!r} is no option; write NAME=VALUE, such as sleep=2")
+            raise UsageError(f"{word!r} is not an option; write NAME=VALUE, such as sleep=2")
         if name in found:
             raise UsageError(f"{name} is given twice; give it once")
         found[name] = _value(value)

@@ -65,27 +65,27 @@ def _seconds(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 < (number := float(text)) < 1e9:
             return number
-    raise argparse.ArgumentTypeError(f"{text!r} is no time; give seconds, more than 0")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a time; give seconds, more than 0")
 
 
 def _count(text: str) -> int:
     if text.isascii() and text.isdigit() and int(text):
         return int(text)
-    raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 on")
 
 
 def _whole(text: str) -> int:
     try:
         return int(text)
     except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number") from None
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
 
 
 def _share(text: str) -> float:
     with contextlib.suppress(ValueError):
         if 0 <= (number := float(text)) <= 1:
             return number
-    raise argparse.ArgumentTypeError(f"{text!r} is no share; give a number from 0 to 1")
+    raise argparse.ArgumentTypeError(f"{text!r} is not a share; give a number from 0 to 1")
 
 
 def _number_or_all(text: str) -> int | str:
@@ -148,7 +148,7 @@ def parser() -> argparse.ArgumentParser:
         return argument
 
     ttl = {"metavar": "SECONDS", "type": _seconds}
-    back = {**ttl, "help": "After so many seconds what was there before comes back"}
+    back = {**ttl, "help": "After this many seconds the former state comes back"}
     first = {"metavar": "NAME", "by": "proxy", "help": "The proxy (default: the first)"}
     optional = {"metavar": "PROXY", "nargs": "?", "by": "proxy", "help": "One only (default: all)"}
     options = {
@@ -161,24 +161,24 @@ def parser() -> argparse.ArgumentParser:
     distant = {"metavar": "ADDRESS", "help": "The backend: HOST:PORT"}
 
     command("list", do.list_, "List the proxies")
-    add = command("show", do.show, "Tell all about a proxy")
+    add = command("show", do.show, "Show all about a proxy")
     add("name", metavar="NAME", by="proxy", help="The proxy")
 
-    add = command("create", do.create, "Make a proxy")
+    add = command("create", do.create, "Create a proxy")
     add("name", metavar="NAME", help="Its name")
     add("--distant", required=True, **distant)
     add("--local", default="127.0.0.1:0", **local)
-    add("--behavior", metavar="CHOICE", by="weighted", help="Who deals with which share")
-    add("--on-connect", metavar="CHOICE", by="weighted_connect", help="Who meets clients")
+    add("--behavior", metavar="CHOICE", by="weighted", help="Which handlers deal with which share")
+    add("--on-connect", metavar="CHOICE", by="weighted_connect", help="Which handlers meet clients")
     add("--protocol", metavar="PROTOCOL", help="Where messages begin (default: tcp)")
     add("--seed", metavar="N", type=_whole, help="The seed of all random decisions")
     add("--disabled", action="store_true", help="Do not listen yet")
-    add("--ttl", **{**ttl, "help": "After so many seconds it goes away"})
+    add("--ttl", **{**ttl, "help": "After this many seconds it is removed"})
     add = command("change", do.change, "Change the addresses of a proxy; drops its connections")
     add("name", metavar="NAME", by="proxy", help="The proxy")
     add("--distant", **distant)
     add("--local", **local)
-    add = command("delete", do.delete, "Take proxies away")
+    add = command("delete", do.delete, "Delete proxies")
     add("names", metavar="NAME", nargs="+", by="proxy", help="The proxies")
     add = command("enable", do.enable, "Let proxies listen")
     add("names", metavar="NAME", nargs="+", by="proxy", help="The proxies")
@@ -192,22 +192,22 @@ def parser() -> argparse.ArgumentParser:
     add("options", by="options", **options)
     add("--proxy", **first)
     add("--ttl", **back)
-    add = command("get-handler", do.get_handler, "Tell which handler deals with all exchanges")
+    add = command("get-handler", do.get_handler, "Show which handler deals with all exchanges")
     add("--proxy", **first)
     add = command("list-handlers", do.list_handlers, "List the handlers, or the options of one")
     add("handler", metavar="HANDLER", nargs="?", by="any_handler", help="Its name")
     add = command(
-        "behavior", do.behavior, "Tell or set who deals with which share of the exchanges"
+        "behavior", do.behavior, "Show or set the handlers and their shares of the exchanges"
     )
     add(
         "words",
         metavar="CHOICE|HANDLER.OPTION=VALUE",
         nargs="*",
         by="weighted",
-        help="Such as 20:delay,5:error delay.sleep=2; without, it is told",
+        help="Such as 20:delay,5:error delay.sleep=2; without, it is shown",
     )
     add("--on-connect", metavar="CHOICE", by="weighted_connect", help="The same for clients that"
-        " connect, such as 10:refuse; none: nobody")  # fmt: skip
+        " connect, such as 10:refuse; none for none")  # fmt: skip
     add("--proxy", **first)
     add("--ttl", **back)
 
@@ -225,7 +225,7 @@ def parser() -> argparse.ArgumentParser:
     add("--name", metavar="NAME", help="Its name (default: HANDLER_STREAM)")
     add("--stream", choices=("upstream", "downstream", "both"), help="Default: downstream")
     add("--toxicity", metavar="SHARE", type=_share, help="Of the connections (default: 1)")
-    add("--ttl", **{**ttl, "help": "After so many seconds it goes away"})
+    add("--ttl", **{**ttl, "help": "After this many seconds it is removed"})
     add = command(
         "update", do.toxic_update, "Change attributes of a toxic, or its toxicity", toxics
     )
@@ -234,27 +234,27 @@ def parser() -> argparse.ArgumentParser:
     add("options", by="toxic_attributes", **{**options, "help": "What changes; the others stay"})
     add("--toxicity", metavar="SHARE", type=_share, help="Of the connections")
     add("--ttl", **back)
-    add = command("remove", do.toxic_remove, "Take toxics away", toxics)
+    add = command("remove", do.toxic_remove, "Remove toxics", toxics)
     add("proxy", metavar="PROXY", by="proxy", help="The proxy")
     add("toxics", metavar="TOXIC", nargs="+", by="toxic", help="Their names")
 
-    add = command("reset", do.reset, "Enable, take toxics away, pass all on")
+    add = command("reset", do.reset, "Enable, remove toxics, pass everything on")
     add("proxy", **optional)
     add = command("connections", do.connections, "List open connections, or drop them")
     add("proxy", **optional)
     add("--drop", metavar="N|all", type=_number_or_all, by="connection", help="End it, or them")
     add("--how", choices=("fin", "reset"), help="Politely (default) or not")
-    add = command("watch", do.watch, "Show what passes, again and again")
+    add = command("watch", do.watch, "Show the traffic, again and again")
     add("proxy", **optional)
     add("--interval", metavar="SECONDS", type=_seconds, default=1.0, help="Default: 1")
-    add("--count", metavar="N", type=_count, help="So many times (default: until Ctrl-C)")
-    add = command("events", do.events, "Tell what happens, as it happens")
+    add("--count", metavar="N", type=_count, help="How many times (default: until Ctrl-C)")
+    add = command("events", do.events, "Show what happens, as it happens")
     add("proxy", **optional)
-    add("--count", metavar="N", type=_count, help="So many (default: until Ctrl-C)")
-    add = command("journal", do.journal, "Tell the last exchanges that a handler touched")
+    add("--count", metavar="N", type=_count, help="How many (default: until Ctrl-C)")
+    add = command("journal", do.journal, "Show the last exchanges that a handler touched")
     add("proxy", **optional)
-    add("--limit", metavar="N", type=_count, help="At most so many, the last")
-    command("reload", do.reload, "Have the files read again")
+    add("--limit", metavar="N", type=_count, help="The most lines: the last ones")
+    command("reload", do.reload, "Read the files again")
     command("wait", do.wait, "Wait until Vaurien is ready")
     shell = commands.add_parser(
         "completion", help="Print a shell's script", allow_abbrev=False,

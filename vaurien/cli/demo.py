@@ -63,7 +63,7 @@ def run(settings: Settings) -> int:
         if source not in ("default", "drawn") and name not in ("seed", "log-level", "log-output")
     ]
     if foreign:
-        raise UsageError(f"{foreign[0]}: the demo has settings of its own; leave it away")
+        raise UsageError(f"{foreign[0]}: the demo has settings of its own; leave it out")
     seed = SEED if settings.sources["seed"] == "drawn" else settings["seed"]
     backend = WSGIServer(("127.0.0.1", 0), _application, log=None)
     backend.start()

@@ -35,9 +35,9 @@ def check(name: str, value: object, types: tuple[type, ...], wanted: str) -> Non
 def time_of(timeout: float) -> float:
     """A time in seconds; UsageError if it is none, or not more than 0."""
     if isinstance(timeout, bool) or not isinstance(timeout, (int, float)):
-        raise UsageError(f"timeout: {timeout!r} is no time; give seconds, more than 0")
+        raise UsageError(f"timeout: {timeout!r} is not a time; give seconds, more than 0")
     if not 0 < timeout < math.inf:
-        raise UsageError(f"timeout: {timeout!r} is no time; give seconds, more than 0")
+        raise UsageError(f"timeout: {timeout!r} is not a time; give seconds, more than 0")
     return timeout
 
 

@@ -1,4 +1,4 @@
-"""The client's methods for handlers and behaviors: who deals with which share of the exchanges."""
+"""The client's methods for handlers and behaviors: what deals with which share of the exchanges."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ class Behaviors(Wire):
         proxy: str | None = None,
         ttl: float | None = None,
     ) -> Json:
-        """Set the behavior of a proxy, by default of the first, or who meets those that connect.
+        """Set the behavior of a proxy, by default of the first, or the handlers that meet clients.
 
         `behavior` and `on_connect` are weighted choices such as ``20:delay,5:error``; what is not
-        given stays, and ``on_connect=None`` means nobody. `handlers` are options by handler. After
+        given stays, and ``on_connect=None`` means none. `handlers` are options by handler. After
         `ttl` seconds, if given, the former ones come back. The answer is that of `get_behavior`.
         """
         body: Json = given(behavior=behavior, handlers=handlers, ttl=ttl)
@@ -78,11 +78,11 @@ class Behaviors(Wire):
         ttl: float | None = None,
         **options: Any,
     ) -> Iterator[Json]:
-        """`set_handler` for the time of a ``with``; what was there before comes back at its end,
-        also when an exception ends it.
+        """`set_handler` for a ``with`` block; at its end the former behavior comes back, also after
+        an exception.
 
-        With `ttl` the proxy does that itself after so many seconds, should this program not live to
-        do it.
+        With `ttl` the proxy does that itself after `ttl` seconds, in case this program has died by
+        then.
         """
         with self._restoring(proxy) as chosen:
             yield self.set_handler(name, proxy=chosen, ttl=ttl, **options)
@@ -96,7 +96,7 @@ class Behaviors(Wire):
         proxy: str | None = None,
         ttl: float | None = None,
     ) -> Iterator[Json]:
-        """`set_behavior` for the time of a ``with``; as `with_handler`, `ttl` in seconds too."""
+        """`set_behavior` for a ``with`` block, like `with_handler`; `ttl` is in seconds."""
         with self._restoring(proxy) as chosen:
             yield self.set_behavior(behavior, on_connect, handlers, proxy=chosen, ttl=ttl)
 
@@ -104,7 +104,7 @@ class Behaviors(Wire):
     def _restoring(self, proxy: str | None) -> Iterator[str]:
         """The name of the proxy, whose behavior now is its behavior again afterwards."""
         before = self.get_behavior(proxy)
-        # A preset's parts are told as a list; they are its own, and cannot be given.
+        # The API shows a preset's parts as a list; they belong to it, and cannot be set.
         options = {name: o for name, o in before["handlers"].items() if isinstance(o, dict)}
         try:
             yield before["proxy"]

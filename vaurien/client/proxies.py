@@ -34,7 +34,7 @@ class Proxies(Wire):
     ) -> Json:
         """Make a proxy that listens at `local`, and return its state, with the real port.
 
-        After `ttl` seconds, if given, it goes away again.
+        After `ttl` seconds, if given, it is deleted again.
         """
         fields = given(
             behavior=behavior, on_connect=on_connect, protocol=protocol, seed=seed, ttl=ttl
@@ -52,8 +52,8 @@ class Proxies(Wire):
     ) -> Json:
         """Change what is given of a proxy, and return its state.
 
-        Another address drops the connections that there are. If the new `local` cannot be had, all
-        stays as it was.
+        Another address ends the open connections. If Vaurien cannot listen at the new `local`,
+        nothing is changed.
         """
         self._post(path_of(name), given(listen=local, upstream=distant, enabled=enabled))
         return self.proxy(name)
@@ -66,7 +66,7 @@ class Proxies(Wire):
         return list(self._call("POST", "/populate", list(proxies))["proxies"])
 
     def delete(self, name: str) -> None:
-        """Take a proxy away, with its connections."""
+        """Delete a proxy, and end its connections."""
         self._call("DELETE", path_of(name))
 
     def enable(self, name: str, ttl: float | None = None) -> Json:

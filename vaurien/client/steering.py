@@ -21,13 +21,15 @@ _PAUSE = 0.05  # seconds between two tries of `Client.wait`
 
 
 class Client(Behaviors, Proxies, Toxics):
-    """Steers a running Vaurien by its HTTP API.
+    """Controls a running Vaurien over its HTTP API.
 
-    It may be shared by threads. Each method is done when it returns, and so is what it asked for.
-    Methods that take ``proxy=None`` mean the first proxy, or all of them, where they say so.
+    It may be shared by threads. When a method returns, the change is in force. With ``proxy=None``
+    a method means the first proxy, or all of them, where it says so. A `ttl` is in seconds, more
+    than 0; without one, the default, a change is permanent.
 
-    All methods raise `ClientError` for what the API refuses, and `Unreachable` if it cannot be
-    reached. What they return is JSON as Python has it.
+    All methods raise `ClientError` if the API refuses, `Unreachable` if it cannot be reached, and
+    `UsageError` for an argument that no request can carry. They return the API's JSON as Python
+    objects.
     """
 
     def connections(self, proxy: str | None = None) -> list[Json]:
@@ -37,7 +39,7 @@ class Client(Behaviors, Proxies, Toxics):
     def drop(self, proxy: str, number: int | None = None, how: str = "fin") -> int:
         """End a connection of a proxy, or all of them, politely or with ``how="reset"``; how many.
 
-        ClientError (404) if there is no connection of that number.
+        ClientError (404) if there is no connection with that number.
         """
         check("number", number, (int,), "the number of a connection, or None for all")
         if number is None:
@@ -55,7 +57,10 @@ class Client(Behaviors, Proxies, Toxics):
         return Events(self, path_of(proxy, "events"))
 
     def journal(self, proxy: str | None = None, limit: int | None = None) -> list[Json]:
-        """The last exchanges that a handler touched, oldest first, as lines of a journal."""
+        """The last exchanges that a handler touched, oldest first, as lines of a journal.
+
+        At most `limit` lines, by default all that there are: 1,000 at most.
+        """
         text = self._text("GET", path_of(proxy, "journal"), **given(limit=limit))
         return [json.loads(line) for line in text.splitlines() if line.strip()]
 
@@ -68,17 +73,18 @@ class Client(Behaviors, Proxies, Toxics):
         return self._text("GET", "/metrics")
 
     def reload(self) -> dict[str, list[str]]:
-        """Have the files read again; the names of proxies ``created``, ``changed``, ``deleted``
-        and ``unchanged``, and in ``after_restart`` the settings that wait for a restart.
+        """Let Vaurien read its files again. Returns the names of proxies that were ``created``,
+        ``changed``, ``deleted`` and ``unchanged``, and in ``after_restart`` the settings that need
+        a restart.
 
         ClientError (400) if the files are wrong, and then nothing has changed.
         """
         return self._post("/reload", {})
 
     def wait(self, timeout: float = 10.0) -> Json:
-        """Wait until Vaurien is ready, for `timeout` seconds at most; its health.
+        """Wait until Vaurien is ready, for `timeout` seconds at most (10 by default); its health.
 
-        `Unreachable` if it is not by then, with the reason.
+        `Unreachable`, with the reason, if it is not ready by then.
         """
         until = time.monotonic() + time_of(timeout)
         while True:

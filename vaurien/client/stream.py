@@ -1,7 +1,7 @@
 """The event stream of the API: what happens, as it happens.
 
-Law: it ends in one of three ways, and each can be told from the others: Vaurien says that it stops,
-it is closed here, or it breaks off (`Unreachable`). A quiet stream still has a sign of life.
+Law: it ends in one of three ways, and the reader sees which: Vaurien says that it stops, it is
+closed here, or it breaks off (`Unreachable`). A quiet stream still has a sign of life.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _LAST = "stopping"  # the event that says that Vaurien stops
 
 
 class Event(NamedTuple):
-    """One event of the stream: ``began``, ``ended`` or ``change``, and what is told of it.
+    """One event of the stream: its kind (``began``, ``ended``, ``change``), and its data.
 
-    ``dropped`` tells how many were lost because nobody read them in time.
+    ``dropped`` says how many were lost because they were not read in time.
     """
 
     kind: str
@@ -87,11 +87,15 @@ class Events(Iterator[Event]):
         if not self._closed:
             self._closed = True
             with contextlib.suppress(OSError):
-                self._sock.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+                self._sock.shutdown(socket.SHUT_RDWR)  # wakes a thread that reads
             self._release()
 
     def _release(self) -> None:
-        """Free what is held once it is closed; whoever still reads does it when he is done."""
+        """Close the socket, once the stream is closed and no thread reads from it.
+
+        If one does, it calls this itself when it is done: to close the descriptor under it could
+        make it read from another file that gets the same number.
+        """
         if self._closed and self._reading.acquire(blocking=False):
             try:
                 self._response.close()

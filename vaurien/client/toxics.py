@@ -31,8 +31,8 @@ class Toxics(Wire):
         `attributes` are its options; those that are not given are as configured, else its defaults.
         `stream` is ``upstream``, ``downstream`` (the default) or ``both``. `toxicity`, from 0 to
         1 (the default), is the share of the connections that it hits. `name` is HANDLER_STREAM by
-        default. After `ttl` seconds, if given, it goes away. Names and units of Toxiproxy's
-        attributes are Toxiproxy's: ``latency=100`` are 100 ms.
+        default. After `ttl` seconds, if given, it is removed. Attributes have Toxiproxy's names
+        and units: ``latency=100`` is 100 ms.
         """
         body = {"type": handler, "attributes": attributes, "defaults": True}
         body |= given(name=name, stream=stream, toxicity=toxicity, ttl=ttl)
@@ -49,11 +49,11 @@ class Toxics(Wire):
     ) -> Json:
         """Change some attributes of a toxic, or its toxicity; the toxic.
 
-        After `ttl` seconds, if given, they are again what they were.
+        After `ttl` seconds, if given, the former values come back.
         """
         body = {"attributes": attributes, **given(toxicity=toxicity, ttl=ttl)}
         return self._post(path_of(proxy, "toxics", name), body)
 
     def remove_toxic(self, proxy: str, name: str) -> None:
-        """Take a toxic away; what it holds goes on at once."""
+        """Remove a toxic; what it holds goes on at once."""
         self._call("DELETE", path_of(proxy, "toxics", name))

@@ -23,7 +23,7 @@ from vaurien.errors import ClientError, Unreachable, UsageError
 HOST, PORT, TIMEOUT = "localhost", 8080, 5.0
 HOST_VARIABLE, TOKEN_VARIABLE = "VAURIEN_HOST", "VAURIEN_HTTP_TOKEN"
 FILE_VARIABLE = f"{TOKEN_VARIABLE}_FILE"
-#: What the API answers, as JSON has it; docs/client.rst tells the fields.
+#: What the API answers, as JSON has it; docs/api.rst has the fields.
 Json = dict[str, Any]
 _MARK = "Vaurien"  # the header that all answers of the API have, and nobody else's
 
@@ -44,7 +44,7 @@ class Wire:
         `port` is 8080 by default. `token` is what the API was started with, by default the
         environment's ``VAURIEN_HTTP_TOKEN``, or what the file ``VAURIEN_HTTP_TOKEN_FILE`` has.
         `timeout`: the most seconds that connecting, and each wait for an answer, may take.
-        UsageError for an address, a token or a time that is none.
+        5 by default. UsageError for an address, a token or a time that is not valid.
         """
         check("host", host, (str,), "a text: a name, HOST:PORT or unix:PATH")
         check("port", port, (int,), "a whole number")
@@ -151,7 +151,7 @@ class Wire:
             raise self._stranger(str(error) or type(error).__name__) from error
 
     def _refusal(self, response: http.client.HTTPResponse) -> ClientError | None:
-        """The error that an answer tells of, None if it is what was asked for."""
+        """The error in an answer, None if it is the one asked for."""
         if response.headers[_MARK] is None:  # whatever it says, it is not for us
             return self._stranger(f"it says {response.status} {response.reason}".rstrip())
         if response.status < 300:
@@ -209,5 +209,5 @@ def api_address(text: str, where: str, port: int | None = None) -> Address:
     if not found.path and found.port == 0:
         raise UsageError(f"{where}: {text!r} has port 0; give the port that vaurien has printed")
     if port is not None and not bare and port != found.port:
-        raise UsageError(f"{where}: {text!r} says where already; leave port={port!r} away")
+        raise UsageError(f"{where}: {text!r} says where already; leave out port={port!r}")
     return found

@@ -59,12 +59,12 @@ def answer(resp: falcon.Response, body: object, status: int = 200) -> None:
 
 
 def ttl_of(body: object) -> float | None:
-    """The ``ttl`` in a body, in seconds; UsageError if it is no time."""
+    """The ``ttl`` in a body, in seconds; UsageError if it is not a time."""
     ttl = named(body, ("ttl",)).get("ttl") if isinstance(body, dict) else None
     if ttl is None:
         return None
     if isinstance(ttl, bool) or not isinstance(ttl, (int, float)) or not 0 < ttl <= _LONGEST:
-        raise UsageError(f"ttl: {told(ttl)} is no time; give seconds, more than 0")
+        raise UsageError(f"ttl: {told(ttl)} is not a time; give seconds, more than 0")
     return float(ttl)
 
 

@@ -132,7 +132,7 @@ class _Handler(WSGIHandler):
         if len(lengths) > 1 or (codings and (lengths or not chunked)):
             raise ValueError("the body's length is not told in one way")
         if not all(re.fullmatch("[0-9]+", length.strip(" \t")) for length in lengths):
-            raise ValueError("the body's length is no number")
+            raise ValueError("the body's length is not a number")
         return headers
 
     def handle(self) -> None:

@@ -163,7 +163,7 @@ class OneConnection(Resource):
 def _how(req: falcon.Request) -> str:
     how = req.get_param("how", default="fin")
     if how not in ("fin", "reset"):
-        raise UsageError(f"how: {how!r} is no way to end a connection; give fin or reset")
+        raise UsageError(f"how: {how!r} is not a way to end a connection; give fin or reset")
     return how
 
 
@@ -188,7 +188,7 @@ class JournalOf(Resource):
             self.proxy(name)
         text = req.get_param("limit")
         if text is not None and not (text.isascii() and text.isdigit()):
-            raise UsageError(f"limit: {text!r} is no whole number")
+            raise UsageError(f"limit: {text!r} is not a whole number")
         events = [one for one in self.context.recent.events if name in (None, one.proxy)]
         limit = (
             len(events)

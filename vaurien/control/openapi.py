@@ -57,7 +57,7 @@ _TTL = {
     "maximum": 1e9,
     "description": "Seconds after which what was there before comes back, if this still stands",
 }
-_MEETING = _told(_TEXT, "Who meets clients, such as 10:refuse")
+_MEETING = _told(_TEXT, "Which handlers meet clients, such as 10:refuse")
 _HITS = "The share of the connections that it hits"
 _IN_FORCE = "The options in force of those that are picked; of a preset a list of its handlers"
 _OPTIONS = _told(_mapping(_VALUE), "A handler's options by name")
@@ -93,7 +93,7 @@ _SCHEMAS: Schema = {
             "toxics": _told(_or_null(_array(_ref("NewToxic"))), "Added before it listens"),
             "behavior": _or_null(_BEHAVIOR),
             "on_connect": _or_null(_MEETING),
-            "protocol": _told({"enum": ["tcp", None]}, "What tells where exchanges begin"),
+            "protocol": _told({"enum": ["tcp", None]}, "How to find where exchanges begin"),
             "seed": _told({"type": ["integer", "null"]}, "By default that of the process"),
             "ttl": _told(_TTL, "Seconds after which the proxy goes away"),
         },
@@ -175,7 +175,7 @@ _SCHEMAS: Schema = {
         **_object(
             {
                 "behavior": _or_null(_BEHAVIOR),
-                "on_connect": _told(_or_null(_TEXT), "Who meets clients; null for nobody"),
+                "on_connect": _told(_or_null(_TEXT), "Which handlers meet clients; null for none"),
                 "handlers": _told(_or_null(_mapping(_OPTIONS)), "Options, by handler and name"),
                 "ttl": _TTL,
             },
@@ -193,7 +193,7 @@ _SCHEMAS: Schema = {
             "local": _told(_TEXT, "Where it listens, or last did"),
             "distant": _told(_TEXT, "The backend"),
             "enabled": _told(_FLAG, "Whether it listens"),
-            "protocol": _told(_TEXT, "What tells where exchanges begin"),
+            "protocol": _told(_TEXT, "How to find where exchanges begin"),
             "seed": {"type": "integer"},
             "behavior": _BEHAVIOR,
             "on_connect": _or_null(_MEETING),
@@ -207,7 +207,7 @@ _SCHEMAS: Schema = {
                     "failed_dials": _told(_WHOLE, "Backends that could not be reached"),
                     "handler_errors": _told(_WHOLE, "Handlers that raised"),
                     "internal_errors": _told(_WHOLE, "Faults of Vaurien's own"),
-                    "accept_errors": _told(_WHOLE, "Times that the system accepted nobody"),
+                    "accept_errors": _told(_WHOLE, "How often an accept failed"),
                     "exchanges": _WHOLE,
                     "received": _told(_WAYS, "Bytes read"),
                     "sent": _told(_WAYS, "Bytes sent"),
@@ -232,7 +232,7 @@ _SCHEMAS: Schema = {
             "number": _told(_WHOLE, "From 1, in the order of accepting"),
             "client": _told(_TEXT, "Its address"),
             "exchange": _told(_WHOLE, "The number of its present exchange"),
-            "handlers": _told(_array(_TEXT), "Who deals with that"),
+            "handlers": _told(_array(_TEXT), "The handlers that deal with it"),
             "received": _told(_WAYS, "Bytes read"),
             "sent": _told(_WAYS, "Bytes sent"),
             "held": _told(_WHOLE, "Bytes that are on their way"),
@@ -331,7 +331,7 @@ _OPERATIONS: tuple[tuple[Any, ...], ...] = (
     ("post", "/proxies", "Make a proxy", _ref("NewProxy"), 201, _ref("Proxy"), 409, 500),
     ("post", "/populate", "Make proxies, unless they are there",
      _nullable_body(_array(_ref("NewProxy"))), 201, _POPULATED, 500),
-    ("post", "/reset", "No fault is left: all enabled, no toxics, nobody picked", None, 204, None,
+    ("post", "/reset", "No fault is left: all enabled, no toxics, no handlers", None, 204, None,
      500),
     ("post", "/reload", "Read the configuration again, and be as it says", None, 200, _RELOADED,
      500),

@@ -1,1 +1,1 @@
-"""Which exchange a byte belongs to, whose turn it is, and who deals with it. All of it is pure."""
+"""Open exchanges, the handlers picked for them, and the order of replies. All of it is pure."""

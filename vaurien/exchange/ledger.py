@@ -5,8 +5,8 @@ nobody knows when that is, so that each is over when the next one begins: there 
 and both directions are in it. Where a framer tells messages apart, a client may send several
 requests before the first is answered: then each direction points at an exchange of its own.
 
-Its answer may have been read and be still on its way, held by a flow handler: then it is nobody's
-turn any more, but the exchange is not over.
+An answer may have been read and still be on its way, held by a flow handler: then the next exchange
+has its turn, but the first is not over.
 
 Laws: pure. `up` is the one whose request came last, `down` the oldest one that has not been
 answered: it is its turn. Exchanges are over in the order in which they began.
@@ -60,6 +60,7 @@ class Ledger:
         them, is what belongs to it. Where each byte is known to be of one exchange, they begin at 0
         and are counted up.
         """
+        # So the pump, which counts the bytes of a flow, need not count those of an exchange too.
         exchange.from_client, exchange.from_backend = -from_client, -from_backend
         self.open.append(exchange)
 

@@ -1,4 +1,10 @@
-"""Who deals with an exchange, or meets a client: a plan's choices, made ready.
+"""Which handlers deal with an exchange, or meet a client: a plan's choices, made ready.
+
+A plan names handlers; a draw must not look names up. So when a plan comes into force, `Picks` makes
+a `Choice` of each part of its behavior, once: the handlers as `Picked`, sorted by kind and by flow.
+A pick is then an index into a list, and hands out the same object each time. `Picked` is also what
+a handler is elsewhere: the key of its place in a chain, of its counts, of its exact points. A new
+plan takes over the `Picked` that have not changed, and with them all of that.
 
 Laws: a draw is one hash and a bisection; it is made first, and what it picks is dropped if its
 exact points do not allow it, without another draw.
@@ -23,7 +29,7 @@ class Member(Protocol):
 
     number: int
     address: Any  # of the client, as the system gives it
-    harms: dict[Picked, int] | None  # how often each has done harm here
+    harms: dict[Picked, int] | None  # how often each was allowed to act here
 
 
 class Picked:
@@ -86,8 +92,8 @@ NOBODY = Choice(())
 class Builder:
     """Makes the instances of a proxy's socket handlers, for each specification one.
 
-    That is users' code, and may take time; what it has made stays for who has to begin anew since
-    others came between.
+    That is users' code, and may take time. Meanwhile another operation may change the plan, and the
+    caller begins again; then it finds here what has been built already.
     """
 
     def __init__(self, proxy: object) -> None:
@@ -107,12 +113,12 @@ class Builder:
 
 
 class Picks:
-    """The choice among the parts of one behavior; `purpose` tells its draws from others'.
+    """The choice among the parts of one behavior; `purpose` makes its draws differ from others'.
 
     `now` is the clock, in seconds. It takes over from the one `before` it: what is the same in both
     goes on, with its instance and what it has done; so do the counts. A flow handler whose place
-    among the others is not what it was comes anew, since what it holds has its place in open
-    chains.
+    among the others has changed is made again: in open chains it holds bytes at its old place, and
+    to move it would reorder them.
     """
 
     def __init__(
@@ -159,7 +165,7 @@ class Picks:
         self._count = 0  # picks in the whole proxy
         self._former = before
         kept = {id(picked) for made in self._made.values() for picked in made}
-        #: Of `before`, who is picked no more.
+        #: Those of `before` that are not picked any more.
         self.left = {
             picked for former in made.values() for picked in former if id(picked) not in kept
         }
@@ -197,7 +203,7 @@ class Picks:
         return self._made[name]
 
     def pick(self, connection: Member, exchange: int) -> Choice:
-        """Who deals with `exchange` of `connection`, 0 for meeting it; nobody is dummy."""
+        """The handlers for `exchange` of `connection`, 0 for meeting the client; none is dummy."""
         self._count += 1
         if self._decided is None:
             part = 0  # without a cut there is but one, and nothing to draw
@@ -207,10 +213,10 @@ class Picks:
             part = self._decided.get((connection.number, exchange), -1)
             if part >= 0:
                 self._met.add((connection.number, exchange))
-        choice = self._choices[part]
+        choice = self._choices[part]  # -1, what a replay does not name, is the last: `NOBODY`
         left = choice.handlers
         for picked in choice.handlers:
-            picked.stats.picked += not picked.place[1]
+            picked.stats.picked += not picked.place[1]  # a preset counts once, by its first
             if picked.points is not None and not self._allow(picked, exchange, connection):
                 left = tuple(other for other in left if other is not picked)
             else:
@@ -218,7 +224,7 @@ class Picks:
         return choice if left is choice.handlers else self._lesser_of(left)
 
     def stays(self, connection: Member, exchange: int) -> None:
-        """`exchange` goes to whoever dealt with the one before: no draw, but it has come to pass.
+        """`exchange` goes to the handlers of the one before: no draw, but a replay has met it.
 
         A handler that has read it itself has taken it; so it had when the journal was written that
         is replayed here.
@@ -253,7 +259,7 @@ class Picks:
         points = picked.points
         assert points is not None
         seconds = self._now() - self.started if points.since or points.until is not None else 0.0
-        if points.per_proxy or not exchange:  # those who meet clients count in the whole proxy
+        if points.per_proxy or not exchange:  # connect handlers count in the whole proxy
             return points.allow(self._count, picked.harms, seconds, connection.address)
         if connection.harms is None:
             connection.harms = {}
@@ -267,10 +273,11 @@ class Picks:
 def staying(before: Iterable[str], after: Iterable[str]) -> set[str]:
     """Of the names in both, as many as keep their order when the others are taken out and put back.
 
-    That is a longest increasing subsequence.
+    That is a longest increasing subsequence. Fewer moves mean fewer handlers that let go what they
+    hold: moving one toxic of ten leaves the other nine alone.
     """
     place = {name: at for at, name in enumerate(after)}
-    ends: list[str] = []  # the lowest that so many can end with
+    ends: list[str] = []  # for each length, the lowest name that a sequence can end with
     below: dict[str, str | None] = {}
     for name in before:
         if name in place:

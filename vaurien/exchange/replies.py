@@ -96,9 +96,9 @@ class Replies:
         return slot.reply if last and slot.filling == "replaced" else b""
 
     def turn(self, except_of: int = 0) -> bytes | None:
-        """The reply whose turn it is and that nobody waits for, once; None if there is none.
+        """The made reply whose turn it is, once; None if there is none.
 
-        That of `except_of` is to wait.
+        That of exchange `except_of` has to wait: its request is not there in full.
         """
         if not self._slots or self._slots[0].filling != "made" or self.whose == except_of:
             return None

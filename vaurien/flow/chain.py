@@ -1,5 +1,12 @@
 """The chain of one flow: a small discrete-event engine.
 
+Handlers are given events and answer with later ones; nothing here sleeps. `push` and `feed` take
+events in, `deadline` says when something is due next, `advance` does what is due, and `out` has
+what is ready to leave. Whoever runs the chain asks for the deadline after each of these, and sets
+an alarm for it (`vaurien.relay.shaping`; in tests `vaurien.flow.play`). A loop over generators or
+a greenlet a stage would be shorter to write; but then a change would have to stop them in the
+middle, and neither what is held nor the order could be counted in one place.
+
 Laws: pure, its clock is the `now` that it is given. The engine keeps the order, stages need not:
 nothing leaves a flow before what was read before it. `Reset` alone jumps the queue. All that is
 held is counted. No call but `advance` without a limit does more than some hundred pieces of work:
@@ -38,7 +45,7 @@ class Chain(Places):
         self.route = route  # of what came in last
         self.wants_begin = False  # whether any stage does
         self.limit = CHUNK  # bytes that the stages want to be given at a time at most
-        #: Called when `deadline` has come nearer by itself: who else used a shared line has gone.
+        #: Called when `deadline` has come nearer by itself: another user of a shared line has gone.
         self.sooner: Callable[[], None] | None = None
 
     def __repr__(self) -> str:
@@ -79,8 +86,10 @@ class Chain(Places):
         if type(event) is Data and self.final is None:
             self.held += len(event.data) + PIECE
         self._stop = self._work + PIECES
+        # What is due goes first: a stage's time must not run backwards. If that is more than one
+        # call may do, the new event waits behind it.
         if self.due <= now and self.advance(now, PIECES):
-            if self.final is None:  # a stage's time must not run backwards: what is due goes before
+            if self.final is None:
                 self._hold(self._gap(0), event, route, now)
             return
         self._give(self._first, event, route, now)
@@ -100,7 +109,10 @@ class Chain(Places):
         return None
 
     def put_off(self, data: bytes, route: Exchange, now: float) -> None:
-        """Take in bytes at `now` (seconds) and do nothing with them yet: they are due at once."""
+        """Take in bytes at `now` (seconds) and do nothing with them yet: they are due at once.
+
+        The loop has spent its turn on such work; the flow's alarm calls `advance` in a later one.
+        """
         self.route = route
         if self.final is None:
             self.held += len(data) + PIECE
@@ -126,7 +138,7 @@ class Chain(Places):
         """The flow is over at `now`, in seconds: let each stage give back what it shares.
 
         Nothing goes through it any more. HandlerRaised by the first stage that raises, once all
-        were told.
+        have been closed: a handler's bug must not keep what another one shares.
         """
         self.clear()
         self.ended, self.sooner = True, None
@@ -149,7 +161,7 @@ class Chain(Places):
 
     def insert(self, position: int, place: Place, now: float) -> None:
         """Put `place` before the one at `position`; its stage gets OPEN at `now` (seconds)."""
-        self.advance(now, PIECES)
+        self.advance(now, PIECES)  # what is due was so before the change
         # What a change has let go stays behind the new one: it is on its way already.
         self._places.insert(self.staged[position - 1].position + 1 if position else 0, place)
         self.staged.insert(position, place)
@@ -177,7 +189,11 @@ class Chain(Places):
         self.advance(now, PIECES)
 
     def update(self, place: Place, now: float) -> None:
-        """The options of `place` have changed: pass on what it holds, and start its clock anew."""
+        """The options of `place` have changed: pass on what it holds, and restart its clock.
+
+        The stage stays, with its state, and gets a second OPEN at `now`, in seconds. A new stage
+        would forget what it has counted (``limit_data`` would let as many bytes pass again).
+        """
         self._release(place, now)
         self.advance(now, PIECES)
         self._open(place, place.route or self.route, now)

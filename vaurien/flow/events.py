@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Literal
 
-Side = Literal["client", "backend", "both"]  # whom an end concerns
+Side = Literal["client", "backend", "both"]  # the side or sides that an end concerns
 
 
 class Signal(Enum):

@@ -17,12 +17,21 @@ from vaurien.flow.line import Turn
 from vaurien.kinds import Kind, left_open
 from vaurien.options import Values
 
-CHUNK = 65536  # bytes; what the pump reads at most at a time
-PIECES = 500  # into so many a chunk is cut at most, which takes 2 ms or so and 128 KiB
+#: Bytes that a stage is given at a time at most, if it sets nothing. The pump reads half of that;
+#: a call of a socket handler, and pieces that a change has joined, can make it more.
+CHUNK = 65536
+
+#: Pieces that a stage may make of one chunk. All are made in one callback of the loop, about 2 ms
+#: of work, and each is held with `PIECE` bytes of its own, 128 KiB for all.
+PIECES = 500
 
 
 class Draws:
-    """The random numbers of one stage, of the exchange that it deals with."""
+    """The random numbers of one stage, of the exchange that it deals with.
+
+    They are counted by purpose and exchange, not taken from a stream: a draw more in one exchange,
+    or for one purpose, must not change all that come after it (law 9).
+    """
 
     __slots__ = ("_counted", "_counts", "_prefix", "connection", "dice", "exchange")
 
@@ -44,10 +53,10 @@ class Draws:
 class FlowHandler:
     """A handler that works on the events of one flow.
 
-    Subclasses set `name` and `options` and implement `on`. State is kept in attributes, whose first
-    values best stand in the class: an instance serves one flow of one connection.
+    Subclasses set `name` and `options` and implement `on`. Keep state in attributes, and set their
+    first values in the class: an instance serves one flow of one connection.
 
-    Made by hand, as in a test, it takes a mapping of options: ``Latency({"latency": 20})``.
+    In a test, make one with a mapping of options: ``Latency({"latency": 20})``.
     """
 
     works_on: ClassVar[Kind] = "flow"
@@ -60,11 +69,11 @@ class FlowHandler:
     #: See `vaurien.handlers.BaseHandler.points`.
     points: ClassVar[Mapping[str, str]] = {}
 
-    #: Whether `on` wants to know of `Begin`; saying no spares an event for each exchange.
+    #: Whether `on` wants `Begin`; False saves an event for each exchange.
     wants_begin: ClassVar[bool] = True
 
-    #: Bytes that it wants to be given at a time at most. One that makes small pieces sets it at
-    #: OPEN, for a chunk becomes all its pieces at once: time and memory go by their number.
+    #: The most bytes that it wants at a time. A handler that makes small pieces sets it at OPEN,
+    #: because a chunk becomes all its pieces at once: time and memory depend on their number.
     chunk: int = CHUNK
 
     #: Its part of a line that it shares with other connections' stages, see `vaurien.flow.line`;
@@ -108,16 +117,20 @@ class FlowHandler:
 
     @left_open
     def on(self, event: Event, now: float) -> Iterable[tuple[float, Event]]:
-        """What becomes of `event`, which came at `now`: later events, each with its delay.
+        """What becomes of `event`, which came at `now`: pairs of a delay and an event.
 
-        Times are in seconds, `now` counts from any point. No answer drops the event. The engine
-        keeps the order, so that an answer may come later than asked. ``(delay, WAKE)`` brings
-        WAKE back to this stage.
+        Delays and `now` are in seconds; the zero of `now` is arbitrary. No answer drops the event.
+        The engine keeps the order, so an answer may leave later than its delay says. ``(delay,
+        WAKE)`` brings WAKE back to this stage.
         """
         raise TypeError(f"flow handler {self.name!r} does not implement on()")
 
     def removed(self, now: float) -> Iterable[tuple[float, Event]]:
-        """What follows when the handler is taken away from an open connection; times in seconds."""
+        """What follows when the handler is removed from an open connection; times in seconds.
+
+        The answers are pairs as of `on`, but their delays are ignored: they go on at once, behind
+        what the stage held, since no stage is left to wait for them.
+        """
         return ()
 
     def closed(self, now: float) -> None:

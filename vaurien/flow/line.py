@@ -1,8 +1,11 @@
-"""A line that several chains share: who waits for it, in which order, and when each has its turn.
+"""A line that several chains share: which of them wait for it, in which order, and until when.
+
+``bandwidth`` with ``shared`` uses it. A stage joins at OPEN, and books the time that each piece
+takes on the line.
 
 Laws: pure. The line sends for one at a time, in the order of booking, and idle time earns no
-credit. What is booked and not yet sent when somebody leaves is given back: all behind move up by
-it. Nobody's turn ever comes later than it was first told.
+credit. When a chain goes, the time that it has booked and not used is given back: all behind it
+move up. A turn never comes later than first announced.
 
 A turn that moves up is not written down again for each piece that waits, of which there may be
 thousands. Bookings are in *planned* seconds, which run as the clock does but know nothing of what
@@ -15,7 +18,9 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable
 
-_ROUNDING = 1e-9  # seconds by which two times may differ that are meant to be the same
+#: Seconds by which two times may differ that are meant to be the same: planned and real ones are
+#: sums of many floats.
+_ROUNDING = 1e-9
 
 
 class Line:
@@ -89,10 +94,10 @@ class Line:
         self._sums[at:] = [before + seconds, *(total + seconds for total in self._sums[at:])]
 
     def _tell(self) -> None:
-        """Tell who is first now, if its turn comes sooner than it knows.
+        """Call `sooner` of the first turn, if it comes sooner than that turn knows.
 
-        The others learn it when they are first: to tell all who wait of each who leaves would take
-        long where many do.
+        The others learn it when they are first. To call all that wait whenever one leaves would be
+        quadratic when thousands of clients leave together.
         """
         tickets = self._tickets
         while tickets and tickets[0].turn is None:

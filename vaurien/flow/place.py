@@ -1,7 +1,11 @@
 """A place in a chain, and what the engine asks of the stage that stands there.
 
 Law: whatever a stage answers, wants or raises that cannot be is an error of that stage's handler,
-told in one sentence; it is never taken for one of ours.
+reported in one sentence, and never as an internal error.
+
+A stage is code of users; the engine is not. So each call of a stage is made here or in
+`Places._run`, inside a ``try`` that catches all, and what comes back is checked before the engine
+uses it: a wrong answer found later would look like a bug of the chain.
 """
 
 from __future__ import annotations
@@ -138,10 +142,11 @@ class Place:
         return len(data)
 
     def reason(self, error: BaseException, answers: Any, answer: Any) -> BaseException:
-        """What is to be told of `error`, which came while `answers` were taken, `answer` the last.
+        """The error to report for `error`, raised while `answers` were read, `answer` the last one.
 
         If it was not raised in the handler's code, it is about what that has answered.
         """
+        # One frame only is the engine's own: it failed to take the answer apart.
         trace = error.__traceback__
         if answers is NOTHING or isinstance(error, Refused) or trace is None or trace.tb_next:
             return error

@@ -1,7 +1,8 @@
 """The places of a chain, and the way of an event along them: the rules of who may pass, wait, end.
 
-A *place* has a stage, or none: what a change lets go, or what a stage gets in
-parts, waits there. At each place one of three things happens to an event:
+A chain is a row of places. An event enters at the first place and leaves behind the last one; in
+between it waits at most at one. A *place* has a stage, or none: what a change lets go, or what a
+stage gets in parts, waits there. At each place one of three things happens to an event:
 
 =====================================  ===========================================================
 the place                              the event
@@ -53,7 +54,8 @@ if TYPE_CHECKING:
 
 PIECE = 256  # what a held piece counts beside its bytes: about what its objects take
 NEVER = 1e18  # seconds; no clock gets there, and beyond it no timer can be set
-_number = count().__next__  # what is due at the same time keeps its order
+#: Breaks ties: what is due at the same time keeps its order, and the heap never compares events.
+_number = count().__next__
 
 
 class Places:
@@ -86,11 +88,12 @@ class Places:
         #: place, None for an alarm. Kept, since it is asked for more often than it changes.
         self.due = inf
         self._next: Place | None = None
-        self._work, self._stop = 0, inf  # what stages were given and have answered, and may
+        # Work done and allowed. Not a time: what a chain does must not depend on the machine.
+        self._work, self._stop = 0, inf
 
     def advance(self, now: float, limit: float = inf) -> bool:
         """Do what is due until `now` (seconds), about `limit` pieces of it; whether more is due."""
-        if now > NEVER:
+        if now > NEVER:  # `play` runs until infinity; what is due then is held for good
             now = NEVER
         stop = self._stop = self._work + limit
         while self.due <= now:
@@ -119,6 +122,7 @@ class Places:
                     self.out.append((event, route))
             else:
                 self._give(place.next, event, route, due)
+            # A place without a stage is made for what waits; kept, it would cost every later event.
             if place.stage is None and not place.queue and self.final is None:
                 self._places.remove(place)
                 self._renumber()
@@ -169,7 +173,7 @@ class Places:
         elif kind is Close:
             self.final = event  # type: ignore[assignment]
         elif kind is not Begin:
-            raise TypeError(f"{event!r} is no event")
+            raise TypeError(f"{event!r} is not an event")
         return None
 
     def _part(self, place: Place, event: Data, route: Exchange, now: float) -> Data:
@@ -179,7 +183,7 @@ class Places:
         self.held += PIECE
         before = self._places[place.position - 1] if place.position else place
         gap = before if before.stage is None else self._new_gap(place.position)
-        gap.queue.appendleft((now, _number(), rest, route))
+        gap.queue.appendleft((now, _number(), rest, route))  # it came before all that waits there
         self._renew()
         return Data(event.data[:size])
 

@@ -13,8 +13,8 @@ from vaurien.kinds import STREAMS
 class Blackhole(FlowHandler):
     """Drops all data until it is removed; the connection stays open.
 
-    The backend's end is kept from the client, too. The client's end, if it is among what is
-    dropped, ends the connection: nobody is left who waits.
+    The backend's end is kept from the client, too. With ``stream`` upstream or both, the
+    client's end closes the connection, since no client waits any more.
     """
 
     name = "blackhole"

@@ -18,7 +18,7 @@ class Met(Protocol):
     """A connection that was accepted and is not yet open, as these handlers see it."""
 
     def open_later(self, seconds: float) -> None:
-        """Dial the backend after so many seconds."""
+        """Dial the backend after this many `seconds`."""
 
     def reset(self) -> None:
         """End it with a RST."""
@@ -64,7 +64,7 @@ class Refuse(ConnectHandler):
 
 
 class Down(Refuse):
-    """Closes the listener, so that the system refuses whoever connects; only as ``100:down``.
+    """Closes the listener, so that the system refuses all clients; only as ``100:down``.
 
     With ``since`` and ``until`` it is down for a while only. Connections that are open stay.
     """

@@ -15,7 +15,7 @@ from vaurien.options import LARGEST, percent
 class Corrupt(FlowHandler):
     """Flips one bit in some bytes: each by chance, or the one at an offset.
 
-    ``offset`` counts from 0, in the data of each exchange; with it, ``chance`` does not count.
+    ``offset`` counts from 0, in the data of each exchange; with it, ``chance`` has no effect.
     Which bits are flipped follows from the seed, and not from how the data was cut into pieces.
     """
 

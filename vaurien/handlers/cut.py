@@ -23,8 +23,8 @@ class Cut(FlowHandler):
 
     name = "cut"
     options: Any = {
-        "time": ("Cut after so many ms", milliseconds, None),
-        "bytes": ("Cut after so many bytes of the exchange", some_bytes, None),
+        "time": ("Cut after this many ms", milliseconds, None),
+        "bytes": ("Cut after this many bytes of the exchange", some_bytes, None),
         "how": ("With FIN or with RST", str, "fin", ("fin", "reset")),
         "side": ("Whose connection is ended", str, "both", ("client", "backend", "both")),
     }
@@ -70,7 +70,7 @@ class Blackout(Cut):
 class Abort(Cut):
     """Cuts the connection to the backend before the response.
 
-    The request reaches the backend, which does its work; when the response comes it is thrown away
+    The request reaches the backend, which does its work; when the response comes it is discarded,
     and both sides are closed with a polite end (FIN): done, but not acknowledged. It is ``cut``
     after 0 bytes of the response.
     """
@@ -83,18 +83,19 @@ class ResetPeer(FlowHandler):
     """Resets the connection with a real RST for both sides, ``timeout`` ms after the first data.
 
     Nothing passes in its stream: neither the data that comes first, nor what comes until the reset.
-    So a client gets no answer downstream, a backend no request upstream. An end of the stream
-    counts as data; a connection on which nothing is sent is not reset. When the handler is removed
-    after the first data, or its options are changed, the reset comes at once, or counts anew.
+    So downstream a client gets no answer, and upstream a backend gets no request. An end of the
+    stream counts as data; a connection on which nothing is sent is not reset. If the handler is
+    removed after the first data, the reset comes at once; if its options are changed, ``timeout``
+    starts again.
 
-    On a unix socket, where there is no RST, the connection just closes.
+    A unix socket has no RST; the connection just closes.
     """
 
     name = "reset_peer"
     wants_begin = False
     options: Any = {
         "timeout": ("Time in ms from the first data to the reset", milliseconds, 0),
-        "stream": ("Whose data it waits for: downstream the backend's, upstream the client's", str,
+        "stream": ("Which data it waits for: downstream the backend's, upstream the client's", str,
                    "downstream", STREAMS),
     }  # fmt: skip
 
@@ -122,15 +123,15 @@ class ResetPeer(FlowHandler):
 class ResetClient(FlowHandler):
     """Resets the client's connection with a real RST; nothing of the request is passed on.
 
-    With ``timeout`` the reset comes so many ms after the handler first deals with the connection,
+    With ``timeout`` the reset comes that many ms after the handler first deals with the connection,
     and data flows until then. Upstream the backend is reset, with both streams both are; a side
-    that is not gets a FIN. On a unix socket, where there is no RST, the connection just closes.
+    that is not reset gets a FIN. A unix socket has no RST; the connection just closes.
     """
 
     name = "reset"
     options: Any = {
         "timeout": ("Time in ms until the reset", milliseconds, 0),
-        "stream": ("Whom it resets: downstream the client, upstream the backend", str,
+        "stream": ("Which side it resets: downstream the client, upstream the backend", str,
                    "downstream", STREAMS),
     }  # fmt: skip
 

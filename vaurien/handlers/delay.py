@@ -13,9 +13,9 @@ from vaurien.options import seconds
 class Delay(FlowHandler):
     """Adds a delay before the backend is called.
 
-    The request waits once, before its first byte goes on, or the response if ``before`` is no; what
-    comes meanwhile goes on behind it. Nothing is lost or reordered. ``stream``, where it is given,
-    chooses the direction in place of ``before``.
+    The request waits once, before its first byte goes on; with ``before`` set to no, the response
+    waits instead. What comes meanwhile goes on behind it. Nothing is lost or reordered.
+    ``stream``, where it is given, chooses the direction in place of ``before``.
     """
 
     name = "delay"

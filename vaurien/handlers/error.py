@@ -23,7 +23,7 @@ class Error(BaseHandler):
     name = "error"
     options: dict[str, tuple[Any, ...]] = {
         "inject": ("Put random bytes inside the response instead of replacing it", bool, False),
-        "warmup": ("Exchanges that pass untouched first; another word for after", count, 0),
+        "warmup": ("Exchanges that pass untouched first; another name for after", count, 0),
     }
     points = {"after": "warmup"}
 

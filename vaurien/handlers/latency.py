@@ -13,7 +13,7 @@ from vaurien.flow.handler import FlowHandler
 from vaurien.options import milliseconds, percent
 
 _NORMAL = NormalDist()
-_LONGEST = 1e6  # seconds; what is longer is as good as never
+_LONGEST = 1e6  # seconds; what is longer never comes
 _LEAST = 1e-12  # draws this near to 0 or 1 count as this: their quantile may be infinite
 
 
@@ -44,7 +44,7 @@ class Samples:
         except OSError as error:
             raise ValueError(f"cannot be read: {error.strerror}") from None
         except ValueError as error:
-            raise ValueError(f"holds what is no delay in ms: {error}") from None
+            raise ValueError(f"holds something that is not a delay in ms: {error}") from None
         if not self.delays:
             raise ValueError("holds no delays")
 
@@ -87,8 +87,8 @@ class Latency(FlowHandler):
     ``jitter`` is the half width of the uniform distribution, the standard deviation of the normal
     one, the unit of the pareto and paretonormal ones (those of netem). With ``lognormal`` the
     median is ``latency`` and sigma is jitter / latency. A file of samples, whose path has a ``/``
-    or a ``.`` in it, takes the place of both. ``correlation`` says how much of one delay's luck the
-    next one keeps; the distribution stays the same.
+    or a ``.`` in it, takes the place of both. ``correlation`` says how much a delay depends on the
+    one before it; the distribution stays the same.
     """
 
     name = "latency"

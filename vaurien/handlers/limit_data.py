@@ -11,7 +11,7 @@ from vaurien.handlers.slicer import some_bytes
 
 
 class LimitData(FlowHandler):
-    """Closes the connection with a polite end (FIN) once so many bytes have passed in all."""
+    """Closes the connection with a polite end (FIN) once ``bytes`` bytes have passed in all."""
 
     name = "limit_data"
     wants_begin = False

@@ -18,7 +18,7 @@ from vaurien.options import Values
 
 
 class Request(NamedTuple):
-    """A request whose first bytes are there: those, and what people call it.
+    """The beginning of a request: `data` are its first bytes, `summary` a short name for it.
 
     `exchange` has its number and the draws for it.
     """

@@ -10,7 +10,7 @@ from vaurien.flow.handler import FlowHandler
 
 
 class Noop(FlowHandler):
-    """Passes everything on, through the engine: what a toxic costs that does no harm."""
+    """Passes everything on, through the engine: it shows what an idle toxic costs."""
 
     name = "noop"
     wants_begin = False

@@ -15,8 +15,8 @@ class Pause(FlowHandler):
     """Holds the flow and loses nothing: it goes on after ``time`` ms, or when this is removed.
 
     The time counts from the beginning of each exchange that the handler is picked for; for a toxic,
-    from when it comes to the connection. When ``--max-held`` bytes are held, the sender is read no
-    more.
+    from when it comes to the connection. When ``--max-held`` bytes are held, no more is read from
+    the sender.
     """
 
     name = "pause"

@@ -18,13 +18,13 @@ class Stall(FlowHandler):
     """Holds the flow as packet loss would: each lost packet stalls all behind it for an RTO.
 
     A proxy sees streams, not packets: it cannot lose a packet, and dropping bytes would be
-    corruption. What an application notices of loss is a stall, until the sender's retransmission
-    timeout (RTO) has run out; if the packet sent again is lost too, the RTO doubles, up to
-    ``max_rto``. So no byte is lost here.
+    corruption. All that an application notices of a loss is a stall, until the sender's
+    retransmission timeout (RTO) has run out; if the retransmitted packet is lost too, the RTO
+    doubles, up to ``max_rto``. So no byte is lost here.
 
     ``loss`` is the chance of each packet. With ``model`` gilbert-elliott the line is good or bad,
-    and turns before each packet with the chances ``go_bad`` and ``go_good``; packets are lost
-    while it is bad only, each with the chance ``loss``.
+    and may change before each packet, with the chances ``go_bad`` and ``go_good``; packets are
+    lost only while it is bad, each with the chance ``loss``.
     """
 
     name = "stall"

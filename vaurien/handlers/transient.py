@@ -10,13 +10,13 @@ class Transient(Error):
     """Answers with random bytes for the first exchanges that it is picked for, then works.
 
     With ``agitate`` 2, the first two exchanges get random bytes instead of their response, as
-    ``error`` does it, and all later ones pass.
+    with ``error``, and all later ones pass.
     """
 
     name = "transient"
     options = {
         "agitate": (
-            "Exchanges that get an error before all works; another word for times",
+            "Exchanges that get an error before all works; another name for times",
             count,
             1,
         ),

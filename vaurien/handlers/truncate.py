@@ -17,7 +17,7 @@ class Truncate(FlowHandler):
     """Ends the flow after some bytes of an exchange; what follows is dropped.
 
     Downstream, the client gets the beginning of the response and then the end of the stream.
-    ``fraction`` is a share of the message instead, where the protocol tells its length; ``tcp``
+    ``fraction`` is a share of the message instead, where the protocol gives its length; ``tcp``
     does not.
     """
 

@@ -24,8 +24,8 @@ _WAVES: dict[str, Callable[[float], float]] = {
 class Wave(FlowHandler):
     """Delays by a base latency plus waves: sine, saw, square and triangle, added up.
 
-    Each has an amplitude (0 leaves it away) and a period in ms. Their time begins with the
-    connection. A delay below 0 is none; nothing is lost or reordered.
+    Each has an amplitude (0 turns it off) and a period in ms. Their time begins with the
+    connection. A delay below 0 counts as 0; nothing is lost or reordered.
     """
 
     name = "wave"

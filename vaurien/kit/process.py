@@ -1,8 +1,8 @@
-"""A Vaurien of one's own: started, ready, and gone when whoever started it is.
+"""A Vaurien in a process of its own: started, ready, and ended when this process ends.
 
-Law: no gevent, nothing patched, no thread. The process hangs on a socket, which the system closes
-whenever this process ends, however it does; and since one that was forked off may hold it too, the
-process also watches this one itself.
+Law: no gevent, nothing patched, no thread. The new process reads from a socket that the system
+closes when this process ends, in whatever way: ``atexit`` would not run after SIGKILL. A process
+forked by this one may hold the socket open, so the new process also watches this one itself.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Running:
     """A running ``vaurien`` process; a context manager that stops it.
 
     `address` is where its proxy listens, `proxies` where each did at the start, by name; `client`
-    steers it.
+    controls it.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Running:
     def client(self) -> Client:
         """A client of its API; VaurienError if it runs without."""
         if self._client is None:
-            raise VaurienError("it was started with http=False; without an API nothing steers it")
+            raise VaurienError("it was started with http=False; without an API it has no client")
         return self._client
 
     @property
@@ -85,7 +85,8 @@ class Running:
     def stop(self, timeout: float = STOP_TIMEOUT) -> int:
         """End it as SIGTERM does, and wait; its exit code.
 
-        After `timeout` seconds it is killed; the code is then -9. A second call does nothing.
+        After `timeout` seconds (10 by default) it is killed; the code is then -9. A second call
+        does nothing.
         """
         if self._process.poll() is None:
             self._process.terminate()
@@ -118,24 +119,25 @@ def start_proxy(
 
     `settings` are those of the command line, with ``_`` for ``-``: ``distant="127.0.0.1:6379"``,
     ``behavior="20:delay"``, ``on_connect``, ``config``, ``seed``, and so on; None means not given.
-    `handlers` are options by handler: ``{"delay": {"sleep": 1}}``. Without `config` some defaults
-    are others than there: ``local`` is any free port of 127.0.0.1, and ``drain`` is 0 s. With
-    `http` there is the API, at any free port unless ``http_port`` or ``http_host`` say otherwise.
-    Variables of the environment and the file of `config` count as ever; the arguments win.
+    `handlers` are options by handler: ``{"delay": {"sleep": 1}}``. Without `config`, two defaults
+    differ from the command line's: ``local`` is any free port of 127.0.0.1, and ``drain`` is 0 s.
+    With `http`, the default, it has the API, at any free port unless ``http_port`` or ``http_host``
+    say otherwise. Environment variables and the file of `config` apply as usual; arguments win.
 
     The process ends with this one, even if this one is killed, and whatever it has forked. Ctrl-C
     does not reach it.
 
-    UsageError for settings that are wrong, and VaurienError if it cannot run or does not listen
-    within `ready_timeout` seconds, with its own sentence, in the names of the arguments.
+    UsageError for settings that are wrong. VaurienError if it cannot run, or does not listen within
+    `ready_timeout` seconds (20 by default). The message is Vaurien's own, with the names of the
+    arguments.
     """
     if isinstance(ready_timeout, bool) or not isinstance(ready_timeout, (int, float)):
-        raise UsageError(f"ready_timeout: {ready_timeout!r} is no time; give seconds")
+        raise UsageError(f"ready_timeout: {ready_timeout!r} is not a time; give seconds")
     arguments, environment = _arguments(http, handlers or {}, settings)
     with contextlib.ExitStack() as stack:
         log = stack.enter_context(tempfile.TemporaryFile())
         parent, child = map(stack.enter_context, socket.socketpair())
-        # For whom it is to watch, where the system does not say who made a pair of sockets.
+        # The process that it is to watch, where the system does not say what made a socket pair.
         parent.sendall(b"%d\n" % os.getpid())
         process = subprocess.Popen(
             [sys.executable, "-m", "vaurien", *arguments, f"--parent-fd={child.fileno()}"],
@@ -155,7 +157,11 @@ def start_proxy(
 
 
 def stop_proxy(running: Running, timeout: float = STOP_TIMEOUT) -> int:
-    """Stop what `start_proxy` has started, by force after `timeout` seconds; its exit code."""
+    """Stop what `start_proxy` has started; its exit code.
+
+    After `timeout` seconds (10 by default) it is killed, and the code is -9. UsageError if
+    `running` is something else.
+    """
     if not isinstance(running, Running):
         raise UsageError(f"running: {running!r} is not what start_proxy returns")
     return running.stop(timeout)
@@ -174,7 +180,7 @@ def _arguments(
             given.setdefault("local", "127.0.0.1:0")
     if "http_token" in given:  # the arguments of a process are anybody's to read
         if "http_token_file" in given:
-            raise UsageError("http_token: http_token_file is given too; leave one of them away")
+            raise UsageError("http_token: http_token_file is given too; leave one of them out")
         environment.pop(FILE_VARIABLE, None)
         environment[TOKEN_VARIABLE] = str(given.pop("http_token"))
     elif "http_token_file" in given:

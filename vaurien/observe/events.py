@@ -25,9 +25,9 @@ class Ended(NamedTuple):
 
     `time` is when it began, in seconds since the epoch, `seconds` how long it took; `seed` is the
     proxy's. The bytes are those that were read. `end` is how it ended: ``next`` (another began),
-    ``answered`` (in full, where the protocol tells), ``client`` or ``backend`` (that side closed
-    first), ``reset``, ``handler``, ``idle``, ``dropped`` (by an operation), ``exit``, ``dial``,
-    ``error``.
+    ``answered`` (in full, where the protocol shows that), ``client`` or ``backend`` (that side
+    closed first), ``reset``, ``handler``, ``idle``, ``dropped`` (by an operation), ``exit``,
+    ``dial``, ``error``.
     """
 
     time: float

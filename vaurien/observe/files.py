@@ -1,7 +1,7 @@
 """Files that are appended to: the journal, the log.
 
-Law: a file is made where its path says, and nowhere else: a link that leads to nothing would have
-us make a file at a place that somebody else has chosen.
+Law: a file is made where its path says, and nowhere else: a link that leads to nothing would
+let another user choose where we make a file.
 """
 
 from __future__ import annotations

@@ -74,7 +74,7 @@ class Journal:
             log.error("journal %s: %s dropped", self.path, dropped)
 
     def _end_torn_line(self) -> None:
-        """What stands in the file may end in the middle of a line."""
+        """Begin a new line, if the file ends in the middle of one: a run was killed in writing."""
         size = os.fstat(self._descriptor).st_size
         if size and os.pread(self._descriptor, 1, size - 1) != b"\n":
             os.write(self._descriptor, b"\n")
@@ -123,7 +123,7 @@ def read(
         with open(path, encoding="utf-8") as file:
             lines = file.read().split("\n")
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "it is no text"
+        reason = getattr(error, "strerror", None) or "it is not text"
         raise UsageError(f"{where}: cannot read {path!r}: {reason}; give a journal") from None
     replay = Replay()
     others: set[str] = set()
@@ -138,7 +138,7 @@ def read(
             if number > len(lines):
                 replay.warnings.append(f"{place} is torn, as when a run is killed; it is left out")
                 break
-            raise UsageError(f"{place} is no JSON object; give a journal") from None
+            raise UsageError(f"{place} is not a JSON object; give a journal") from None
         if line.get("v") != VERSION:
             raise UsageError(
                 f"{place} is of version {line.get('v')!r}; this Vaurien reads {VERSION}"

@@ -3,7 +3,7 @@
 The thread that makes lines takes the interpreter's lock from the loop, so that each microsecond
 here is one that traffic waits. What repeats (the names, the options in force, the second) is made
 once and kept; the rest is put between, and no dictionary is built. ``docs/journal.rst`` describes
-the lines; whoever changes them raises `VERSION`.
+the lines; a change of them raises `VERSION`.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ _KEPT = 1000
 
 _Kept = tuple[str, tuple[Any, ...]]
 
-#: The text of what was picked and what fired, by the addresses of these tuples, which are the same
-#: ones from event to event. The tuples are kept beside, so that no others come to be there.
+#: The text of what was picked and what fired, by the ids of these tuples, which are the same ones
+#: from event to event: to hash their contents would cost more than the rest of the line. The tuples
+#: are kept beside, so that no others can get these ids.
 _texts: dict[tuple[int, ...], _Kept] = {}
 
 _second = (-1, "")  # the last one that was written, since the epoch and as text

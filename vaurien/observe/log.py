@@ -2,8 +2,8 @@
 
 The lines about faults are made in `faults`.
 
-Law: whoever logs never waits, neither for a lock nor for a pipe that nobody reads. What the queue
-cannot take is counted, and said as soon as there is room.
+Law: a call that logs never waits, neither for a lock nor for a pipe that is not read. What the
+queue cannot take is counted, and reported as soon as there is room.
 """
 
 from __future__ import annotations
@@ -51,7 +51,11 @@ class JsonFormatter(logging.Formatter):
 
 
 class _NoLock:
-    """In place of a logging handler's lock: `emit` needs none."""
+    """In place of a logging handler's lock: `emit` needs none.
+
+    It only appends to a deque. `logging` would take a lock for each line, and a thread of a user
+    that holds it while it waits for the interpreter would hold up the loop.
+    """
 
     def acquire(self) -> None: ...
 

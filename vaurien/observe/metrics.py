@@ -1,8 +1,8 @@
 """The metrics: what there is to know in numbers, declared once, for Prometheus and for statsd.
 
 Laws: label sets are fixed, and no value of a label but a proxy's name is a client's choice; a
-counter of a proxy never goes down; what is told is read from the data path's own numbers when
-somebody asks, and nothing is counted for it alone.
+counter of a proxy never goes down; what is shown is read from the data path's own numbers when
+it is asked for, and nothing is counted for it alone.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ _HANDLER = ("proxy", "handler")
 _DIRECTION = ("proxy", "direction")
 _TOXIPROXY = ("direction", "proxy", "listener", "upstream")
 
-#: All metrics, in the order in which they are told.
+#: All metrics, in the order in which they are shown.
 FAMILIES: tuple[Family, ...] = (
     Family("vaurien_info", "info", "The version that runs.", ("version",),
            lambda _: [((vaurien.__version__,), 1)]),

@@ -35,7 +35,7 @@ def wait(queue: _queue.SimpleQueue[Any], seconds: float | None = None) -> bool:
 
 
 def sleep(seconds: float) -> None:
-    """Sleep the thread, not the greenlet, for so many seconds."""
+    """Sleep the thread, not the greenlet, for `seconds`."""
     monkey.get_original("time", "sleep")(seconds)
 
 

@@ -57,7 +57,7 @@ class Notifier:
 
     @property
     def observers(self) -> tuple[Observer, ...]:
-        """Who is notified; those that want an event of a kind are in `on_began` and its like."""
+        """All observers; `on_began`, `on_ended` and `on_acted` have those that want such events."""
         return self._observers
 
     @observers.setter
@@ -107,6 +107,7 @@ class Notifier:
 
     def _notify_of_toxics(self, exchange: Exchange) -> None:
         picked = exchange.handlers
+        # Mostly no toxic has acted: find that out without making anything.
         for one in exchange.added:
             if one not in picked:
                 break
@@ -125,7 +126,7 @@ class Notifier:
         for observer in observers:
             try:
                 observer(event)
-            except SystemExit as error:  # the pump would take it for a handler's
+            except SystemExit as error:  # which the pump would report as a handler's
                 raise RuntimeError(f"observer {observer!r} raised SystemExit") from error
 
     def _names(self, handlers: tuple[Handler, ...]) -> _Named:

@@ -1,6 +1,6 @@
 """The metrics for statsd: once a second, what has changed, by UDP.
 
-Laws: who sends never waits; that nobody listens is nobody's fault. The numbers are those of
+Laws: sending never waits; it is no error if no server listens. The numbers are those of
 `vaurien.observe.metrics`, and no others. What is counted is told, though its proxy has gone since.
 """
 
@@ -37,7 +37,7 @@ def parse(text: str, where: str) -> Address:
         raise UsageError(str(error).replace(" or unix:PATH", "")) from None
     if target.path or not target.port:
         raise UsageError(
-            f"{where}: {text!r} is no UDP address; write HOST:PORT, such as localhost:8125"
+            f"{where}: {text!r} is not a UDP address; write HOST:PORT, such as localhost:8125"
         )
     try:
         import statsd  # noqa: F401

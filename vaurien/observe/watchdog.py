@@ -1,9 +1,11 @@
-"""The watch on the loop: says who holds it.
+"""The watch on the loop: names what holds it.
 
 A greenlet beats; a native thread looks at the beat, and when it has stopped for `HELD` seconds
 reads the stack of the loop's thread, twice. If the same callback or greenlet is at work both times,
 it holds the loop, and the stack names its handler. If not, the loop has much to do at once, as when
-thousands of clients leave together: the lag shows that, and no handler is at fault.
+thousands of clients leave together: the lag shows that, and no handler is at fault. A timer of the
+loop could not do this: while the loop is held, it does not run. Nor could ``settrace``, which would
+slow down every call.
 """
 
 from __future__ import annotations
@@ -31,8 +33,8 @@ LAGS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 class Lag:
     """How late the loop is: how late each beat comes.
 
-    A histogram, since it tells every reader the same, however many there are and however seldom
-    they look; of a gauge each would miss what was between two looks.
+    A histogram, because it shows every reader the same, however many there are and however seldom
+    they look; with a gauge each would miss what was between two looks.
     """
 
     def __init__(self) -> None:
@@ -40,7 +42,7 @@ class Lag:
         self._last: deque[float] = deque(maxlen=round(1 / BEAT))
 
     def add(self, seconds: float) -> None:
-        """A beat came so many seconds later than it should."""
+        """A beat came `seconds` later than it should."""
         self.buckets.add(max(seconds, 0.0))
         self._last.append(max(seconds, 0.0))
 
@@ -76,7 +78,7 @@ class Watchdog:
                 due = monotonic() + BEAT
                 gevent.sleep(BEAT)
                 self.lag.add(monotonic() - due)
-            except Exception:  # a watch that has ended would take the loop for held
+            except Exception:  # without beats, the watch would report the loop as held for good
                 log.exception("the watch on the loop: internal error")
 
     def _watch(self) -> None:

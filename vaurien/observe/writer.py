@@ -1,7 +1,7 @@
 """Lines on their way to a file: a bounded queue, and a native thread that writes them in batches.
 
-Law: whoever puts a line never waits, neither for a lock nor for a pipe that nobody reads. What the
-queue cannot take is counted.
+Law: `put` never waits, neither for a lock nor for a pipe that is not read. What the queue cannot
+take is counted.
 
 The thread and the loop share the interpreter's lock, and a thread that wakes for each line takes
 more of it than the line: each wake-up makes the loop wait for the lock twice. So the first line
@@ -20,8 +20,8 @@ from vaurien.observe import native
 
 LIMIT = 10_000  # lines waiting
 
-#: Seconds between two batches. Who follows a log sees no delay below a tenth of a second, and 20
-#: wake-ups a second cost nothing that can be measured.
+#: Seconds between two batches. A person who follows a log does not notice a delay below a tenth of
+#: a second, and 20 wake-ups a second cost nothing that can be measured.
 REST = 0.05
 
 #: Lines in one write at most: what a busy proxy makes while the thread rests, and a megabyte or two
@@ -142,7 +142,9 @@ class Writer(Generic[T]):
             while done < len(data):
                 try:
                     done += os.write(self.descriptor, data[done:])
-                except BlockingIOError:  # a pipe that somebody made non-blocking is full
+                except (
+                    BlockingIOError
+                ):  # the pipe is full, and another process has made it non-blocking
                     native.sleep(REST)
         except OSError:
             for line in lines:  # those that were written whole are not lost

@@ -31,6 +31,7 @@ class Cutter:
 
     def feed(self, data: bytes) -> None:
         """Cut `data`."""
+        # Before the framer sees it: if that raises, nothing of `data` is lost.
         self.kept = self.kept + data if self.kept else data
         if self.error is not None:
             return

@@ -2,12 +2,13 @@
 
 Laws: pure. A framer changes no byte, drops none and adds none: the data of the pieces that come out
 of `feed` are, joined, what went in, but for a tail that it keeps because it cannot know yet whose
-that is. The tail is bounded: who keeps more than 64 KiB is asked no more. It raises `FramingError`
-where it meets what it does not understand.
+that is. The tail is bounded: a framer that keeps more than 64 KiB is given no more. It raises
+`FramingError` at bytes that it does not understand.
 
-That is all it has to care for. Whoever feeds it remembers what has not come out yet, so that when a
-side ends, or a framer gives up or has a bug, those bytes go on as they came and the connection is
-plain ``tcp`` from there.
+A framer need not care about anything else. The caller remembers what has not come out yet, so that
+when a side ends, or a framer gives up or has a bug, those bytes go on as they came and the
+connection is plain ``tcp`` from there. It only says where messages begin and end, and never decides
+about them: so it can be tested with bytes alone, and a bug in it cannot change any.
 
 Exchanges are numbered from 1 in the order of their requests. What belongs to none, such as a
 greeting or a message that a server pushes, is of exchange 0.
@@ -27,8 +28,8 @@ class Piece(NamedTuple):
     """Some bytes of one message, at least one.
 
     `first` and `last` say whether its first and its last byte are among them, `length` how many
-    bytes the message has in all, None if that is not known (yet). `summary` is what people call the
-    request, such as ``GET /x``, on the first piece of it only.
+    bytes the message has in all, None if that is not known (yet). `summary` is a short name of
+    the request, such as ``GET /x``, on the first piece of it only.
     """
 
     data: bytes

@@ -41,7 +41,7 @@ class Tcp:
         return (Piece(data, self.exchange + self.answered, self.client_bytes(), False),)
 
     def instead(self, exchange: int, data: bytes) -> None:
-        """Nothing: what the backend sends next is taken for an answer all the same."""
+        """Nothing to do: whatever the backend sends next counts as an answer."""
 
     def client_bytes(self) -> bool:
         """Note that client bytes were read; True if they begin an exchange."""

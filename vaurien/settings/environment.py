@@ -58,6 +58,6 @@ class Environment:
     def warnings(self) -> list[str]:
         """A sentence for each variable that means nothing (Kubernetes makes such)."""
         return [
-            f"{variable} in the environment is no setting; {nearest(variable, self._names)}"
+            f"{variable} in the environment is not a setting; {nearest(variable, self._names)}"
             for variable in self._unknown
         ]

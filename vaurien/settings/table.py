@@ -29,44 +29,45 @@ SETTINGS: tuple[Option, ...] = (
     Option("distant", "The backend: HOST:PORT, [IPV6]:PORT or unix:PATH", str, "localhost:80"),
     Option("behavior", "Which handlers deal with which share of the exchanges, in percent, such as"
            " 20:delay,5:error; the rest is passed on", str, "100:dummy"),
-    Option("on-connect", "Who deals with which share of the clients that connect, in percent, such"
-           " as 10:refuse,5:slow_accept; the rest is let in", str, None),
-    Option("protocol", "What tells where exchanges begin: tcp, or the dotted path of a framer",
+    Option("on-connect", "Which handlers meet which share of the clients that connect, in percent,"
+           " such as 10:refuse,5:slow_accept; the rest is let in", str, None),
+    Option("protocol", "How to find where exchanges begin: tcp, or the dotted path of a framer",
            protocol, "tcp"),
-    Option("toxics", "What acts on all exchanges: [NAME:] TYPE [OPTION=VALUE ...], separated by"
-           " commas, such as latency latency=100 stream=upstream", str, None),
+    Option("toxics", "Flow handlers for all exchanges: [NAME:] TYPE [OPTION=VALUE ...], separated"
+           " by commas, such as latency latency=100 stream=upstream", str, None),
     Option("seed", "The seed of all random decisions; drawn and printed if not set", whole, None),
-    Option("timeout", "End a connection that is idle for so many seconds; 0 for never",
+    Option("timeout", "End a connection that is idle for this many seconds; 0 for never",
            idle_seconds, 0),
-    Option("connect-timeout", "Give up an address of the backend after so many seconds",
+    Option("connect-timeout", "Give up connecting to an address of the backend after this many"
+           " seconds",
            connect_seconds, 10),
-    Option("dns-ttl", "Look a backend's name up again after so many seconds, while connections go"
-           " on with its known addresses; 0 looks it up before each", seconds, 5),
-    Option("keepalive", "Ask a peer that has been silent for so many seconds whether it is still"
-           " there (TCP keepalive), and end the connection if it is not; 0 for never",
+    Option("dns-ttl", "Resolve a backend's name again after this many seconds, while connections"
+           " use its known addresses; 0 resolves it before each", seconds, 5),
+    Option("keepalive", "Probe a peer that has been silent for this many seconds (TCP keepalive),"
+           " and end the connection if it does not answer; 0 for never",
            keepalive_seconds, 15),
-    Option("max-connections", "Accept no more than so many connections at a time; 0 for any number",
+    Option("max-connections", "The most connections at a time; 0 for any number",
            count, 0),
     Option("backlog", "How many clients may wait to be accepted", backlog_count, 4096),
-    Option("spin", "Poll for so many microseconds after the last event before sleeping: less"
-           " latency for more computing time; 0 for never", spin_microseconds, 50),
-    Option("max-held", "How many bytes each flow holds at most while handlers delay it; then its"
+    Option("spin", "Poll for this many microseconds after the last event before sleeping: less"
+           " latency for more processor time; 0 for never", spin_microseconds, 50),
+    Option("max-held", "The most bytes that each flow holds while handlers delay it; then its"
            " sender waits", held_bytes, 1 << 20),
     Option("journal", "The file to which a line of JSON is appended for each exchange that a"
            " handler touched", str, None),
-    Option("journal-all", "Put the exchanges into the journal too that nobody touched", bool,
+    Option("journal-all", "Put exchanges that no handler touched into the journal too", bool,
            False),
-    Option("replay", "A journal whose decisions are made again, in place of the draws", str, None),
+    Option("replay", "A journal whose decisions are repeated, in place of the draws", str, None),
     Option("strict", "End with exit code 3 if a handler of the behavior never fired", bool, False),
-    Option("drain", "On SIGINT or SIGTERM, let connections end for so many seconds", seconds, 5),
+    Option("drain", "On SIGINT or SIGTERM, the most seconds to let connections end", seconds, 5),
     Option("http", "Serve the control API", bool, False),
     Option("http-host", "Where the control API listens: a host, or unix:PATH", str, "localhost"),
     Option("http-port", "The port of the control API; 0 for any free one", port_number, 8080),
-    Option("http-token", "What requests must show: Authorization: Bearer TOKEN; none for nothing,"
-           " wherever it listens", str, None),
-    Option("http-token-file", "The file that has the token", str, None),
+    Option("http-token", "The token that requests must send, as Authorization: Bearer TOKEN; the"
+           " word none turns it off, wherever the API listens", str, None),
+    Option("http-token-file", "The file with the token", str, None),
     Option("http-allowed-host", "Names, separated by commas, by which clients may call the control"
-           " API, beside those of this machine", str, None),
+           " API, besides those of this machine", str, None),
     Option("toxiproxy", "Serve the control API at Toxiproxy's port too", bool, False),
     Option("toxiproxy-port", "That port; 0 for any free one", port_number, 8474),
     Option("log-level", "How much is logged", str, "info", LEVELS),
