@@ -332,7 +332,7 @@ def test_a_toxic_is_a_flow_handler_of_a_name() -> None:
 
 @pytest.mark.parametrize("name", ["error", "transient", "refuse"])
 def test_a_toxic_that_is_no_flow_handler_is_refused(name: str) -> None:
-    with pytest.raises(UsageError, match=f"'{name}'.*no flow handler"):
+    with pytest.raises(UsageError, match=f"'{name}'.*not a flow handler"):
         Toxic(specification(name))
 
 
