@@ -88,13 +88,12 @@ class Places:
         #: place, None for an alarm. Kept, since it is asked for more often than it changes.
         self.due = inf
         self._next: Place | None = None
-        # Work done and allowed. Not a time: what a chain does must not depend on the machine.
-        self._work, self._stop = 0, inf
+        self._work, self._stop = 0, inf  # done, and allowed; no time, which is the machine's
 
     def advance(self, now: float, limit: float = inf) -> bool:
         """Do what is due until `now` (seconds), about `limit` pieces of it; whether more is due."""
-        if now > NEVER:  # `play` runs until infinity; what is due then is held for good
-            now = NEVER
+        # `play` runs until infinity; what is due then is held for good.
+        now = now if now < NEVER else NEVER
         stop = self._stop = self._work + limit
         while self.due <= now:
             if self._work >= stop:

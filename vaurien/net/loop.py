@@ -29,6 +29,9 @@ _LOOK = 0.5  # seconds between two looks whether a thread that is waited for is 
 
 T = TypeVar("T")
 
+#: The number of the system's thread, whatever was patched.
+_ident: Callable[[], int] = monkey.get_original("_thread", "get_ident")
+
 
 class Watcher(Protocol):
     """A watcher of the loop, as gevent has it."""
@@ -127,8 +130,3 @@ _own: Any = monkey.get_original("threading", "local")()
 
 def _ended() -> Stopping:
     return Stopping("the loop has ended, and its proxies with it; nothing can be asked of them")
-
-
-def _ident() -> int:
-    """The number of the system's thread, whatever was patched."""
-    return int(monkey.get_original("_thread", "get_ident")())

@@ -285,8 +285,13 @@ def plain(snapshot: Snapshot) -> str:
                 counts = value.cumulative
                 lines.append(_histogram(family, labels) % (*counts, counts[-1], value.sum))
         else:
-            name, names = family.name, family.labels
-            lines += [f"{_start(name, names, labels)}{n}\n" for labels, n in family.read(snapshot)]
+            known = _starts.setdefault(family.name, {})
+            if len(known) > _KEPT:
+                known.clear()
+            lines += [
+                f"{known.get(labels) or _start(known, family, labels)}{n}\n"
+                for labels, n in family.read(snapshot)
+            ]
     return "".join(lines)
 
 
@@ -302,7 +307,14 @@ def _begin(name: str, names: Labels, values: Labels) -> str:
     return f"{name}{{{','.join(pairs)}}} "
 
 
-_start = lru_cache(maxsize=20_000)(_begin)
+#: What stands before the numbers, by family and labels; of proxies that are gone, too.
+_starts: dict[str, dict[Labels, str]] = {}
+_KEPT = 20_000  # of each family at most
+
+
+def _start(known: dict[Labels, str], family: Family, labels: Labels) -> str:
+    start = known[labels] = _begin(family.name, family.labels, labels)
+    return start
 
 
 @lru_cache(maxsize=2_000)
