@@ -13,7 +13,7 @@ from functools import cache
 from math import inf
 from typing import Any
 
-from vaurien import address, behavior, registry
+from vaurien import behavior, registry, services
 from vaurien.address import Address
 from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
@@ -100,8 +100,8 @@ def read_proxy(
             raise UsageError(f"missing required field: {name}{place}")
     check_name(given["name"], f"name{place}")
     before = f"proxy {given['name']!r}: " if where else ""
-    local = address.parse(given.get("listen") or "localhost:0", f"{before}listen", any_host=True)
-    distant = address.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
+    local = services.parse(given.get("listen") or "localhost:0", f"{before}listen", any_host=True)
+    distant = services.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
     if by_request:
         refuse_paths(local, distant)
     if distant.leads_to(local):

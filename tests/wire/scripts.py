@@ -235,6 +235,16 @@ SCRIPTS: dict[str, Script] = {
         post("/populate", [proxy("three", "localhost:{free1}")], **in_use(proxies=[])),
         get("/proxies"),
     ],
+    "named_ports": [
+        post("/proxies", proxy("up", upstream="localhost:http")),
+        post("/proxies", proxy("off", "localhost:http", "localhost:HTTPS", enabled=False)),
+        get("/proxies/up"),
+        post("/proxies/up", {"upstream": "[::1]:ssh"}),
+        patch("/proxies/up", {"upstream": "{A}"}),
+        Talk("one", "127.0.0.1:{port1}"),
+        post("/populate", [proxy("two", upstream="localhost:smtp")]),
+        get("/proxies"),
+    ],
     "port_in_use": [
         post("/proxies", proxy("off", "{taken}", enabled=False)),
         post("/proxies/off", {"enabled": True}),

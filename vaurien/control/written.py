@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import fields
 from typing import Any
 
-from vaurien import address, behavior, registry
+from vaurien import behavior, registry, services
 from vaurien.address import Address
 from vaurien.behavior import Behavior
 from vaurien.bodies import plain
@@ -120,7 +120,7 @@ def _text(reader: Callable[[Any, str], Any]) -> Read:
 
 
 def _address(text: str, where: str) -> Address:
-    return address.parse(text, where, any_host=True)
+    return services.parse(text, where, any_host=True)
 
 
 def _read_toxics(bodies: Any, find: Find, where: str) -> tuple[Toxic, ...]:

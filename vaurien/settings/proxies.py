@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaurien import address, behavior, ini, registry
+from vaurien import behavior, ini, registry, services
 from vaurien.behavior import DUMMY
 from vaurien.bodies import check_name
 from vaurien.catalog import Catalog, toxics
@@ -50,8 +50,8 @@ class Written:
         registry.framer(protocol, self.where("protocol"))
         check(weighted, together(handlers), self.where("behavior"), protocol)
         check_connect(meeting, together(handlers), self.where("on-connect"))
-        local = address.parse(self.get("local"), self.where("local"))
-        distant = address.parse(self.get("distant"), self.where("distant"), port_zero=False)
+        local = services.parse(self.get("local"), self.where("local"))
+        distant = services.parse(self.get("distant"), self.where("distant"), port_zero=False)
         if distant.leads_to(local):
             raise UsageError(
                 f"{self.where('distant')}: {self.get('distant')!r} is where Vaurien listens itself;"
