@@ -38,12 +38,20 @@ class Address:
     path: str = ""
     #: The name by which the port was given; it says nothing more than the port does.
     service: str = field(default="", compare=False)
+    #: Whether 0.0.0.0 is all addresses of both kinds, as Toxiproxy has it. Where they are compared
+    #: it makes no difference: a client that sends back what it was shown changes nothing.
+    both: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
         port = self.service or self.port
         return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it is all addresses of this machine, of both kinds where there are two."""
+        return not self.path and (not self.host or self.both)
 
     @property
     def canonical(self) -> Address:
@@ -79,7 +87,7 @@ class Address:
 
 
 def _hosts(address: Address) -> tuple[str, ...]:
-    host = address.canonical.host.lower()
+    host = "" if address.both else address.canonical.host.lower()
     return ("127.0.0.1", "::1") if host == "localhost" else (host or "::",)
 
 

@@ -25,7 +25,7 @@ from typing import Any
 
 from tests.support import PATIENCE, Backend, dial, wait_for
 
-_PORT = re.compile(r"(?<=[\w.\]]:)(\d{4,5})\b")
+_PORT = re.compile(r"(?<=[\w.\] ]:)(\d{4,5})\b")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 #: The metrics that Toxiproxy has.
 METRIC = re.compile(r"^(toxiproxy_proxy_\w+)\{(.*)\} (\S+)$", re.MULTILINE)

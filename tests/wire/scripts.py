@@ -48,9 +48,9 @@ TOXICS: dict[str, Json] = {
 }
 
 
-def in_use(**more: Any) -> dict[str, Any]:
+def in_use(place: str = "127.0.0.1:{free1}", whose: str = "one", **more: Any) -> dict[str, Any]:
     """What is answered for an address that another proxy has, and why."""
-    error = "listen tcp 127.0.0.1:{free1}: bind: address already in use (by proxy 'one')"
+    error = f"listen tcp {place}: bind: address already in use (by proxy '{whose}')"
     body = {"error": error, "status": 500, **more}
     return {
         "why": "after address already in use comes the proxy that has it",
@@ -253,6 +253,32 @@ SCRIPTS: dict[str, Script] = {
         get("/proxies/off"),
         post("/proxies/off", {"listen": "127.0.0.1:0", "enabled": True}),
         post("/reset"),
+    ],
+    "listen_everywhere": [  # 0.0.0.0 has the addresses of both kinds
+        post("/proxies", proxy("one", "0.0.0.0:0")),
+        Talk("a", "127.0.0.1:{port1}"),
+        Talk("b", "[::1]:{port1}"),
+        post("/proxies/one", {"listen": "[::]:{port1}"}),
+        Talk("b", "[::1]:{port1}"),
+        post("/proxies/one", {"enabled": False}),
+        post("/proxies/one", {"enabled": True}),
+        Talk("c", "[::1]:{port1}"),
+        post("/proxies", proxy("off", "0.0.0.0:0", enabled=False)),
+        post("/proxies/off", {"enabled": True}),
+        Talk("d", "[::1]:{port2}"),
+        post("/proxies", proxy("two", "0.0.0.0:{free1}")),
+        post("/proxies", proxy("three", "0.0.0.0:{free1}"), **in_use("0.0.0.0:{free1}", "two")),
+        post("/proxies", proxy("three", ":{free1}"), **in_use(":{free1}", "two")),
+        post("/proxies", proxy("three", "[::1]:{free1}"), **in_use("[::1]:{free1}", "two")),
+        post("/proxies", proxy("four", ":0")),
+        Talk("e", "127.0.0.1:{port3}"),
+        Talk("f", "[::1]:{port3}"),
+        post("/proxies", proxy("five")),
+        patch("/proxies/five", {"listen": "0.0.0.0:{free2}"}),
+        Talk("g", "[::1]:{free2}"),
+        post("/populate", [proxy("six", "0.0.0.0:0")]),
+        Talk("h", "[::1]:{port5}"),
+        get("/proxies"),
     ],
     "listen_port_0": [  # each time that it is asked for, it is another port
         post("/proxies", proxy()),

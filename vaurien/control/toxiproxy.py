@@ -72,7 +72,7 @@ class One(_Resource):
         # Toxiproxy's clients send the toxics that they know of, too: here they say nothing.
         local = distant = None
         if given.get("listen"):
-            local = services.parse(given["listen"], "listen", any_host=True)
+            local = bodies.read_listen(given["listen"], "listen")
         if given.get("upstream"):
             distant = services.parse(given["upstream"], "upstream", port_zero=False, any_host=True)
 

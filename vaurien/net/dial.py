@@ -45,8 +45,7 @@ Done = Callable[["_socket.socket | None", "OSError | None"], None]
 def resolve(address: Address, *, passive: bool = False) -> list[Target]:
     """All socket addresses of `address`; OSError if there are none.
 
-    If `passive` those of IPv4 come first, but for all addresses of the machine, which one socket of
-    IPv6 serves together.
+    If `passive`, to listen there, those of IPv4 come first.
 
     Blocks the calling greenlet, not the loop.
     """
@@ -66,8 +65,7 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
         raise OSError(errno.EAGAIN, str(error)) from error
     targets: list[Target] = list(dict.fromkeys((int(entry[0]), entry[4]) for entry in found))
     if passive:
-        first = _socket.AF_INET if address.host else _socket.AF_INET6
-        targets.sort(key=lambda target: target[0] != first)
+        targets.sort(key=lambda target: target[0] != _socket.AF_INET)
     return targets
 
 
