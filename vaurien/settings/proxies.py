@@ -20,7 +20,7 @@ from vaurien.fitting import check, check_connect, together
 from vaurien.options import Raw, find
 from vaurien.plan import NOTHING, Plan, Toxic
 from vaurien.settings.in_force import Settings
-from vaurien.settings.table import DEFAULT, MAKES_DEFAULT, PROXY, TOXIPROXY
+from vaurien.settings.table import DEFAULT, MAKES_DEFAULT, PROXY, instead
 
 _SECTION = "proxy:"
 
@@ -91,11 +91,8 @@ def proxies(
         check_name(name, section.where)
         given: dict[str, Raw] = {}
         for word, raw in section.items():
-            if word in TOXIPROXY:
-                raise UsageError(
-                    f"{raw.where}: there is no option of a proxy {word!r}; did you mean"
-                    f" {TOXIPROXY[word]!r}?"
-                )
+            if hint := instead(word):
+                raise UsageError(f"{raw.where}: there is no option of a proxy {word!r}; {hint}")
             option = find(PROXY, word, raw.where, "option of a proxy")
             if option.key in given:
                 raise UsageError(f"{raw.where}: {option.key!r} is given twice; give it once")
