@@ -12,6 +12,7 @@ import pytest
 
 from tests.control.helpers import Api
 from tests.laws.helpers import Acceptor
+from tests.rivals.differences import differs
 from tests.support import Backend, echo, exchange, receive, run
 from vaurien import services
 from vaurien.address import Address
@@ -117,6 +118,7 @@ def test_the_command_line_and_files_take_names(tmp_path: Path) -> None:
     )
 
 
+@differs("backend-address")
 def test_a_request_with_an_unknown_name_is_refused() -> None:
     with Acceptor() as backend, Api() as api:
         proxy = api.proxy(backend.address)

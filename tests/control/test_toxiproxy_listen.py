@@ -10,6 +10,7 @@ import pytest
 
 from tests.control.helpers import Api, Remote
 from tests.laws.helpers import has_ipv6, unused_port
+from tests.rivals.differences import differs
 from tests.support import Backend, Program, dial, exchange, parse_address, receive_all
 
 needs_ipv6 = pytest.mark.skipif(not has_ipv6(), reason="this machine has no ::1")
@@ -82,6 +83,7 @@ def test_port_0_is_another_port_for_a_proxy_that_is_disabled_too(proxy: Remote) 
     assert proxy.change(enabled=True)["listen"] != first
 
 
+@differs("populate-port-0")
 def test_populate_with_port_0_leaves_a_proxy_where_it_is(api: Api, proxy: Remote) -> None:
     body = {"name": "p", "listen": "127.0.0.1:0", "upstream": proxy.show()["upstream"]}
     with proxy.dial() as client:

@@ -1,7 +1,7 @@
 """The scripts: each a conversation that a client of Toxiproxy's API might have, step by step.
 
-Together they go through all that the text on Toxiproxy's API says. `Step.why` and `Step.vaurien`
-stand where Vaurien answers otherwise, on purpose.
+Together they go through all that the text on Toxiproxy's API says. `Step.differs` and
+`Step.vaurien` stand where Vaurien answers otherwise, on purpose.
 """
 
 from __future__ import annotations
@@ -53,10 +53,43 @@ def in_use(place: str = "127.0.0.1:{free1}", whose: str = "one", **more: Any) ->
     error = f"listen tcp {place}: bind: address already in use (by proxy '{whose}')"
     body = {"error": error, "status": 500, **more}
     return {
-        "why": "after address already in use comes the proxy that has it",
+        "differs": "in-use-by",
         "vaurien": {"status": 500, "content_type": "application/json", "json": body},
     }
 
+
+def refuses(differs: str, error: str, status: int = 400) -> dict[str, Any]:
+    """What is refused here, and in Toxiproxy is not, or in other words."""
+    body = {"error": error, "status": status}
+    told = {"status": status, "content_type": "application/json", "json": body}
+    return {"differs": differs, "vaurien": told}
+
+
+def makes(differs: str, body: Json, status: int = 201) -> dict[str, Any]:
+    """What is made here, and in Toxiproxy is not, or otherwise."""
+    told = {"status": status, "content_type": "application/json", "json": body}
+    return {"differs": differs, "vaurien": told}
+
+
+def shown(name: str, listen: str, upstream: str = "{A}", toxics: Sequence[Json] = ()) -> Json:
+    """A proxy as it is answered."""
+    return {
+        "name": name,
+        "listen": listen,
+        "upstream": upstream,
+        "enabled": True,
+        "toxics": [*toxics],
+    }
+
+
+NOOP = {
+    "attributes": {},
+    "name": "noop_downstream",
+    "type": "noop",
+    "stream": "downstream",
+    "toxicity": 1,
+}
+LATENCY = {**NOOP, "name": "latency_downstream", "type": "latency"}
 
 #: By name: a name is the name of a recording.
 SCRIPTS: dict[str, Script] = {
@@ -511,7 +544,7 @@ SCRIPTS: dict[str, Script] = {
         post(
             "/populate",
             [proxy("one")],
-            why="in populate, port 0 matches the port that the proxy got",
+            differs="populate-port-0",
             vaurien={
                 "status": 201,
                 "content_type": "application/json",
@@ -531,7 +564,7 @@ SCRIPTS: dict[str, Script] = {
         Talk(
             "one",
             "127.0.0.1:{port1}",
-            why="in populate, port 0 matches the port that the proxy got",
+            differs="populate-port-0",
             vaurien={"result": "A"},
         ),
     ],
@@ -568,13 +601,99 @@ SCRIPTS: dict[str, Script] = {
         post("/reset", {}),
         Talk("one", "127.0.0.1:{port1}"),
     ],
+    "differences": [  # one after the other, as they stand in the list
+        post("/proxies", proxy()),
+        post(
+            "/proxies",
+            proxy("q", upsteam="{B}"),
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "name": "n", "attributes": {"latncy": 5}},
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "name": "negative", "attributes": {"latency": -5}},
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "noop", "name": "often", "toxicity": 2},
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/populate",
+            [proxy("with", toxics=[{"type": "noop"}])],
+            **makes(
+                "toxics-applied", {"proxies": [shown("with", "127.0.0.1:{port2}", toxics=[NOOP])]}
+            ),
+        ),
+        post(
+            "/proxies",
+            {"name": "nowhere", "upstream": "{A}"},
+            **makes("default-listen", shown("nowhere", "127.0.0.1:{port3}")),
+        ),
+        post(
+            "/proxies",
+            proxy("unix", "unix:/nowhere/x"),
+            **refuses("unix", "unix:/nowhere/x: unix sockets are for the configuration only{any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "name": "s", "attributes": {"stream": "upstream"}},
+            **refuses("stream-attribute", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p",
+            {"upstream": ""},
+            **refuses("empty-address", "bad request body: upstream is empty; {any}"),
+        ),
+        post(
+            "/proxies",
+            proxy("no port", upstream="127.0.0.1"),
+            **refuses("backend-address", "upstream: '127.0.0.1' has no port; {any}"),
+        ),
+        post(
+            "/proxies",
+            proxy("no name", upstream="localhost:nosuch"),
+            **refuses("backend-address", "upstream: 'nosuch' is not the name of a port{any}"),
+        ),
+        post(
+            "/proxies",
+            proxy("self", "127.0.0.1:{free1}", "127.0.0.1:{free1}"),
+            **refuses("circles", "upstream: '127.0.0.1:{free1}' is where it listens itself"),
+        ),
+        post(
+            "/proxies",
+            proxy("a/b"),
+            **refuses("names", "name: 'a/b' is no name for a proxy; {any}"),
+        ),
+        get("/proxies/a%2Fb"),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "latency", "attributes": {"latency": 1000.0}}',
+            **makes("fractions", {**LATENCY, "attributes": {"latency": 1000, "jitter": 0}}, 200),
+        ),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "latency", "name": "null", "attributes": null, "attributes": {"latency": 5}}',
+            **makes(
+                "null-attributes",
+                {**LATENCY, "name": "null", "attributes": {"latency": 5, "jitter": 0}},
+                200,
+            ),
+        ),
+        get("/version", headers={"Host": "evil.example"}, **refuses("host", "{any}", 403)),
+    ],
     "rest": [
         get("/version"),
         get("/nothing"),
         Step(
             "GET",
             "/",
-            why="/ says what this is, and where it is described",
+            differs="root",
             vaurien={
                 "status": 200,
                 "content_type": "application/json",
