@@ -69,6 +69,12 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
     return targets
 
 
+def crowd() -> str:
+    """Who is before one that wants to look up a name now; nothing if it need not wait."""
+    full = len(get_hub().threadpool) >= LOOKUPS
+    return f"{LOOKUPS} names are being looked up" if full else ""
+
+
 def literal(address: Address) -> list[Target] | None:
     """The socket address of one that needs no resolution, None for a name."""
     if not address.is_literal:
@@ -97,6 +103,7 @@ class Dialer:
         self._looked = -inf  # when, in seconds of the monotonic clock
         self._good: Target | None = None  # the last one that answered
         self._lost = False  # it resolved once, and does not now
+        self._crowd = ""  # who was before the last lookup
         self._waiting: list[Callable[[OSError | None], None]] = []
 
     def __repr__(self) -> str:
@@ -110,6 +117,7 @@ class Dialer:
 
     def lookup(self) -> OSError | None:
         """Resolve the name now, if it is one, and say what went wrong."""
+        self._crowd = crowd()
         try:
             found = tuple(literal(self.address) or resolve(self.address))
         except OSError as error:
@@ -126,6 +134,13 @@ class Dialer:
         self._waiting.append(done)
         if len(self._waiting) == 1:
             gevent.spawn(self._look_up)
+
+    @property
+    def holdup(self) -> str:
+        """Why a lookup that has begun is not over."""
+        if self._crowd:
+            return f"{self._crowd}, and its own waits until one of them is done"
+        return "its name is still being looked up"
 
     @property
     def is_old(self) -> bool:
@@ -299,8 +314,9 @@ class Dial:
             self._sock = None
         exhausted = self.error is not None and self.error.errno in (*EXHAUSTED, errno.EAGAIN)
         if waited or not exhausted:
+            why = "" if waited else f": {self.dialer.holdup}"
             self.error = TimeoutError(
-                errno.ETIMEDOUT, f"no connection within {self.dialer.timeout:g} s"
+                errno.ETIMEDOUT, f"no connection within {self.dialer.timeout:g} s{why}"
             )
         if waited:
             self._left = self._left[1:]

@@ -18,7 +18,7 @@ from gevent import socket as gsocket
 
 from vaurien.address import Address
 from vaurien.errors import ListenError
-from vaurien.net.dial import Target, literal, resolve
+from vaurien.net.dial import Target, crowd, literal, resolve
 from vaurien.net.forked import close_in_child
 from vaurien.net.system import KEEPALIVE, stream_socket, tcp_options
 
@@ -40,8 +40,9 @@ def locate(local: Address, what: str) -> Target:
     found = literal(local)
     if found is not None:
         return found[0]
+    silence = ": ".join(filter(None, ("no answer", crowd())))
     try:
-        with gevent.Timeout(RESOLVE, TimeoutError(errno.ETIMEDOUT, "no answer")):
+        with gevent.Timeout(RESOLVE, TimeoutError(errno.ETIMEDOUT, silence)):
             return resolve(local, passive=True)[0]
     except OSError as error:
         reason = error.strerror or str(error)
