@@ -180,13 +180,15 @@ class Backend:
     accepted sockets are counted in `accepted`.
     """
 
-    def __init__(self, script: Callable[[socket.socket], object], path: str | None = None) -> None:
+    def __init__(
+        self, script: Callable[[socket.socket], object], path: str | None = None, port: int = 0
+    ) -> None:
         self.script = script
         self.errors: list[BaseException] = []
         self.accepted = 0
         self._open: set[socket.socket] = set()
         if path is None:
-            self.listener = socket.create_server(("127.0.0.1", 0), backlog=4096)
+            self.listener = socket.create_server(("127.0.0.1", port), backlog=4096)
             self.port = self.listener.getsockname()[1]
             self.address = f"127.0.0.1:{self.port}"
         else:

@@ -27,6 +27,7 @@ import pytest
 
 import vaurien
 from tests.cli.ctl import read_terminal
+from tests.rivals.differences import LIST
 from tests.support import PATIENCE, Program, parse_address, run, wait_for
 from vaurien import flow, presets, registry
 from vaurien.cli.ctl_parser import (
@@ -221,6 +222,17 @@ def test_the_reference_is_made_anew_when_its_sources_change(reference: ModuleTyp
     sources = set(reference.sources())
     assert {inspect.getfile(cls) for cls in registry.builtins().values()} <= sources
     assert {"table.py", "specification.py", "presets.ini"} <= {Path(path).name for path in sources}
+
+
+def test_the_table_of_what_differs_from_toxiproxy_is_the_tests_list(reference: ModuleType) -> None:
+    page = (DOCS / "toxiproxy.rst").read_text()
+    section = re.split(r"^(.+)\n-+$", page, flags=re.MULTILINE)
+    said = section[section.index("What differs on purpose") + 1]
+    assert ".. vaurien-differences::" in said
+    assert "list-table" not in said, "what differs stands in tests/rivals/differences.py"
+    table = reference.differences()
+    for one in LIST:
+        assert f"   * - {one.here}\n     - {one.why}\n" in table, one.name
 
 
 def test_every_flag_is_documented(reference: ModuleType) -> None:

@@ -1,6 +1,7 @@
 """Addresses as users write them: ``HOST:PORT``, ``[IPV6]:PORT``, ``unix:PATH``.
 
-Law: pure; nothing is resolved or bound here (see `vaurien.net`).
+Law: pure; nothing is resolved or bound here (see `vaurien.net`), and no port is known by a name
+(see `vaurien.services`).
 """
 
 from __future__ import annotations
@@ -8,7 +9,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from vaurien.errors import UsageError
@@ -16,6 +18,8 @@ from vaurien.errors import UsageError
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 #: A host name or IPv4 address: labels of 1 to 63 characters, RFC 1035 2.3.4.
 _HOST = re.compile(r"[^\s.\[\]/@,'\"\0:]{1,63}(\.[^\s.\[\]/@,'\"\0:]{1,63})*\.?")
+#: The name of a port: RFC 6335 5.1 and what tables have beyond it (``z39.50``, ``whois++``).
+_SERVICE = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.+*/-]{0,31}")
 
 
 NETWORKS = 1_000  # in one list at most: each is looked at for a client
@@ -32,17 +36,28 @@ class Address:
     host: str = ""
     port: int = 0
     path: str = ""
+    #: The name by which the port was given; it says nothing more than the port does.
+    service: str = field(default="", compare=False)
+    #: Whether 0.0.0.0 is all addresses of both kinds, as Toxiproxy has it. Where they are compared
+    #: it makes no difference: a client that sends back what it was shown changes nothing.
+    both: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         if self.path:
             return f"unix:{self.path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        port = self.service or self.port
+        return f"[{self.host}]:{port}" if ":" in self.host else f"{self.host}:{port}"
+
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether it is all addresses of this machine, of both kinds where there are two."""
+        return not self.path and (not self.host or self.both)
 
     @property
     def canonical(self) -> Address:
         """The same address in the one way to write it; names stay as they are."""
         try:
-            return Address(str(ipaddress.ip_address(self.host)), self.port, self.path)
+            return replace(self, host=str(ipaddress.ip_address(self.host)))
         except ValueError:
             return self
 
@@ -72,7 +87,7 @@ class Address:
 
 
 def _hosts(address: Address) -> tuple[str, ...]:
-    host = address.canonical.host.lower()
+    host = "" if address.both else address.canonical.host.lower()
     return ("127.0.0.1", "::1") if host == "localhost" else (host or "::",)
 
 
@@ -92,11 +107,19 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = False) -> Address:
+def parse(
+    text: str,
+    where: str,
+    *,
+    port_zero: bool = True,
+    any_host: bool = False,
+    port_of: Callable[[str], int | None] | None = None,
+) -> Address:
     """The address in `text`; UsageError naming `where` if it is none.
 
     `port_zero` says whether port 0 (any free port) makes sense there, `any_host` whether the host
-    may be left away, for all addresses of this machine.
+    may be left away, for all addresses of this machine. `port_of` tells the port of a name, None
+    for one that is not known; without it, a port is a number.
     """
     text = text.strip()
     if _CONTROL.search(text):
@@ -132,6 +155,13 @@ def parse(text: str, where: str, *, port_zero: bool = True, any_host: bool = Fal
     ):  # RFC 1035 2.3.4
         shown = host if len(host) <= 253 else f"{host[:20]}..."
         raise UsageError(f"{where}: {shown!r} is no host name; write HOST:PORT or unix:PATH")
+    if port_of is not None and _SERVICE.fullmatch(port):
+        number = port_of(port)
+        if number is None:
+            raise UsageError(
+                f"{where}: {port!r} is not the name of a port on this machine; give its number"
+            )
+        return Address(host, number, service=port)
     if not (port.isascii() and port.isdigit() and len(port) < 6) or int(port) > 65535:
         raise UsageError(f"{where}: {port!r} is no port; give a number from 0 to 65535")
     if int(port) == 0 and not port_zero:

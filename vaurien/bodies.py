@@ -9,11 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cache
 from math import inf
 from typing import Any
 
-from vaurien import address, behavior, registry
+from vaurien import behavior, registry, services
 from vaurien.address import Address
 from vaurien.catalog import Catalog
 from vaurien.errors import AlreadyThere, UsageError, VaurienError, nearest
@@ -100,8 +101,8 @@ def read_proxy(
             raise UsageError(f"missing required field: {name}{place}")
     check_name(given["name"], f"name{place}")
     before = f"proxy {given['name']!r}: " if where else ""
-    local = address.parse(given.get("listen") or "localhost:0", f"{before}listen", any_host=True)
-    distant = address.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
+    local = read_listen(given.get("listen") or "localhost:0", f"{before}listen")
+    distant = services.parse(given["upstream"], f"{before}upstream", port_zero=False, any_host=True)
     if by_request:
         refuse_paths(local, distant)
     if distant.leads_to(local):
@@ -136,6 +137,12 @@ def read_proxy(
         toxics=tuple(toxics.values()),
         **common,
     )
+
+
+def read_listen(text: str, where: str) -> Address:
+    """Where a proxy is to listen; at 0.0.0.0 it does so on IPv6 too, as in Toxiproxy."""
+    found = services.parse(text, where, any_host=True)
+    return replace(found, both=found.host == "0.0.0.0")
 
 
 def refuse_paths(*places: Address | None) -> None:

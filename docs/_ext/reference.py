@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import get_args
 
+from tests.rivals.differences import LIST
 from vaurien import ini, presets, registry
 from vaurien.kinds import Kind
 from vaurien.observe.metrics import FAMILIES
@@ -107,6 +108,12 @@ def sources() -> list[str]:
         *(cls.__module__ for cls in registry.builtins().values()),
     }
     return sorted([str(sys.modules[module].__file__) for module in modules] + [str(PRESETS)])
+
+
+def differences() -> str:
+    """A table of where Vaurien differs from Toxiproxy on purpose, as the tests know it."""
+    rows = [(one.here, one.why) for one in LIST]
+    return "\n".join(table((("Vaurien", "Why"), *rows), "36 64"))
 
 
 def tests(patterns: Iterable[str]) -> str:

@@ -11,6 +11,8 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
+from tests.rivals import differences
+
 
 class _Reference(SphinxDirective):
     """Puts the generated text in its own place, with its sections."""
@@ -93,6 +95,15 @@ class Metrics(_Reference):
     make = staticmethod(reference.metrics)
 
 
+class Differences(SphinxDirective):
+    """``.. vaurien-differences::``: from Toxiproxy."""
+
+    def run(self) -> list[nodes.Node]:
+        """Parse the table; the page is read again when the list changes."""
+        self.env.note_dependency(str(differences.__file__))
+        return self.parse_text_to_nodes(reference.differences())
+
+
 class Tests(SphinxDirective):
     """``.. vaurien-tests:: PATTERN...``: the tests in the files of the checkout that match."""
 
@@ -120,5 +131,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("vaurien-api-requests", Requests)
     app.add_directive("vaurien-api-bodies", Bodies)
     app.add_directive("vaurien-metrics", Metrics)
+    app.add_directive("vaurien-differences", Differences)
     app.add_directive("vaurien-tests", Tests)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

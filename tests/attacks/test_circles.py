@@ -10,6 +10,7 @@ import pytest
 from tests.control.farms import Farm, write
 from tests.control.served import Api, Served
 from tests.laws.helpers import Names, assert_fin, has_ipv6, unused_port
+from tests.rivals.differences import differs
 from tests.support import Backend, dial, echo, exchange, run, wait_for
 
 
@@ -39,6 +40,7 @@ def test_a_line_that_is_written_is_none(tmp_path: Path) -> None:
     assert ended.returncode == 0
 
 
+@differs("circles")
 def test_a_circle_that_requests_would_make_is_refused() -> None:
     with Backend(echo) as backend, Served("--distant", backend.address) as served:
         api, port = served.api, unused_port()

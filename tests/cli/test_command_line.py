@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -319,6 +321,10 @@ def test_underscores_in_names_are_dashes() -> None:
         (["--log-output", "/no/such/directory/x"], ["--log-output", "'/no/such/directory/x'"]),
         (["--log-output", "/"], ["--log-output", "'/'"]),
         (["--config", "/no/such.ini"], ["--config", "'/no/such.ini'"]),
+        (["-local", "a:1"], ["'-local'", "did you mean '--local'?"]),
+        (["-version"], ["'-version'", "did you mean '--version'?"]),
+        (["-help"], ["'-help'", "did you mean '--help'?"]),
+        (["--port", "8000"], ["'--port'", "-port'"]),
     ],
     ids=lambda value: " ".join(value),
 )
@@ -328,6 +334,74 @@ def test_what_is_not_understood_is_refused_by_name_and_value(
     text = refused(*arguments)
     for word in words:
         assert word in text
+
+
+BOTH = "where clients connect is '--local', and the backend is '--distant'"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--proxy", "127.0.0.1:0", "--backend", "127.0.0.1:1"],
+        ["--proxy=127.0.0.1:0"],
+        ["--local", "127.0.0.1:0", "--backend=127.0.0.1:1"],
+        ["--listen", "127.0.0.1:0"],
+        ["-listen", "127.0.0.1:0"],
+        ["--upstream", "127.0.0.1:1"],
+        ["--bind", "127.0.0.1:0"],
+        ["--target", "127.0.0.1:1"],
+    ],
+    ids=" ".join,
+)
+def test_what_others_call_the_addresses_names_ours(arguments: list[str]) -> None:
+    unknown = next(one for one in arguments if not one.startswith(("--local", "127.")))
+    assert refused(*arguments) == f"vaurien: unknown argument {unknown!r}; {BOTH}"
+
+
+def test_files_and_the_environment_name_our_words_too(tmp_path: Path) -> None:
+    file = tmp_path / "vaurien.ini"
+    both = BOTH.replace("--", "")
+    for text in (
+        "[vaurien]\nproxy = 127.0.0.1:0\nbackend = 127.0.0.1:1\n",
+        "[proxy:one]\nlisten = 127.0.0.1:0\nupstream = 127.0.0.1:1\n",
+    ):
+        file.write_text(text)
+        assert refused("--config", file, "--check").endswith(both)
+    result = run("--check", env={"VAURIEN_BACKEND": "127.0.0.1:1"})
+    assert result.returncode == 0
+    assert f"VAURIEN_BACKEND in the environment is no setting; {both}" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("-host=0.0.0.0 -config=f.json", "--toxiproxy --http-host 0.0.0.0 --config f.json"),
+        ("-host 0.0.0.0 -port 8474", "--toxiproxy --http-host 0.0.0.0 --toxiproxy-port 8474"),
+        ("--host=0.0.0.0", "--toxiproxy --http-host 0.0.0.0"),
+        ("--host 0.0.0.0 --port 1", "--toxiproxy --http-host 0.0.0.0 --toxiproxy-port 1"),
+        ("-config=a.json -proxy-metrics", "--toxiproxy --config a.json"),
+        ("-seed 7 -runtime-metrics", "--toxiproxy --seed 7"),
+        ("--proxy-metrics", "--toxiproxy"),
+        ("--toxiproxy -config=f.json", "--toxiproxy --config f.json"),
+    ],
+)
+def test_the_command_line_of_a_toxiproxy_server_is_shown_in_our_words(
+    theirs: str, ours: str
+) -> None:
+    text = refused(*theirs.split())
+    assert text.startswith(f"vaurien: unknown argument '{theirs.split()[0]}'") or "'-c" in text
+    assert text.endswith(f"; in place of the flags of toxiproxy-server write: vaurien {ours}")
+
+
+def test_the_words_for_a_toxiproxy_server_are_taken(tmp_path: Path, echo_backend: Backend) -> None:
+    file = tmp_path / "the proxies.json"
+    file.write_text(
+        json.dumps([{"name": "p", "listen": "127.0.0.1:0", "upstream": echo_backend.address}])
+    )
+    said = refused(f"-config={file}", "-host=127.0.0.1", "-port=0")
+    ours = shlex.split(said.partition("write: vaurien ")[2])
+    with Program(*ours) as program, program.dial() as client:
+        assert exchange(client, b"taken") == b"taken"
 
 
 @pytest.mark.parametrize(

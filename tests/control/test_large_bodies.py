@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.control.helpers import Api
+from tests.rivals.differences import differs
 from vaurien import behavior, bodies
 
 UPSTREAM = "127.0.0.1:9"
@@ -99,6 +100,7 @@ def test_more_toxics_than_a_proxy_can_have_are_refused(api: Api) -> None:
     api.refused("POST", "/proxies", {**body, "toxics": [*most[1:], {"type": "x"}]})
 
 
+@differs("limits")
 def test_a_list_of_too_many_proxies_is_refused(api: Api) -> None:
     many = [{"name": f"{number:x}", "upstream": "a:1"} for number in range(20_000)]
     said = api.refused("POST", "/populate", many)

@@ -15,6 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.test_settings import resolved
+from vaurien import services
+from vaurien.address import Address
 from vaurien.behavior import parse
 from vaurien.control.operations import (
     KINDS,
@@ -193,6 +195,17 @@ def test_an_operation_comes_back_from_json_as_it_was(edits: list[Edit]) -> None:
 @pytest.mark.parametrize("operation", [Delete(), Drop(), Drop(3, "reset"), Create(BASE)])
 def test_so_does_one_that_makes_no_plan_of_another(operation: Operation) -> None:
     assert through_json(operation) == operation
+
+
+def test_an_address_of_both_kinds_comes_back_as_such() -> None:
+    plan = replace(
+        BASE, local=Address("0.0.0.0", 80, both=True), distant=services.parse("b:http", "")
+    )
+    made = through_json(Create(plan))
+    assert isinstance(made, Create)
+    assert made == Create(plan)
+    assert made.plan.local.both
+    assert str(made.plan.distant) == "b:http"
 
 
 def test_create_and_delete_undo_each_other() -> None:

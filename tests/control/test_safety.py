@@ -24,6 +24,7 @@ import pytest
 from tests.cli.helpers import refused
 from tests.control.served import Answer, Api, Served, assert_quiet, connected, statuses, whatever
 from tests.laws.helpers import MB, Flood, digest_of, has_ipv6, threads, unused_port
+from tests.rivals.differences import differs
 from tests.support import (
     PATIENCE,
     Backend,
@@ -297,6 +298,7 @@ def test_token_none_opens_it_knowingly() -> None:
 # Web pages
 
 
+@differs("host")
 def test_only_names_of_this_machine_are_answered(plain: Guarded) -> None:
     port = plain.api.address.rpartition(":")[2]
     for host in (
@@ -679,6 +681,7 @@ def test_a_file_that_the_configuration_names_serves_requests_and_is_read_once(
         vaurien.assert_goes_on()
 
 
+@differs("unix")
 def test_files_that_are_there_are_safe_from_unix_addresses_of_requests(tmp_path: Path) -> None:
     precious = tmp_path / "precious"
     precious.write_text("gold")
@@ -706,6 +709,7 @@ def test_files_that_are_there_are_safe_from_unix_addresses_of_requests(tmp_path:
     assert not (tmp_path / "new").exists()
 
 
+@differs("names")
 def test_names_that_look_like_paths_reach_nothing(plain: Guarded) -> None:
     names = [
         "../../etc/passwd", "..", ".", "/etc/passwd", "a/b", "a\u0000b", "a\nb", "\u202e", "",

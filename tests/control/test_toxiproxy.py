@@ -20,6 +20,7 @@ import pytest
 from tests.cli.helpers import refused
 from tests.control.helpers import Api, Remote
 from tests.laws.helpers import MB, Acceptor, Flood, assert_fin, digest_of, threads
+from tests.rivals.differences import differs
 from tests.rivals.test_rivals import spoilt
 from tests.support import (
     PATIENCE,
@@ -74,6 +75,7 @@ def took(start: float, least: float) -> None:
         ("limit_data", "byte", "bytes"),
     ],
 )
+@differs("unknown-fields")
 def test_an_unknown_attribute_is_refused_and_the_nearest_named(
     proxy: Remote, kind: str, wrong: str, right: str
 ) -> None:
@@ -89,6 +91,7 @@ def test_an_unknown_attribute_is_refused_and_the_nearest_named(
 
 
 @pytest.mark.parametrize("stream", ["upstream", "nonsense", {"nonsense": [1]}])
+@differs("stream-attribute")
 def test_a_stream_among_the_attributes_is_refused(proxy: Remote, stream: Any) -> None:
     toxics, attributes = f"{proxy.path}/toxics", {"latency": 5, "stream": stream}
     said = proxy.api.refused("POST", toxics, {"type": "latency", "attributes": attributes})
@@ -113,6 +116,7 @@ def test_an_attribute_of_another_toxic_is_refused(proxy: Remote) -> None:
     ("kind", "attribute"),
     [(kind, attribute) for kind, attributes in TOXICS.items() for attribute in attributes],
 )
+@differs("unknown-fields")
 def test_negative_attributes_are_refused(proxy: Remote, kind: str, attribute: str) -> None:
     body = {"type": kind, "attributes": {attribute: -1}}
     said = proxy.api.refused("POST", f"{proxy.path}/toxics", body)
@@ -125,6 +129,7 @@ def test_negative_attributes_are_refused(proxy: Remote, kind: str, attribute: st
 
 
 @pytest.mark.parametrize("toxicity", [-1, -0.1, 1.1, 100])
+@differs("unknown-fields")
 def test_a_toxicity_outside_0_to_1_is_refused(proxy: Remote, toxicity: float) -> None:
     toxics = f"{proxy.path}/toxics"
     said = proxy.api.refused("POST", toxics, {"type": "noop", "toxicity": toxicity})
@@ -146,6 +151,7 @@ def test_what_json_has_no_number_for_is_refused(proxy: Remote, word: bytes) -> N
     assert proxy.toxics() == []
 
 
+@differs("unknown-fields")
 def test_unknown_fields_are_refused_and_the_nearest_named(proxy: Remote) -> None:
     api, toxics = proxy.api, f"{proxy.path}/toxics"
     name = proxy.add("noop")
@@ -187,6 +193,7 @@ def test_what_is_no_flow_handler_is_no_type_of_toxic(proxy: Remote, kind: str) -
     assert said.startswith("invalid toxic type")
 
 
+@differs("empty-address")
 def test_an_empty_address_in_a_change_is_refused(proxy: Remote) -> None:
     before = proxy.show()
     for field in ("listen", "upstream"):
@@ -196,6 +203,7 @@ def test_an_empty_address_in_a_change_is_refused(proxy: Remote) -> None:
     assert proxy.show() == before
 
 
+@differs("in-use-by")
 def test_a_port_in_use_on_a_change_leaves_the_old_listener_and_its_connections(
     proxy: Remote,
 ) -> None:
@@ -227,6 +235,7 @@ def test_a_port_in_use_on_a_change_leaves_the_old_listener_and_its_connections(
 # Populate
 
 
+@differs("toxics-applied")
 def test_toxics_in_populate_are_applied(api: Api, echo_backend: Backend) -> None:
     toxics: list[Any] = [
         {"type": "latency", "attributes": {"latency": 200}},
@@ -266,6 +275,7 @@ def test_toxics_in_populate_are_applied(api: Api, echo_backend: Backend) -> None
         "latency",
     ],
 )
+@differs("populate-all")
 def test_a_wrong_toxic_in_populate_is_refused_before_anything_is_made(api: Api, toxic: Any) -> None:
     good = {"name": "one", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:1"}
     bad = {**good, "name": "two", "toxics": [{"type": "noop", "name": "good"}, toxic]}
@@ -286,6 +296,7 @@ def test_what_is_wrong_with_on_connect_is_told_of_it_and_of_its_proxy(api: Api) 
         assert said.startswith(f"{where}on_connect: 'delay'")
 
 
+@differs("populate-all")
 def test_a_proxy_that_populate_cannot_replace_stays(proxy: Remote) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, proxy.dial() as client:
         body = {**proxy.show(), "listen": f"127.0.0.1:{taken.getsockname()[1]}"}
@@ -295,6 +306,7 @@ def test_a_proxy_that_populate_cannot_replace_stays(proxy: Remote) -> None:
         assert exchange(client, b"hello") == b"hello"
 
 
+@differs("toxics-applied")
 def test_a_configuration_file_of_toxiproxy_is_taken_with_its_toxics(
     tmp_path: Path, echo_backend: Backend
 ) -> None:
@@ -494,6 +506,7 @@ def test_a_rate_that_is_given_later_counts(api: Api, echo_backend: Backend) -> N
         assert not select.select([client], [], [], 0.4)[0]
 
 
+@differs("slicer-sizes")
 def test_slicer(api: Api) -> None:
     with (
         Acceptor() as backend,
@@ -514,6 +527,7 @@ def test_slicer(api: Api) -> None:
         assert len(pieces[0]) == 10
 
 
+@differs("limit-data-end")
 def test_limit_data(api: Api) -> None:
     with (
         Acceptor() as backend,
@@ -539,6 +553,7 @@ def test_noop(proxy: Remote) -> None:
 
 
 @pytest.mark.parametrize("kind", TOXICS)
+@differs("left-out")
 def test_a_toxic_whose_attributes_are_0_harms_nobody_but_its_proxy(
     api: Api, echo_backend: Backend, kind: str
 ) -> None:
@@ -826,6 +841,7 @@ def test_each_answer_of_toxiproxys_paths_has_an_id_of_its_own(api: Api, proxy: R
     assert "X-Toxiproxy-Request-Id" not in api.call("GET", "/state").headers
 
 
+@differs("version")
 def test_the_version_is_one_that_any_parser_of_versions_takes(api: Api) -> None:
     answer = api.call("GET", "/version")
     assert re.fullmatch(r"\d+\.\d+\.\d+", answer.json["version"])
@@ -935,6 +951,7 @@ def test_r10_byte_counters_move_while_the_connection_is_open(api: Api) -> None:
         assert counters(proxy)["sent", "downstream"] == down
 
 
+@differs("metrics")
 def test_metrics_are_always_there(api: Api) -> None:
     assert api.ask("GET", "/proxies") == {}
     assert api.call("GET", "/metrics").status == 200

@@ -27,6 +27,7 @@ from tests.laws.helpers import (
     full_listener,
     threads,
 )
+from tests.rivals.differences import differs
 from tests.rivals.test_rivals import CROWD, LOUD, spoilt
 from tests.support import PATIENCE, Backend, echo, exchange, receive, receive_all, wait_for
 
@@ -213,6 +214,7 @@ def test_r3_who_gives_an_address_that_does_not_resolve_waits_alone(
         assert list(api.ask("GET", "/proxies")) == ["p"]
 
 
+@differs("polite-ends")
 def test_r5_toxicity_0_does_nothing_at_all(api: Api) -> None:
     flood = Flood(8 * MB)
     with Acceptor() as backend, api.proxy(backend) as proxy, threads() as pool:
@@ -233,6 +235,7 @@ def test_r5_toxicity_0_does_nothing_at_all(api: Api) -> None:
         assert not any(one["fired"] for one in stats.values()), stats
 
 
+@differs("reset-peer-open")
 def test_r6_reset_peer_added_to_an_open_connection_sends_a_rst(api: Api) -> None:
     with (
         Acceptor() as backend,
@@ -253,6 +256,7 @@ def test_r6_reset_peer_added_to_an_open_connection_sends_a_rst(api: Api) -> None
                     one.recv(1)
 
 
+@differs("timeout-clock")
 def test_r7_timeout_fires_after_1_s_though_a_byte_comes_every_200_ms(api: Api) -> None:
     with (
         Acceptor() as backend,
@@ -273,6 +277,7 @@ def test_r7_timeout_fires_after_1_s_though_a_byte_comes_every_200_ms(api: Api) -
         assert 1 - EARLY <= time.monotonic() - start < 2
 
 
+@differs("toxicity-once")
 def test_r8_adding_changing_and_removing_a_toxic_redraws_no_other_toxics_dice(api: Api) -> None:
     with (
         Backend(echo) as backend,
@@ -322,6 +327,7 @@ def test_r9_adding_a_toxic_releases_no_bytes_that_another_holds(api: Api) -> Non
         assert 1 - EARLY <= time.monotonic() - start < 2
 
 
+@differs("unknown-fields")
 def test_r11_nothing_that_is_misspelt_is_dropped_in_silence(api: Api) -> None:
     with api.proxy("127.0.0.1:1") as proxy:
         toxics = f"{proxy.path}/toxics"

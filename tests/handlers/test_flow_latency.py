@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.flow.helpers import Flow, draws, near, times
+from tests.rivals.differences import differs
 from vaurien.errors import UsageError
 from vaurien.flow import EOF, Close, Data, Event
 from vaurien.handlers.latency import Latency
@@ -30,6 +31,7 @@ def delays(n: int = MANY, seed: int = 1, **options: Any) -> list[float]:
     return result
 
 
+@differs("latency-end")
 def test_each_piece_and_the_end_are_delayed_from_their_arrival() -> None:
     events: list[tuple[float, Event]] = [(0, Data(b"a")), (0.005, Data(b"b")), (0.3, EOF)]
     assert play([Latency({"latency": 20})], events) == near(

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.flow.helpers import Flow, draws, joined, near, times
+from tests.rivals.differences import differs
 from vaurien.flow import EOF, OPEN, Data, Event
 from vaurien.handlers.bandwidth import Bandwidth
 from vaurien.handlers.slicer import Slicer
@@ -38,6 +39,7 @@ def test_a_piece_leaves_when_the_line_has_sent_it() -> None:
 
 
 @pytest.mark.parametrize("shared", [True, False])
+@differs("left-out")
 def test_an_unlimited_rate_is_no_limit(shared: bool) -> None:
     stage = Bandwidth({"rate": "unlimited", "shared": shared})
     left = play([stage], [(0, Data(bytes(2500))), (0, EOF)])
@@ -101,6 +103,7 @@ def test_the_end_of_the_flow_takes_no_time_of_the_line() -> None:
     st.lists(st.tuples(st.floats(0, 0.1), st.binary(min_size=1, max_size=3000)), max_size=5),
 )
 @settings(deadline=None, max_examples=60)
+@differs("bandwidth-pieces")
 def test_no_piece_is_more_than_10_ms_of_the_line_and_no_byte_is_early_or_late(
     rate: float, parts: list[tuple[float, bytes]]
 ) -> None:
@@ -220,6 +223,7 @@ def test_the_delay_of_a_slicer_is_in_microseconds() -> None:
     assert times(left) == pytest.approx([0, 1e-6])
 
 
+@differs("slicer-sizes")
 def test_the_size_of_a_piece_is_uniform() -> None:
     stage = Slicer({"average_size": 10, "size_variation": 3}, False, draws())
     counts = Counter(sizes(play([stage], [(0, Data(bytes(200_000)))]))[:-1])

@@ -26,6 +26,7 @@ from tests.laws.helpers import (
     wait_said,
     write_module,
 )
+from tests.rivals.differences import differs
 from tests.support import PATIENCE, Backend, Program, proxy, receive, receive_all, wait_for
 
 #: Ways to pass everything on: they must not differ.
@@ -43,6 +44,7 @@ def passing(backend: Backend, way: str, *arguments: object) -> Program:
 
 
 @pytest.mark.parametrize("way", PASSING)
+@differs("half-close")
 def test_the_reply_to_a_client_that_half_closed_arrives_whole(way: str) -> None:
     reply = b"".join(Flood(R4_REPLY).blocks())
     with (

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.support import dial
-from vaurien.address import parse
+from vaurien.address import Address, parse
 from vaurien.errors import ListenError
+from vaurien.net import listener
 from vaurien.net.listener import Bound, locate
 
 
@@ -106,3 +110,69 @@ def test_no_descriptor_for_a_unix_socket_is_one_sentence(place: str, tmp_path: P
     assert str(path) in str(caught.value)
     assert caught.value.reason == "socket: too many open files"
     bound(f"unix:{path}").close()
+
+
+# All addresses of the machine
+
+
+def without_ipv6(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """As on a machine whose kernel was started without IPv6, which no test can have."""
+
+    def fails(_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(listener, "_serve_both", fails)
+
+
+def everywhere(both: bool) -> Address:
+    return Address("0.0.0.0" if both else "", both=both)
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_all_addresses_are_those_of_ipv4_where_there_is_no_ipv6(
+    monkeypatch: pytest.MonkeyPatch, both: bool
+) -> None:
+    without_ipv6(monkeypatch, errno.EAFNOSUPPORT)
+    local = everywhere(both)
+    one = Bound(local, locate(local, "listen"), "listen")
+    one.listen(1)
+    assert str(one.address).startswith("0.0.0.0:")
+    dial(f"127.0.0.1:{one.address.port}").close()
+    one.close()
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_machine_that_lacks_descriptors_does_not_pass_for_one_without_ipv6(
+    monkeypatch: pytest.MonkeyPatch, both: bool
+) -> None:
+    without_ipv6(monkeypatch, errno.EMFILE)
+    assert locate(everywhere(both), "listen")[0] == socket.AF_INET6
+
+
+_SERVED = """\
+from vaurien.address import Address
+from vaurien.net.listener import Bound, locate
+import socket, sys
+for host in "", "::":
+    local = Address(host)
+    one = Bound(local, locate(local, "listen"), "listen")
+    one.listen(1)
+    with socket.create_connection(("127.0.0.1", one.address.port)):
+        print("served")
+"""
+
+
+def test_both_kinds_are_served_though_the_system_would_part_them() -> None:
+    script = "ip link set lo up && echo 1 >/proc/sys/net/ipv6/bindv6only"
+    command = ["unshare", "--net", "--map-root-user", "sh", "-c"]
+    try:
+        subprocess.run([*command, script], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("no network of its own can be made (unshare, ip, /proc/sys)")
+    done = subprocess.run(
+        [*command, f'{script} && exec "$0" -c "$1"', sys.executable, _SERVED],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout == "served\nserved\n", done.stderr

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.laws.helpers import MB, Acceptor, Flood, assert_fin, digest_of, threads
+from tests.rivals.differences import differs
 from tests.rivals.driver import Driven, Rig
 from tests.support import (
     PATIENCE,
@@ -71,6 +72,7 @@ def crowd(driven: Driven, n: int = CROWD) -> Iterator[list[socket.socket]]:
         yield socks
 
 
+@differs("polite-ends")
 def test_r5_toxicity_0_does_nothing_at_all(rig: Rig) -> None:
     flood = Flood(8 * MB)
     with (
@@ -94,6 +96,7 @@ def test_r5_toxicity_0_does_nothing_at_all(rig: Rig) -> None:
         assert not any(one["fired"] for one in driven.stats.values()), driven.stats
 
 
+@differs("reset-peer-open")
 def test_r6_reset_peer_added_to_an_open_connection_sends_a_rst(rig: Rig) -> None:
     with (
         Acceptor() as backend,
@@ -114,6 +117,7 @@ def test_r6_reset_peer_added_to_an_open_connection_sends_a_rst(rig: Rig) -> None
                     one.recv(1)
 
 
+@differs("timeout-clock")
 def test_r7_timeout_fires_after_1_s_though_a_byte_comes_every_200_ms(rig: Rig) -> None:
     with (
         Acceptor() as backend,
@@ -134,6 +138,7 @@ def test_r7_timeout_fires_after_1_s_though_a_byte_comes_every_200_ms(rig: Rig) -
         assert 1 - EARLY <= time.monotonic() - start < 2
 
 
+@differs("toxicity-once")
 def test_r8_adding_changing_and_removing_a_toxic_redraws_no_other_toxics_dice(rig: Rig) -> None:
     with (
         Backend(echo) as backend,

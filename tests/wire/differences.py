@@ -1,9 +1,9 @@
-"""Where Vaurien differs from the real server on purpose, or because the text on the API says so.
+"""What of the differences from the real server can be told from its answer alone.
 
-Each difference has a sentence, which stands at the head of the recordings that it touches, and a
-function that makes what Vaurien has to answer of what the real server answered. What differs in
-one place only stands with its step in `tests.wire.scripts`. In an expected answer ``{any}`` at the
-end of a text stands for any further text.
+By their names in `tests.rivals.differences`, each with a function that makes what Vaurien has to
+answer of what the real server answered. What differs in one place only stands with its step in
+`tests.wire.scripts`. In an expected answer ``{any}`` at the end of a text stands for any further
+text.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ JSON = "application/json"
 
 
 def _errors_are_json(answer: Json) -> None:
-    if answer.get("status", 0) >= 400:
-        answer["content_type"] = JSON
-
-
-def _all_errors_have_a_body(answer: Json) -> None:
-    if answer.get("status", 0) >= 400 and "json" not in answer:
+    if answer.get("status", 0) < 400:
+        return
+    answer["content_type"] = JSON
+    if "json" not in answer:  # an unknown path, a wrong method, a browser
         answer.pop("text", None)
         answer["json"] = {"error": ANY, "status": answer["status"]}
 
@@ -56,42 +54,43 @@ def _no_logger(answer: Json) -> None:
     drop(answer.get("json"))
 
 
-def _proxies_are_a_list(answer: Json) -> None:
+def _null_for_proxies(answer: Json) -> Json | None:
+    """The body of a populate that made nothing."""
     body = answer.get("json")
-    if isinstance(body, dict) and "proxies" in body and body["proxies"] is None:
-        if answer["status"] == 400:
-            del body["proxies"]
-        else:
-            body["proxies"] = []
+    return body if isinstance(body, dict) and body.get("proxies", "") is None else None
+
+
+def _no_proxies_are_a_list(answer: Json) -> None:
+    body = _null_for_proxies(answer)
+    if body is not None and answer["status"] != 400:
+        body["proxies"] = []
+
+
+def _refused_has_no_proxies(answer: Json) -> None:
+    body = _null_for_proxies(answer)
+    if body is not None and answer["status"] == 400:
+        del body["proxies"]
 
 
 DIFFERENCES: dict[str, Callable[[Json], None]] = {
-    "errors are application/json; the real server says text/plain, though they are JSON": (
-        _errors_are_json
-    ),
-    "an unknown path, a wrong method and a browser get an error as all others; the real server"
-    " has a text or nothing for them": _all_errors_have_a_body,
-    "what is wrong with a body is said in our own words, after the prefix": (
-        _what_is_wrong_with_a_body
-    ),
-    "an invalid toxic type is named, with the nearest that there is": _which_type,
-    "a proxy has no field Logger; the real server shows one, which the text does not know": (
-        _no_logger
-    ),
-    "populate answers an empty list if there are no proxies, and none at all with status 400, when"
-    " nothing was tried; the real server answers null": _proxies_are_a_list,
+    "errors-json": _errors_are_json,
+    "body-words": _what_is_wrong_with_a_body,
+    "type-hint": _which_type,
+    "logger": _no_logger,
+    "populate-empty": _no_proxies_are_a_list,
+    "populate-refused": _refused_has_no_proxies,
 }
 
 
 def expected(answer: Json) -> tuple[Json, list[str]]:
-    """What Vaurien has to answer where the real server gave `answer`, and why."""
-    made, why = copy.deepcopy(answer), []
-    for sentence, change in DIFFERENCES.items():
+    """What Vaurien has to answer where the real server gave `answer`; the differences between."""
+    made, names = copy.deepcopy(answer), []
+    for name, change in DIFFERENCES.items():
         before = copy.deepcopy(made)
         change(made)
         if made != before:
-            why.append(sentence)
-    return made, why
+            names.append(name)
+    return made, names
 
 
 def same(wanted: Any, got: Any) -> bool:

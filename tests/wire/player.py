@@ -25,7 +25,7 @@ from typing import Any
 
 from tests.support import PATIENCE, Backend, dial, wait_for
 
-_PORT = re.compile(r"(?<=[\w.\]]:)(\d{4,5})\b")
+_PORT = re.compile(r"(?<=[\w.\] ]:)(\d{4,5})\b")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 #: The metrics that Toxiproxy has.
 METRIC = re.compile(r"^(toxiproxy_proxy_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
@@ -42,7 +42,7 @@ class Step:
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     chunked: bool = False
-    why: str = ""  # why Vaurien answers otherwise
+    differs: str = ""  # the difference, of `tests.rivals.differences`, if Vaurien answers otherwise
     vaurien: Json | None = None  # and what it answers
 
     def asked(self) -> Json:
@@ -68,7 +68,7 @@ class Talk:
     name: str
     to: str
     end: bool = False
-    why: str = ""
+    differs: str = ""
     vaurien: Json | None = None
 
     def asked(self) -> Json:

@@ -2,7 +2,7 @@
 
 Each script becomes NAME.json beside this file: its steps, and after each what came of it. Where the
 text on the API and the real server differ, the text wins: such a step has `vaurien`, what is
-answered here, and `why`.
+answered here, and `differs`, the name of the difference.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def document(name: str, script: Script, server: str, answers: list[Any]) -> dict
     for step, answer in zip(script, answers, strict=True):
         entry = {"request": step.asked(), "answer": answer}
         if step.vaurien is not None:
-            entry |= {"vaurien": step.vaurien, "why": step.why}
-            differences.append(step.why)
+            entry |= {"vaurien": step.vaurien, "differs": step.differs}
+            differences.append(step.differs)
         else:
             differences += expected(answer)[1]
         talk.append(entry)

@@ -1,7 +1,7 @@
 """The scripts: each a conversation that a client of Toxiproxy's API might have, step by step.
 
-Together they go through all that the text on Toxiproxy's API says. `Step.why` and `Step.vaurien`
-stand where Vaurien answers otherwise, on purpose.
+Together they go through all that the text on Toxiproxy's API says. `Step.differs` and
+`Step.vaurien` stand where Vaurien answers otherwise, on purpose.
 """
 
 from __future__ import annotations
@@ -48,15 +48,48 @@ TOXICS: dict[str, Json] = {
 }
 
 
-def in_use(**more: Any) -> dict[str, Any]:
+def in_use(place: str = "127.0.0.1:{free1}", whose: str = "one", **more: Any) -> dict[str, Any]:
     """What is answered for an address that another proxy has, and why."""
-    error = "listen tcp 127.0.0.1:{free1}: bind: address already in use (by proxy 'one')"
+    error = f"listen tcp {place}: bind: address already in use (by proxy '{whose}')"
     body = {"error": error, "status": 500, **more}
     return {
-        "why": "after address already in use comes the proxy that has it",
+        "differs": "in-use-by",
         "vaurien": {"status": 500, "content_type": "application/json", "json": body},
     }
 
+
+def refuses(differs: str, error: str, status: int = 400) -> dict[str, Any]:
+    """What is refused here, and in Toxiproxy is not, or in other words."""
+    body = {"error": error, "status": status}
+    told = {"status": status, "content_type": "application/json", "json": body}
+    return {"differs": differs, "vaurien": told}
+
+
+def makes(differs: str, body: Json, status: int = 201) -> dict[str, Any]:
+    """What is made here, and in Toxiproxy is not, or otherwise."""
+    told = {"status": status, "content_type": "application/json", "json": body}
+    return {"differs": differs, "vaurien": told}
+
+
+def shown(name: str, listen: str, upstream: str = "{A}", toxics: Sequence[Json] = ()) -> Json:
+    """A proxy as it is answered."""
+    return {
+        "name": name,
+        "listen": listen,
+        "upstream": upstream,
+        "enabled": True,
+        "toxics": [*toxics],
+    }
+
+
+NOOP = {
+    "attributes": {},
+    "name": "noop_downstream",
+    "type": "noop",
+    "stream": "downstream",
+    "toxicity": 1,
+}
+LATENCY = {**NOOP, "name": "latency_downstream", "type": "latency"}
 
 #: By name: a name is the name of a recording.
 SCRIPTS: dict[str, Script] = {
@@ -235,6 +268,16 @@ SCRIPTS: dict[str, Script] = {
         post("/populate", [proxy("three", "localhost:{free1}")], **in_use(proxies=[])),
         get("/proxies"),
     ],
+    "named_ports": [
+        post("/proxies", proxy("up", upstream="localhost:http")),
+        post("/proxies", proxy("off", "localhost:http", "localhost:HTTPS", enabled=False)),
+        get("/proxies/up"),
+        post("/proxies/up", {"upstream": "[::1]:ssh"}),
+        patch("/proxies/up", {"upstream": "{A}"}),
+        Talk("one", "127.0.0.1:{port1}"),
+        post("/populate", [proxy("two", upstream="localhost:smtp")]),
+        get("/proxies"),
+    ],
     "port_in_use": [
         post("/proxies", proxy("off", "{taken}", enabled=False)),
         post("/proxies/off", {"enabled": True}),
@@ -243,6 +286,57 @@ SCRIPTS: dict[str, Script] = {
         get("/proxies/off"),
         post("/proxies/off", {"listen": "127.0.0.1:0", "enabled": True}),
         post("/reset"),
+    ],
+    "listen_everywhere": [  # 0.0.0.0 has the addresses of both kinds
+        post("/proxies", proxy("one", "0.0.0.0:0")),
+        Talk("a", "127.0.0.1:{port1}"),
+        Talk("b", "[::1]:{port1}"),
+        post("/proxies/one", {"listen": "[::]:{port1}"}),
+        Talk("b", "[::1]:{port1}"),
+        post("/proxies/one", {"enabled": False}),
+        post("/proxies/one", {"enabled": True}),
+        Talk("c", "[::1]:{port1}"),
+        post("/proxies", proxy("off", "0.0.0.0:0", enabled=False)),
+        post("/proxies/off", {"enabled": True}),
+        Talk("d", "[::1]:{port2}"),
+        post("/proxies", proxy("two", "0.0.0.0:{free1}")),
+        post("/proxies", proxy("three", "0.0.0.0:{free1}"), **in_use("0.0.0.0:{free1}", "two")),
+        post("/proxies", proxy("three", ":{free1}"), **in_use(":{free1}", "two")),
+        post("/proxies", proxy("three", "[::1]:{free1}"), **in_use("[::1]:{free1}", "two")),
+        post("/proxies", proxy("four", ":0")),
+        Talk("e", "127.0.0.1:{port3}"),
+        Talk("f", "[::1]:{port3}"),
+        post("/proxies", proxy("five")),
+        patch("/proxies/five", {"listen": "0.0.0.0:{free2}"}),
+        Talk("g", "[::1]:{free2}"),
+        post("/populate", [proxy("six", "0.0.0.0:0")]),
+        Talk("h", "[::1]:{port5}"),
+        get("/proxies"),
+    ],
+    "listen_port_0": [  # each time that it is asked for, it is another port
+        post("/proxies", proxy()),
+        Talk("a", "127.0.0.1:{port1}"),
+        post("/proxies/p", {"listen": "127.0.0.1:0"}),
+        Talk("a", "127.0.0.1:{port1}"),
+        Talk("b", "127.0.0.1:{port1}"),
+        Talk("c", "127.0.0.1:{port2}"),
+        patch("/proxies/p", {"listen": "127.0.0.1:{port2}"}),
+        patch("/proxies/p", {"enabled": True}),
+        patch("/proxies/p", proxy("p", "localhost:{port2}", enabled=True)),
+        Talk("c", "127.0.0.1:{port2}"),
+        patch("/proxies/p", {"listen": "localhost:0", "upstream": "{B}"}),
+        Talk("c", "127.0.0.1:{port2}"),
+        Talk("d", "127.0.0.1:{port3}"),
+        patch("/proxies/p", {"listen": "127.0.0.1:0", "enabled": False}),
+        Talk("d", "127.0.0.1:{port3}"),
+        get("/proxies/p"),
+        patch("/proxies/p", {"enabled": True}),
+        Talk("e", "127.0.0.1:{port4}"),
+        patch("/proxies/p", {"enabled": False}),
+        patch("/proxies/p", {"listen": "127.0.0.1:0"}),
+        get("/proxies/p"),
+        patch("/proxies/p", {"enabled": True}),
+        Talk("f", "127.0.0.1:{port5}"),
     ],
     "toxics": [
         post("/proxies", proxy()),
@@ -450,7 +544,7 @@ SCRIPTS: dict[str, Script] = {
         post(
             "/populate",
             [proxy("one")],
-            why="in populate, port 0 matches the port that the proxy got",
+            differs="populate-port-0",
             vaurien={
                 "status": 201,
                 "content_type": "application/json",
@@ -470,7 +564,7 @@ SCRIPTS: dict[str, Script] = {
         Talk(
             "one",
             "127.0.0.1:{port1}",
-            why="in populate, port 0 matches the port that the proxy got",
+            differs="populate-port-0",
             vaurien={"result": "A"},
         ),
     ],
@@ -507,13 +601,99 @@ SCRIPTS: dict[str, Script] = {
         post("/reset", {}),
         Talk("one", "127.0.0.1:{port1}"),
     ],
+    "differences": [  # one after the other, as they stand in the list
+        post("/proxies", proxy()),
+        post(
+            "/proxies",
+            proxy("q", upsteam="{B}"),
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "name": "n", "attributes": {"latncy": 5}},
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "name": "negative", "attributes": {"latency": -5}},
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "noop", "name": "often", "toxicity": 2},
+            **refuses("unknown-fields", "bad request body: {any}"),
+        ),
+        post(
+            "/populate",
+            [proxy("with", toxics=[{"type": "noop"}])],
+            **makes(
+                "toxics-applied", {"proxies": [shown("with", "127.0.0.1:{port2}", toxics=[NOOP])]}
+            ),
+        ),
+        post(
+            "/proxies",
+            {"name": "nowhere", "upstream": "{A}"},
+            **makes("default-listen", shown("nowhere", "127.0.0.1:{port3}")),
+        ),
+        post(
+            "/proxies",
+            proxy("unix", "unix:/nowhere/x"),
+            **refuses("unix", "unix:/nowhere/x: unix sockets are for the configuration only{any}"),
+        ),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "name": "s", "attributes": {"stream": "upstream"}},
+            **refuses("stream-attribute", "bad request body: {any}"),
+        ),
+        post(
+            "/proxies/p",
+            {"upstream": ""},
+            **refuses("empty-address", "bad request body: upstream is empty; {any}"),
+        ),
+        post(
+            "/proxies",
+            proxy("no port", upstream="127.0.0.1"),
+            **refuses("backend-address", "upstream: '127.0.0.1' has no port; {any}"),
+        ),
+        post(
+            "/proxies",
+            proxy("no name", upstream="localhost:nosuch"),
+            **refuses("backend-address", "upstream: 'nosuch' is not the name of a port{any}"),
+        ),
+        post(
+            "/proxies",
+            proxy("self", "127.0.0.1:{free1}", "127.0.0.1:{free1}"),
+            **refuses("circles", "upstream: '127.0.0.1:{free1}' is where it listens itself"),
+        ),
+        post(
+            "/proxies",
+            proxy("a/b"),
+            **refuses("names", "name: 'a/b' is no name for a proxy; {any}"),
+        ),
+        get("/proxies/a%2Fb"),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "latency", "attributes": {"latency": 1000.0}}',
+            **makes("fractions", {**LATENCY, "attributes": {"latency": 1000, "jitter": 0}}, 200),
+        ),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "latency", "name": "null", "attributes": null, "attributes": {"latency": 5}}',
+            **makes(
+                "null-attributes",
+                {**LATENCY, "name": "null", "attributes": {"latency": 5, "jitter": 0}},
+                200,
+            ),
+        ),
+        get("/version", headers={"Host": "evil.example"}, **refuses("host", "{any}", 403)),
+    ],
     "rest": [
         get("/version"),
         get("/nothing"),
         Step(
             "GET",
             "/",
-            why="/ says what this is, and where it is described",
+            differs="root",
             vaurien={
                 "status": 200,
                 "content_type": "application/json",

@@ -14,8 +14,9 @@ from functools import cache
 from typing import Any, NoReturn
 
 import vaurien
+from vaurien.cli.elsewhere import hint, is_single
 from vaurien.cli.system import say
-from vaurien.errors import UsageError, nearest
+from vaurien.errors import UsageError
 from vaurien.options import BOOLEANS, Raw, key, show
 from vaurien.settings import SETTINGS, Settings, resolve
 
@@ -112,6 +113,12 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+def _known() -> list[str]:
+    """The flags that there are, but for those that nobody types."""
+    shown = [action for action in parser()._actions if action.help != argparse.SUPPRESS]
+    return [name for action in shown for name in action.option_strings]
+
+
 def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
     """The arguments without the handlers' options, each value joined to its flag, and those."""
     takes_value = {f"--{option.name}" for option in SETTINGS} | {"--config"}
@@ -122,6 +129,10 @@ def split(arguments: Sequence[str]) -> tuple[list[str], list[tuple[str, Raw]]]:
     while waiting:
         argument = waiting.popleft()
         flag, equals, value = argument.partition("=")
+        if is_single(argument):  # which argparse would take apart: -host is -h, then -o
+            raise UsageError(
+                f"unknown argument {argument!r}; {hint(argument, arguments, _known())}"
+            )
         flag = "--" + key(flag[2:]) if flag.startswith("--") and "." not in flag else flag
         wanted = flag in takes_value or flag.startswith(_HANDLER_FLAG)
         if flag in switches and not equals:
@@ -150,12 +161,13 @@ def read(
     made = parser()
     flags, unknown = made.parse_known_args(rest)
     if unknown:
-        shown = [action for action in made._actions if action.help != argparse.SUPPRESS]
-        known = [name for action in shown for name in action.option_strings]
-        hint = nearest(unknown[0].partition("=")[0], known, "flags")
-        if _BEHAVIOR.fullmatch(unknown[0]):
-            hint = f"write --behavior {unknown[0]}"
-        raise UsageError(f"unknown argument {unknown[0]!r}; {hint}")
+        word = unknown[0]
+        way = (
+            f"write --behavior {word}"
+            if _BEHAVIOR.fullmatch(word)
+            else hint(word, arguments, _known())
+        )
+        raise UsageError(f"unknown argument {word!r}; {way}")
     modes = ("check", "list_handlers", "demo")
     chosen = [f"--{key(mode)}" for mode in modes if getattr(flags, mode)]
     if len(chosen) > 1:

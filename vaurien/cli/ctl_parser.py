@@ -19,6 +19,7 @@ from vaurien.cli.completion import kind
 from vaurien.cli.ctl_commands import WAIT, Ask
 from vaurien.client import FILE_VARIABLE, HOST_VARIABLE, TIMEOUT, TOKEN_VARIABLE
 from vaurien.errors import UsageError, nearest
+from vaurien.settings.table import ELSEWHERE
 
 DONE, REFUSED, USAGE, UNREACHABLE, MISSING = 0, 1, 2, 3, 4
 
@@ -322,7 +323,10 @@ def arrange(made: argparse.ArgumentParser, arguments: Sequence[str]) -> list[str
 
 
 #: What a flag is called elsewhere: in the API, in Toxiproxy.
-_ELSEWHERE = {"--upstream": "--distant", "--listen": "--local", "--on_connect": "--on-connect"}
+_ELSEWHERE = {
+    **{f"--{word}": f"--{own}" for word, own in ELSEWHERE.items()},
+    "--on_connect": "--on-connect",
+}
 
 
 def _instead(flag: str, place: argparse.ArgumentParser) -> str:

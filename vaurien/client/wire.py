@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from vaurien import address
+from vaurien import services
 from vaurien.address import Address
 from vaurien.client.asked import check, encoded, time_of
 from vaurien.errors import ClientError, Unreachable, UsageError
@@ -205,7 +205,7 @@ def api_address(text: str, where: str, port: int | None = None) -> Address:
     bare = not text.startswith("unix:") and (text.endswith("]") or ":" not in text)
     if bare:
         text = f"{text}:{PORT if port is None else port}"
-    found = address.parse(text, where)
+    found = services.parse(text, where)
     if not found.path and found.port == 0:
         raise UsageError(f"{where}: {text!r} has port 0; give the port that vaurien has printed")
     if port is not None and not bare and port != found.port:

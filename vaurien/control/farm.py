@@ -103,7 +103,8 @@ class Farm(Roster):
             # What is asked for by the port that port 0 has become is where it listens already.
             return replace(made, local=plan.local) if made.local == proxy.address else made
 
-        before = self.settle(proxy, changed)
+        anew = any(isinstance(one, Change) and one.anew for one in operations)
+        before = self.settle(proxy, changed, anew=anew)
         for operation in operations:
             self._applied(proxy, operation, before, ttl)
         return proxy

@@ -63,7 +63,9 @@ _IN_FORCE = "The options in force of those that are picked; of a preset a list o
 _OPTIONS = _told(_mapping(_VALUE), "A handler's options by name")
 _WAYS = _object({"upstream": _WHOLE, "downstream": _WHOLE})
 _BEHAVIOR = _told(_TEXT, "Such as 20:delay,5:error; the rest is passed on")
-_LOCAL = "HOST:PORT, [IPV6]:PORT or :PORT, which is all addresses; port 0 is any free one"
+_LOCAL = (
+    "HOST:PORT, [IPV6]:PORT or :PORT, which is all addresses, as 0.0.0.0 is; port 0 is any free one"
+)
 _STREAM = _told(_TEXT, "upstream, downstream or both, in any case")
 _SHARE: Schema = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
 _SECONDS = _or_null({"type": "number"})

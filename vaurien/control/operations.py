@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar
 
+from vaurien.address import Address
 from vaurien.behavior import DUMMY, Behavior, parse
 from vaurien.control import written
 from vaurien.control.written import Body, Find
@@ -259,7 +260,8 @@ class Disable(_Switch):
 class Change(Edit):
     """Give fields of the plan other values, by name; all at once. The name stays.
 
-    Another local address, backend or seed ends the proxy's connections.
+    Another local address, backend or seed ends the proxy's connections. Port 0 is always another
+    one, though the plan had it before.
     """
 
     kind, change = "change", "changed"
@@ -279,6 +281,12 @@ class Change(Edit):
         if differ & picking:  # these belong together: the names, and what they stand for
             differ |= picking
         return Change({name: getattr(after, name) for name in names if name in differ})
+
+    @property
+    def anew(self) -> bool:
+        """Whether it asks for a port that the proxy has not got, whichever that is."""
+        local: Address | None = self.fields.get("local")
+        return local is not None and not local.path and not local.port
 
     def apply(self, plan: Plan) -> Plan:
         return replace(plan, **self.fields)

@@ -240,22 +240,27 @@ class Roster:
         self.tell(proxy, Delete())
 
     def settle(
-        self, proxy: Proxy, changed: Callable[[Plan], Plan], build: Builder | None = None
+        self,
+        proxy: Proxy,
+        changed: Callable[[Plan], Plan],
+        build: Builder | None = None,
+        anew: bool = False,
     ) -> Plan:
         """Give `proxy` the plan that `changed` makes of the one that it has then; that one.
 
         If a name has to be resolved or a handler built first, others may come between: then it is
-        made anew. NotFound if the proxy is gone.
+        made anew. With `anew` the proxy leaves the port where it is, though its plan may say no
+        other than before: 0. NotFound if the proxy is gone.
         """
         build = build or Builder(proxy)
         found: tuple[Address, Target] | None = None
         while True:
             before = proxy.plan
             plan = changed(before)
-            moves = plan.local != before.local
+            moves = anew or plan.local != before.local
             if plan.enabled and (moves or not before.enabled):
                 self.refuse_if_stopping()
-            if proxy.must_locate(plan) and (found is None or found[0] != plan.local):
+            if proxy.must_locate(plan, anew) and (found is None or found[0] != plan.local):
                 found = plan.local, locate(plan.local, plan.where)
             target = found[1] if found is not None and found[0] == plan.local else None
             if moves or plan.distant != before.distant:
@@ -267,7 +272,7 @@ class Roster:
                 raise NotFound("proxy not found")
             if proxy.plan is before:
                 break
-        change.bind(target)
+        change.bind(target, anew)
         change.apply()
         return before
 

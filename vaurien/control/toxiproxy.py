@@ -9,7 +9,7 @@ from typing import Any
 import falcon
 
 import vaurien
-from vaurien import address, bodies
+from vaurien import bodies, services
 from vaurien.control.context import Context, answer, ttl_of
 from vaurien.control.operations import AddToxic, Change, RemoveToxic, UpdateToxic
 from vaurien.control.populate import Entry
@@ -72,9 +72,9 @@ class One(_Resource):
         # Toxiproxy's clients send the toxics that they know of, too: here they say nothing.
         local = distant = None
         if given.get("listen"):
-            local = address.parse(given["listen"], "listen", any_host=True)
+            local = bodies.read_listen(given["listen"], "listen")
         if given.get("upstream"):
-            distant = address.parse(given["upstream"], "upstream", port_zero=False, any_host=True)
+            distant = services.parse(given["upstream"], "upstream", port_zero=False, any_host=True)
 
         bodies.refuse_paths(local, distant)
 

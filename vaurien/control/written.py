@@ -8,10 +8,10 @@ were given; one that has its default is left out, and gets it again.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from vaurien import address, behavior, registry
+from vaurien import behavior, registry, services
 from vaurien.address import Address
 from vaurien.behavior import Behavior
 from vaurien.bodies import plain
@@ -120,7 +120,20 @@ def _text(reader: Callable[[Any, str], Any]) -> Read:
 
 
 def _address(text: str, where: str) -> Address:
-    return address.parse(text, where, any_host=True)
+    return services.parse(text, where, any_host=True)
+
+
+#: Between the two that 0.0.0.0 is for Toxiproxy.
+_AND = " and [::]:"
+
+
+def _local_text(local: Address) -> str:
+    return f"{local}{_AND}{local.port}" if local.both else str(local)
+
+
+def _local(text: str, where: str) -> Address:
+    first, both, _ = text.partition(_AND)
+    return replace(_address(first, where), both=bool(both))
 
 
 def _read_toxics(bodies: Any, find: Find, where: str) -> tuple[Toxic, ...]:
@@ -154,7 +167,7 @@ def read_fields(body: Any, find: Find, where: str) -> dict[str, Any]:
 
 #: The fields that are no plain values: how each is written, and read back.
 _FIELDS: Mapping[str, tuple[Write, Read]] = {
-    "local": (str, _text(_address)),
+    "local": (_local_text, _text(_local)),
     "distant": (str, _text(_address)),
     "behavior": (behavior_text, _text(read_behavior)),
     "on_connect": (behavior_text, _text(read_behavior)),

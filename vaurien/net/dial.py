@@ -45,8 +45,7 @@ Done = Callable[["_socket.socket | None", "OSError | None"], None]
 def resolve(address: Address, *, passive: bool = False) -> list[Target]:
     """All socket addresses of `address`; OSError if there are none.
 
-    If `passive` those of IPv4 come first, but for all addresses of the machine, which one socket of
-    IPv6 serves together.
+    If `passive`, to listen there, those of IPv4 come first.
 
     Blocks the calling greenlet, not the loop.
     """
@@ -66,9 +65,14 @@ def resolve(address: Address, *, passive: bool = False) -> list[Target]:
         raise OSError(errno.EAGAIN, str(error)) from error
     targets: list[Target] = list(dict.fromkeys((int(entry[0]), entry[4]) for entry in found))
     if passive:
-        first = _socket.AF_INET if address.host else _socket.AF_INET6
-        targets.sort(key=lambda target: target[0] != first)
+        targets.sort(key=lambda target: target[0] != _socket.AF_INET)
     return targets
+
+
+def crowd() -> str:
+    """Who is before one that wants to look up a name now; nothing if it need not wait."""
+    full = len(get_hub().threadpool) >= LOOKUPS
+    return f"{LOOKUPS} names are being looked up" if full else ""
 
 
 def literal(address: Address) -> list[Target] | None:
@@ -99,6 +103,7 @@ class Dialer:
         self._looked = -inf  # when, in seconds of the monotonic clock
         self._good: Target | None = None  # the last one that answered
         self._lost = False  # it resolved once, and does not now
+        self._crowd = ""  # who was before the last lookup
         self._waiting: list[Callable[[OSError | None], None]] = []
 
     def __repr__(self) -> str:
@@ -112,6 +117,7 @@ class Dialer:
 
     def lookup(self) -> OSError | None:
         """Resolve the name now, if it is one, and say what went wrong."""
+        self._crowd = crowd()
         try:
             found = tuple(literal(self.address) or resolve(self.address))
         except OSError as error:
@@ -128,6 +134,13 @@ class Dialer:
         self._waiting.append(done)
         if len(self._waiting) == 1:
             gevent.spawn(self._look_up)
+
+    @property
+    def holdup(self) -> str:
+        """Why a lookup that has begun is not over."""
+        if self._crowd:
+            return f"{self._crowd}, and its own waits until one of them is done"
+        return "its name is still being looked up"
 
     @property
     def is_old(self) -> bool:
@@ -301,8 +314,9 @@ class Dial:
             self._sock = None
         exhausted = self.error is not None and self.error.errno in (*EXHAUSTED, errno.EAGAIN)
         if waited or not exhausted:
+            why = "" if waited else f": {self.dialer.holdup}"
             self.error = TimeoutError(
-                errno.ETIMEDOUT, f"no connection within {self.dialer.timeout:g} s"
+                errno.ETIMEDOUT, f"no connection within {self.dialer.timeout:g} s{why}"
             )
         if waited:
             self._left = self._left[1:]

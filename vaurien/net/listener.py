@@ -18,13 +18,16 @@ from gevent import socket as gsocket
 
 from vaurien.address import Address
 from vaurien.errors import ListenError
-from vaurien.net.dial import Target, literal, resolve
+from vaurien.net.dial import Target, crowd, literal, resolve
 from vaurien.net.forked import close_in_child
 from vaurien.net.system import KEEPALIVE, stream_socket, tcp_options
 
 #: The ports of all sockets that are bound in this process, and how many are.
 PORTS: dict[int, int] = {}
 RESOLVE = 5.0  # seconds that the resolution of a local name may take
+#: What a system says that has no IPv6, or none whose sockets serve IPv4 too.
+_NO_IPV6 = frozenset((errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL, errno.EINVAL))
+_ALL_IPV6 = "::"
 
 
 def locate(local: Address, what: str) -> Target:
@@ -32,11 +35,14 @@ def locate(local: Address, what: str) -> Target:
 
     Blocks the calling greenlet, not the loop, for `RESOLVE` seconds at most.
     """
+    if local.is_everywhere:
+        return _everywhere(local.port)
     found = literal(local)
     if found is not None:
         return found[0]
+    silence = ": ".join(filter(None, ("no answer", crowd())))
     try:
-        with gevent.Timeout(RESOLVE, TimeoutError(errno.ETIMEDOUT, "no answer")):
+        with gevent.Timeout(RESOLVE, TimeoutError(errno.ETIMEDOUT, silence)):
             return resolve(local, passive=True)[0]
     except OSError as error:
         reason = error.strerror or str(error)
@@ -45,6 +51,23 @@ def locate(local: Address, what: str) -> Target:
             local,
             f"lookup {local.host}: {reason}",
         ) from None
+
+
+def _everywhere(port: int) -> Target:
+    """All addresses of this machine: one socket of IPv6 serves both kinds, where it has IPv6."""
+    try:
+        with contextlib.closing(_socket.socket(_socket.AF_INET6, _socket.SOCK_STREAM)) as probe:
+            _serve_both(probe)
+            probe.bind((_ALL_IPV6, 0))
+    except OSError as error:
+        if error.errno in _NO_IPV6:
+            return _socket.AF_INET, ("0.0.0.0", port)
+    return _socket.AF_INET6, (_ALL_IPV6, port, 0, 0)  # what else is wrong, its own bind will say
+
+
+def _serve_both(sock: _socket.socket) -> None:
+    """Have a socket of IPv6 take those of IPv4 too, whatever the system does if not asked."""
+    sock.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, False)
 
 
 class Bound:
@@ -97,6 +120,8 @@ class Bound:
             if self._file is not None:
                 self._files.add(self._file)
             return
+        if sockaddr[0] == _ALL_IPV6:
+            _serve_both(self.sock)
         # accepted sockets inherit them: one call for all of them
         for option in tcp_options(self._keepalive):
             self.sock.setsockopt(*option)
@@ -198,7 +223,7 @@ def refused(
 ) -> ListenError:
     """What the system said, and the way out; `sockaddr` is where `local` has resolved to."""
     place = local
-    if sockaddr is not None and local.host:  # a path, or no host, resolves to nothing
+    if sockaddr is not None and local.host and not local.both:  # the others resolve to nothing
         place = Address(*sockaddr[:2])
     ways = {
         errno.EADDRINUSE: "another program listens there; choose another port, or 0 for a free one",

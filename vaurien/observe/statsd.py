@@ -13,7 +13,7 @@ from typing import Any
 
 import gevent
 
-from vaurien import address
+from vaurien import services
 from vaurien.address import Address
 from vaurien.counts import Counts
 from vaurien.errors import UsageError
@@ -32,7 +32,7 @@ Key = tuple[str, Labels]
 def parse(text: str, where: str) -> Address:
     """The address of a statsd server; UsageError if it is none, or its package is missing."""
     try:
-        target = address.parse(text, where)
+        target = services.parse(text, where, transport="udp")
     except UsageError as error:
         raise UsageError(str(error).replace(" or unix:PATH", "")) from None
     if target.path or not target.port:

@@ -215,10 +215,13 @@ class Proxy:
         change.bind(target)
         change.apply()
 
-    def must_locate(self, plan: Plan) -> bool:
-        """Whether `plan` is to listen elsewhere than where it does, or last did."""
+    def must_locate(self, plan: Plan, anew: bool = False) -> bool:
+        """Whether `plan` is to listen elsewhere than where it does, or last did.
+
+        With `anew` it is, whatever the plan says: at another port, if it says 0.
+        """
         known = plan.local == self.plan.local and self._server.listening.located
-        return plan.enabled and not known
+        return plan.enabled and (anew or not known)
 
     def is_at(self, target: Target) -> bool:
         """Whether it listens there, or last did."""
@@ -266,10 +269,13 @@ class Change:
         self._bound: Bound | None = None
 
     @in_loop
-    def bind(self, target: Target | None) -> None:
-        """Have the address where the plan listens; ListenError if it cannot be had."""
+    def bind(self, target: Target | None, anew: bool = False) -> None:
+        """Have the address where the plan listens; ListenError if it cannot be had.
+
+        With `anew` port 0 is not the port that it has become.
+        """
         server, plan = self._server, self._plan
-        self._moved = plan.local != self._proxy.plan.local and not (
+        self._moved = (anew or plan.local != self._proxy.plan.local) and not (
             target and server.listening.is_at(target)
         )
         listens = (

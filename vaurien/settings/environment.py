@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from vaurien import registry
 from vaurien.errors import nearest
 from vaurien.options import Raw
-from vaurien.settings.table import PREFIX, SETTINGS
+from vaurien.settings.table import PREFIX, SETTINGS, instead
 from vaurien.specification import framework
 
 _HANDLERS = "HANDLERS_"
@@ -58,6 +58,7 @@ class Environment:
     def warnings(self) -> list[str]:
         """A sentence for each variable that means nothing (Kubernetes makes such)."""
         return [
-            f"{variable} in the environment is not a setting; {nearest(variable, self._names)}"
+            f"{variable} in the environment is not a setting;"
+            f" {instead(variable[len(PREFIX) :]) or nearest(variable, self._names)}"
             for variable in self._unknown
         ]

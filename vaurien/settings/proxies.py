@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from vaurien import address, behavior, ini, registry
+from vaurien import behavior, ini, registry, services
 from vaurien.behavior import DUMMY
 from vaurien.bodies import check_name
 from vaurien.catalog import Catalog, toxics
@@ -20,7 +20,7 @@ from vaurien.fitting import check, check_connect, together
 from vaurien.options import Raw, find
 from vaurien.plan import NOTHING, Plan, Toxic
 from vaurien.settings.in_force import Settings
-from vaurien.settings.table import DEFAULT, MAKES_DEFAULT, PROXY, TOXIPROXY
+from vaurien.settings.table import DEFAULT, MAKES_DEFAULT, PROXY, instead
 
 _SECTION = "proxy:"
 
@@ -50,8 +50,8 @@ class Written:
         registry.framer(protocol, self.where("protocol"))
         check(weighted, together(handlers), self.where("behavior"), protocol)
         check_connect(meeting, together(handlers), self.where("on-connect"))
-        local = address.parse(self.get("local"), self.where("local"))
-        distant = address.parse(self.get("distant"), self.where("distant"), port_zero=False)
+        local = services.parse(self.get("local"), self.where("local"))
+        distant = services.parse(self.get("distant"), self.where("distant"), port_zero=False)
         if distant.leads_to(local):
             raise UsageError(
                 f"{self.where('distant')}: {self.get('distant')!r} is where Vaurien listens itself;"
@@ -91,11 +91,8 @@ def proxies(
         check_name(name, section.where)
         given: dict[str, Raw] = {}
         for word, raw in section.items():
-            if word in TOXIPROXY:
-                raise UsageError(
-                    f"{raw.where}: there is no option of a proxy {word!r}; did you mean"
-                    f" {TOXIPROXY[word]!r}?"
-                )
+            if hint := instead(word):
+                raise UsageError(f"{raw.where}: there is no option of a proxy {word!r}; {hint}")
             option = find(PROXY, word, raw.where, "option of a proxy")
             if option.key in given:
                 raise UsageError(f"{raw.where}: {option.key!r} is given twice; give it once")

@@ -30,7 +30,7 @@ from vaurien.settings.proxies import (
     refuse_one_name,
 )
 from vaurien.settings.replayed import check_journal, replay
-from vaurien.settings.table import SETTINGS
+from vaurien.settings.table import SETTINGS, instead
 
 _FLAG = "--handlers."
 
@@ -99,6 +99,8 @@ def _merged(section: Mapping[str, Raw], *above: Mapping[str, Raw]) -> dict[str, 
     """What is given by setting: the file's section, and layers `above` it, the last one wins."""
     raws: dict[str, Raw] = {}
     for name, raw in section.items():
+        if hint := instead(name):
+            raise UsageError(f"{raw.where}: there is no setting {name!r}; {hint}")
         setting = find(SETTINGS, name, raw.where, "setting").key
         if setting in raws:
             raise UsageError(f"{raw.where}: {setting!r} is given twice; give it once")

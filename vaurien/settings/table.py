@@ -83,5 +83,20 @@ PROXY: dict[str, Option] = {
     **{option.key: option for option in SETTINGS if option.key in OF_A_PROXY},
     "enabled": Option("enabled", "Whether it listens from the start", bool, True),
 }
-TOXIPROXY = {"listen": "local", "upstream": "distant"}  # its words
+#: What the two addresses of a proxy are called elsewhere: in Toxiproxy, in Vaurien 1, by others.
+ELSEWHERE = {
+    **dict.fromkeys(("listen", "proxy", "bind", "frontend"), "local"),
+    **dict.fromkeys(("upstream", "backend", "target", "remote"), "distant"),
+}
 MAKES_DEFAULT = ("local", "distant", "behavior")
+
+
+def instead(word: str, mark: str = "{}") -> str:
+    """The closing half of an error sentence for a word of `ELSEWHERE`; for others nothing.
+
+    `mark` makes of the name of a setting how it is written there.
+    """
+    if word.replace("_", "-").lower() not in ELSEWHERE:
+        return ""
+    local, distant = (mark.format(name) for name in ("local", "distant"))
+    return f"where clients connect is {local!r}, and the backend is {distant!r}"
