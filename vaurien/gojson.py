@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from vaurien import strictjson
@@ -98,13 +98,22 @@ def together(pairs: Pairs) -> dict[str, Any]:
     return found
 
 
-def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """As `vaurien.strictjson.fields`, for either kind of JSON; null is an object without fields."""
+def fields(
+    body: object, known: Mapping[str, tuple[type, ...]], beside: Collection[str] = ()
+) -> dict[str, Any]:
+    """As `vaurien.strictjson.fields`, for either kind of JSON; null is an object without fields.
+
+    What is called as one `beside` the fields is passed over if it is an object.
+    """
     if body is None:
         return {}
     if not isinstance(body, Loose):
         return strictjson.fields(body, known)
-    pairs = pairs_of(body, known)
+    pairs = [
+        (name, value)
+        for name, value in pairs_of(body, [*known, *beside])
+        if name not in beside or not isinstance(value, dict)
+    ]
     for name, value in pairs:
         strictjson.fields({name: value}, known)
     return {name: value for name, value in together(pairs).items() if value is not None}

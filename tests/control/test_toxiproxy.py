@@ -166,6 +166,29 @@ def test_unknown_fields_are_refused_and_the_nearest_named(proxy: Remote) -> None
     assert api.ask("GET", "/proxies") == before
 
 
+def test_objects_that_clients_send_beside_the_fields_say_nothing(
+    api: Api, proxy: Remote, echo_backend: Backend
+) -> None:
+    # Node's client, versions 2 and 3, sends a toxic with all that it has, as its example does.
+    shown = proxy.show()
+    beside = {"toxiproxy": {"host": f"http://{api.http}"}}
+    made = {"type": "noop", "attributes": {}, "proxy": {**beside, **shown}}
+    assert api.ask("POST", f"{proxy.path}/toxics", made)["name"] == "noop_downstream"
+    changed = {"toxicity": 0.5, "Proxy": {"name": "another"}}
+    assert api.ask("POST", f"{proxy.path}/toxics/noop_downstream", changed)["toxicity"] == 0.5
+    # What Toxiproxy shows has a Logger, and comes back with it.
+    assert api.ask("POST", proxy.path, {**shown, **beside, "Logger": {}}) == proxy.show()
+    other = {"name": "q", "upstream": echo_backend.address, "listen": "127.0.0.1:0", "Logger": {}}
+    assert api.ask("POST", "/proxies", {**other, **beside}, 201)["name"] == "q"
+    nested = {**other, "name": "r", "toxics": [made]}
+    assert api.ask("POST", "/populate", [nested], 201)["proxies"][0]["toxics"][0]["type"] == "noop"
+    for path, field in (("/proxies", "toxiproxy"), (f"{proxy.path}/toxics", "proxy")):
+        body = {**other, field: "text"} if path == "/proxies" else {"type": "noop", field: "text"}
+        assert f"there is no field '{field}'" in api.refused("POST", path, body)
+    api.ask("DELETE", "/proxies/q", status=204)
+    api.ask("DELETE", "/proxies/r", status=204)
+
+
 def test_an_attribute_that_names_a_file_is_refused(proxy: Remote, tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     samples.write_text("1 2 3\n")
