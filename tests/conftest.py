@@ -14,6 +14,9 @@ import pytest
 
 from tests.support import Backend, echo
 
+#: The Debian packages of programs whose name is another.
+PACKAGES = {"node": "nodejs", "nsenter": "util-linux", "unshare": "util-linux"}
+
 
 @pytest.fixture
 def echo_backend() -> Iterator[Backend]:
@@ -49,7 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("program"):
         (name,) = mark.args
         if shutil.which(name) is None:
-            package = {"node": "nodejs"}.get(name, name)
+            package = PACKAGES.get(name, name)
             message = f"{name} is not on PATH; the Debian package {package} has it"
             if os.environ.get("CI"):
                 pytest.fail(message)

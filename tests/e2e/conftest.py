@@ -1,15 +1,18 @@
-"""Real servers for the end-to-end tests: redis-server and nginx, in a directory of their own."""
+"""Real servers for the end-to-end tests, in a directory of their own, and packages of npm."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import random
+import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +50,25 @@ def served(command: list[object], address: str, log: Path) -> Iterator[None]:
                 process.wait(10)
             finally:
                 process.kill()
+
+
+def from_npm(config: pytest.Config, package: str) -> Path:
+    """The ``node_modules`` with `package`, ``NAME@VERSION``; it is kept from run to run.
+
+    It comes whole or not at all, though several ask for it at the same time.
+    """
+    cache: Any = config.cache
+    prefix = Path(cache.mkdir("npm")) / package.replace("/", "+")
+    if not prefix.exists():
+        made = Path(tempfile.mkdtemp(dir=prefix.parent))
+        command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(made)]
+        done = subprocess.run([*command, package], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        try:
+            made.rename(prefix)
+        except OSError:  # somebody else was first
+            shutil.rmtree(made)
+    return prefix / "node_modules"
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from tests.control.helpers import Api
+from tests.e2e.conftest import from_npm
 from tests.support import PATIENCE, Backend, dial, exchange, parse_address
 
 NODE_CLIENT = "toxiproxy-node-client@4.1.0"
@@ -308,28 +309,12 @@ def test_an_experiment_of_the_chaos_toolkit(api: Api, echo_backend: Backend) -> 
         assert goes_through(proxy.address)
 
 
-@pytest.fixture(scope="module")
-def node_modules(pytestconfig: pytest.Config) -> Path:
-    """Where Node's client is; it is kept from run to run."""
-    cache: Any = pytestconfig.cache
-    prefix = Path(cache.mkdir("npm"))
-    name, _, version = NODE_CLIENT.rpartition("@")
-    package = prefix / "node_modules" / name / "package.json"
-    if not package.exists() or json.loads(package.read_text())["version"] != version:
-        command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix"]
-        done = subprocess.run(
-            [*command, str(prefix), NODE_CLIENT], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-    return prefix / "node_modules"
-
-
 @pytest.mark.program("node")
 @pytest.mark.program("npm")
 def test_toxiproxy_node_client(
-    api: Api, echo_backend: Backend, request: pytest.FixtureRequest
+    api: Api, echo_backend: Backend, pytestconfig: pytest.Config
 ) -> None:
-    modules = request.getfixturevalue("node_modules")  # after it is known that npm is there
+    modules = from_npm(pytestconfig, NODE_CLIENT)
     done = subprocess.run(
         ["node", HERE / "toxiproxy_client.js", f"http://{api.http}", echo_backend.address],
         env={**os.environ, "NODE_PATH": str(modules)},
