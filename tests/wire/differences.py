@@ -42,6 +42,21 @@ def _which_type(answer: Json) -> None:
         body["error"] += ANY
 
 
+def _zeros_are_ipv4(answer: Json) -> None:
+    def change(value: Any) -> None:
+        if isinstance(value, dict):
+            listen = value.get("listen")
+            if isinstance(listen, str) and listen.startswith("[::]:"):
+                value["listen"] = f"0.0.0.0:{listen.removeprefix('[::]:')}"
+            for one in value.values():
+                change(one)
+        elif isinstance(value, list):
+            for one in value:
+                change(one)
+
+    change(answer.get("json"))
+
+
 def _no_logger(answer: Json) -> None:
     def drop(value: Any) -> None:
         if isinstance(value, dict):
@@ -78,6 +93,8 @@ DIFFERENCES: dict[str, Callable[[Json], None]] = {
     "a proxy has no field Logger; the real server shows one, which the text does not know": (
         _no_logger
     ),
+    "a proxy at 0.0.0.0 has the IPv4 addresses of the machine, and says so; in the real server it"
+    " has those of both kinds, and is shown as [::]": _zeros_are_ipv4,
     "populate answers an empty list if there are no proxies, and none at all with status 400, when"
     " nothing was tried; the real server answers null": _proxies_are_a_list,
 }

@@ -6,12 +6,11 @@ stand where Vaurien answers otherwise, on purpose.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from tests.wire.clients import CLIENTS, Script
+from tests.wire.containers import CONTAINERS
 from tests.wire.player import Json, Step, Talk
-
-Script = Sequence[Step | Talk]
 
 
 def get(path: str, **words: Any) -> Step:
@@ -576,4 +575,6 @@ SCRIPTS: dict[str, Script] = {
         Talk("three", "127.0.0.1:{port2}", end=True),
         get("/metrics"),
     ],
+    **{f"client_{name}": client.script() for name, client in CLIENTS.items()},
+    **CONTAINERS,
 }
