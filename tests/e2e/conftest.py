@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,17 +53,21 @@ def served(command: list[object], address: str, log: Path) -> Iterator[None]:
                 process.kill()
 
 
-def from_npm(config: pytest.Config, package: str) -> Path:
+def from_npm(config: pytest.Config, package: str, overrides: Mapping[str, str] = {}) -> Path:
     """The ``node_modules`` with `package`, ``NAME@VERSION``; it is kept from run to run.
 
-    It comes whole or not at all, though several ask for it at the same time.
+    It comes whole or not at all, though several ask for it at the same time. `overrides` are
+    versions of what it needs, in place of those that it asks for.
     """
     cache: Any = config.cache
     prefix = Path(cache.mkdir("npm")) / package.replace("/", "+")
     if not prefix.exists():
         made = Path(tempfile.mkdtemp(dir=prefix.parent))
-        command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--prefix", str(made)]
-        done = subprocess.run([*command, package], capture_output=True, text=True, check=False)
+        (made / "package.json").write_text(json.dumps({"overrides": overrides}))
+        command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(
+            [*command, "--prefix", str(made), package], capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         try:
             made.rename(prefix)
