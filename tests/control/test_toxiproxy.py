@@ -551,6 +551,22 @@ def test_limit_data(api: Api) -> None:
         assert receive_all(client) == b"y" * 40
 
 
+def test_who_sends_more_than_limit_data_lets_through_is_not_reset(api: Api) -> None:
+    with (
+        Acceptor() as backend,
+        api.proxy(backend) as proxy,
+        proxy.dial() as client,
+        backend.accept() as server,
+    ):
+        proxy.add("limit_data", bytes=100)
+        for _ in range(3):
+            server.sendall(b"x" * 100)
+        assert receive_all(client) == b"x" * 100
+        assert_fin(server)
+        server.sendall(b"x" * MB)
+        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+
+
 def test_noop(proxy: Remote) -> None:
     for stream in ("upstream", "downstream"):
         proxy.add("noop", stream=stream)

@@ -57,6 +57,36 @@ def in_use(**more: Any) -> dict[str, Any]:
     }
 
 
+def unlike(why: str, answer: Any, status: int = 200) -> dict[str, Any]:
+    """What is answered here for what the real server answers otherwise."""
+    return {
+        "why": why,
+        "vaurien": {"status": status, "content_type": "application/json", "json": answer},
+    }
+
+
+def refused(why: str) -> dict[str, Any]:
+    """The same, for what is wrong with a body here, and nothing that counts there."""
+    return unlike(why, {"error": "bad request body: {any}", "status": 400}, 400)
+
+
+def missing(why: str) -> dict[str, Any]:
+    """The same, for a toxic that was not made here."""
+    return unlike(why, {"error": "toxic not found", "status": 404}, 404)
+
+
+def toxic(kind: str, **attributes: Any) -> Json:
+    """A toxic, as it is shown."""
+    name = f"{kind}_downstream"
+    shown = {"name": name, "type": kind, "stream": "downstream", "toxicity": 1}
+    return {**shown, "attributes": attributes}
+
+
+#: `proxy()`, as it is shown.
+SHOWN = {**proxy(listen="127.0.0.1:{port1}"), "enabled": True, "toxics": []}
+UNKNOWN = "an unknown field or attribute, a negative time and a wrong toxicity are refused"
+NUMBERS = "a number may have a fraction"
+
 #: By name: a name is the name of a recording.
 SCRIPTS: dict[str, Script] = {
     "proxies": [
@@ -574,6 +604,69 @@ SCRIPTS: dict[str, Script] = {
         post("/proxies", proxy("q", upstream="{B}")),
         Talk("three", "127.0.0.1:{port2}", end=True),
         get("/metrics"),
+    ],
+    "on_purpose": [  # what is dropped or refused there, and not here, or the other way round
+        post("/proxies", proxy()),
+        post("/proxies", proxy("q", enable=False), **refused(UNKNOWN)),
+        get("/proxies/q", **unlike(UNKNOWN, {"error": "proxy not found", "status": 404}, 404)),
+        post("/proxies/p/toxics", {"type": "latency", "toxcity": 0.5}, **refused(UNKNOWN)),
+        delete("/proxies/p/toxics/latency_downstream", **missing(UNKNOWN)),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "attributes": {"latncy": 1000}},
+            **refused(UNKNOWN),
+        ),
+        delete("/proxies/p/toxics/latency_downstream", **missing(UNKNOWN)),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "attributes": {"latency": -1}},
+            **refused(UNKNOWN),
+        ),
+        delete("/proxies/p/toxics/latency_downstream", **missing(UNKNOWN)),
+        post("/proxies/p/toxics", {"type": "latency", "toxicity": 2}, **refused(UNKNOWN)),
+        delete("/proxies/p/toxics/latency_downstream", **missing(UNKNOWN)),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "attributes": {"stream": "upstream"}},
+            **refused("a stream among the attributes is refused"),
+        ),
+        delete("/proxies/p/toxics/latency_downstream", **missing(UNKNOWN)),
+        post(
+            "/proxies/p/toxics",
+            {"type": "latency", "attributes": {"latency": 0.5}},
+            **unlike(NUMBERS, toxic("latency", latency=0.5, jitter=0)),
+        ),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "timeout", "attributes": {"timeout": 1000.0}}',
+            **unlike(NUMBERS, toxic("timeout", timeout=1000)),
+        ),
+        post(
+            "/proxies/p/toxics",
+            '{"type": "slow_close", "attributes": null, "Attributes": {"delay": 5}}',
+            **unlike(
+                "null and then an object for attributes gives the object",
+                toxic("slow_close", delay=5),
+            ),
+        ),
+        post("/reset"),
+        post(
+            "/proxies/p",
+            {"listen": "127.0.0.1:0"},
+            **unlike("a change to the port 0 with which a proxy was made moves it nowhere", SHOWN),
+        ),
+        post("/proxies/p", {"listen": ""}, **refused("an empty address in a change is refused")),
+        post("/proxies/p", {"upstream": ""}, **refused("an empty address in a change is refused")),
+        delete("/proxies/p"),
+        post(
+            "/populate",
+            [proxy(toxics=[{"type": "noop"}])],
+            **unlike(
+                "toxics in populate are applied",
+                {"proxies": [{**SHOWN, "toxics": [toxic("noop")], "listen": "127.0.0.1:{port2}"}]},
+                201,
+            ),
+        ),
     ],
     **{f"client_{name}": client.script() for name, client in CLIENTS.items()},
     **CONTAINERS,
