@@ -1,8 +1,8 @@
 """Proxies and toxics in Toxiproxy's JSON, to plans and back.
 
 Law: nothing that a body says is dropped: what is unknown or wrong is refused, with the
-words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`). Objects of their
-own that clients send beside it say nothing.
+words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`). What clients send
+beside it, since they send whole objects of theirs, says nothing.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
     "attributes": (dict,),
     "ttl": _NUMBER,
 }
-#: Such objects: of Node's client, which sends its toxics and proxies with all that they have, and
+#: Such are those of Node's client, whose toxics and proxies are sent with all that they have, and
 #: what Toxiproxy shows of itself.
-_BESIDE = ("proxy", "toxiproxy", "Logger")
+_BESIDE = {"proxy": dict, "toxiproxy": dict, "api": dict, "proxyPath": str, "Logger": dict}
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
 _NEW = {**TOXIC, "defaults": (bool,)}
 

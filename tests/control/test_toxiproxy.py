@@ -174,7 +174,8 @@ def test_objects_that_clients_send_beside_the_fields_say_nothing(
     beside = {"toxiproxy": {"host": f"http://{api.http}"}}
     made = {"type": "noop", "attributes": {}, "proxy": {**beside, **shown}}
     assert api.ask("POST", f"{proxy.path}/toxics", made)["name"] == "noop_downstream"
-    changed = {"toxicity": 0.5, "Proxy": {"name": "another"}}
+    # Its version 4 does so where somebody gives it a toxic or a proxy of its own for a change.
+    changed = {"toxicity": 0.5, "Proxy": {"name": "another"}, "api": {}, "proxyPath": "http://x"}
     assert api.ask("POST", f"{proxy.path}/toxics/noop_downstream", changed)["toxicity"] == 0.5
     # What Toxiproxy shows has a Logger, and comes back with it.
     assert api.ask("POST", proxy.path, {**shown, **beside, "Logger": {}}) == proxy.show()
@@ -182,9 +183,10 @@ def test_objects_that_clients_send_beside_the_fields_say_nothing(
     assert api.ask("POST", "/proxies", {**other, **beside}, 201)["name"] == "q"
     nested = {**other, "name": "r", "toxics": [made]}
     assert api.ask("POST", "/populate", [nested], 201)["proxies"][0]["toxics"][0]["type"] == "noop"
-    for path, field in (("/proxies", "toxiproxy"), (f"{proxy.path}/toxics", "proxy")):
-        body = {**other, field: "text"} if path == "/proxies" else {"type": "noop", field: "text"}
-        assert f"there is no field '{field}'" in api.refused("POST", path, body)
+    for field, value in (("toxiproxy", "text"), ("proxy", 1), ("proxyPath", {}), ("api", [])):
+        for path, body in (("/proxies", other), (f"{proxy.path}/toxics", {"type": "noop"})):
+            said = api.refused("POST", path, {**body, field: value})
+            assert f"there is no field '{field}'" in said
     api.ask("DELETE", "/proxies/q", status=204)
     api.ask("DELETE", "/proxies/r", status=204)
 

@@ -92,6 +92,8 @@ async function main() {
   assert.deepEqual(changed.attributes, { latency: 7, jitter: 1 });
   assert.deepEqual((await one.getToxic("slow")).toJson(), changed.toJson());
   assert.deepEqual((await changed.update({ toxicity: 0.5 })).toxicity, 0.5);
+  assert.deepEqual((await changed.update({ ...changed, toxicity: 0.25 })).toxicity, 0.25);
+  assert.deepEqual((await one.update({ ...one, enabled: true })).toJson(), one.toJson());
   await changed.remove();
   await assert.rejects(one.getToxic("slow"), /404/);
   await assert.rejects(one.addToxic({ type: "chaos" }), /400/);
