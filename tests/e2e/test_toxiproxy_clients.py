@@ -309,14 +309,10 @@ def test_an_experiment_of_the_chaos_toolkit(api: Api, echo_backend: Backend) -> 
         assert goes_through(proxy.address)
 
 
-@pytest.mark.program("node")
-@pytest.mark.program("npm")
-def test_toxiproxy_node_client(
-    api: Api, echo_backend: Backend, pytestconfig: pytest.Config
-) -> None:
-    modules = from_npm(pytestconfig, NODE_CLIENT)
+def drive_node(api: Api, backend: Backend, modules: Path, driver: Path) -> None:
+    """Let a `driver` go through Node's client; it calls each of its functions, and tidies up."""
     done = subprocess.run(
-        ["node", HERE / "toxiproxy_client.js", f"http://{api.http}", echo_backend.address],
+        ["node", driver, f"http://{api.http}", backend.address],
         env={**os.environ, "NODE_PATH": str(modules)},
         capture_output=True,
         text=True,
@@ -325,6 +321,15 @@ def test_toxiproxy_node_client(
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert len(told["functions"]) > 20
+    assert len(told["functions"]) >= 20
     assert set(told["functions"]) == set(told["called"])
     assert api.ask("GET", "/proxies") == {}
+
+
+@pytest.mark.program("node")
+@pytest.mark.program("npm")
+def test_toxiproxy_node_client(
+    api: Api, echo_backend: Backend, pytestconfig: pytest.Config
+) -> None:
+    modules = from_npm(pytestconfig, NODE_CLIENT)
+    drive_node(api, echo_backend, modules, HERE / "toxiproxy_client.js")
