@@ -191,7 +191,7 @@ JSON = {"Content-Type": "application/json"}
 UTF8 = {"Content-Type": "application/json; charset=utf-8"}
 CREATED = ("name", "listen", "upstream")
 ENABLED = (*CREATED, "enabled")
-#: What .NET's client before Toxiproxy 2.1 knows.
+#: All but reset_peer, which came later than some clients.
 OLD = tuple(kind for kind in TOXICS if kind != "reset_peer")
 GO = {"User-Agent": "toxiproxy-cli", **JSON, "Accept-Encoding": "gzip"}
 JAVA = {
@@ -315,5 +315,22 @@ CLIENTS: Mapping[str, Client] = {
         proxy=only(*ENABLED),
         toxic=node,
         alter=only("enabled", "listen", "upstream"),
+    ),
+    # toxiproxy-crystal.
+    "crystal": Client(
+        headers={"User-Agent": "Crystal", "Accept-Encoding": "gzip, deflate"},
+        typed=JSON,
+        proxy=lambda **given: only(*CREATED)(**given) | {"enabled": None},
+        retouch=None,
+        shows_one=False,
+    ),
+    # toxiproxy-haskell: it changes a toxic by a GET with a body, which changes nothing.
+    "haskell": Client(
+        headers={"Accept": "application/json;charset=utf-8,application/json"},
+        typed={"Content-Type": "application/json;charset=utf-8"},
+        alter=whole,
+        retouches=("GET",),
+        toxics=OLD,
+        toxicity=1,
     ),
 }
