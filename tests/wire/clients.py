@@ -203,6 +203,7 @@ RUBY = {
     "Accept-Encoding": "gzip;q=1.0,deflate;q=0.6,identity;q=0.3",
     "Accept": "*/*",
     "User-Agent": "Ruby",
+    "Connection": "close",
 }
 
 CLIENTS: Mapping[str, Client] = {
@@ -239,10 +240,10 @@ CLIENTS: Mapping[str, Client] = {
         populate=False,
         chunked=True,
     ),
-    # ihsw/toxiproxy-php-client, with Guzzle, which says nothing of what a text is.
+    # ihsw/toxiproxy-php-client, with Guzzle: over PHP's own streams its bodies have an empty type.
     "php": Client(
-        headers={"User-Agent": "GuzzleHttp/7"},
-        typed={},
+        headers={"User-Agent": "GuzzleHttp/7", "Connection": "close"},
+        typed={"Content-Type": ""},
         proxy=only(*CREATED),
         toxic=lambda **given: given | {"name": None},
         alter=only(*ENABLED),
