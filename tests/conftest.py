@@ -11,6 +11,7 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import Backend, echo
 
@@ -23,6 +24,11 @@ def echo_backend() -> Iterator[Backend]:
     """A backend that sends back what it gets."""
     with Backend(echo) as backend:
         yield backend
+
+
+# How long an example takes says how busy the machine is; what must be fast has a test that says so.
+settings.register_profile("vaurien", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vaurien")
 
 
 def pytest_configure() -> None:
