@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .NOTPARALLEL:
-.PHONY: demo test test-all test-portable test-soak soak bench lint docs clean
+.PHONY: demo test test-all test-portable test-soak test-suites soak bench lint docs clean
 
 demo: $(VENV)/.base
 	$(BIN)/vaurien --demo
@@ -19,7 +19,7 @@ PORTABLE := tests/flow tests/handlers tests/laws tests/net $(wildcard tests/rela
 	tests/test_client.py tests/cli/test_command_line.py tests/cli/test_extremes.py \
 	tests/cli/test_signals.py tests/cli/test_summary.py tests/cli/test_ctl.py
 
-test-all: test test-portable test-soak
+test-all: test test-portable test-soak test-suites
 
 test-portable: $(VENV)/.test
 	PYTHONPATH=tests/portable$${PYTHONPATH:+:$$PYTHONPATH} \
@@ -28,6 +28,10 @@ test-portable: $(VENV)/.test
 # All handlers and toxics at random, for a minute; for ten: make soak. ARGS are pytest's.
 test-soak: $(VENV)/.test
 	$(BIN)/python -m pytest -m soak tests/attacks $(ARGS)
+
+# Clients of Toxiproxy as they are published, with what they bring to be run.
+test-suites: $(VENV)/.test
+	$(BIN)/python -m pytest -m suite tests/e2e/suites $(ARGS)
 
 soak: export SOAK := $(or $(SOAK),600)
 soak: test-soak

@@ -11,8 +11,12 @@ import socket
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support import Backend, echo
+
+#: The Debian packages of programs whose name is another.
+PACKAGES = {"node": "nodejs", "nsenter": "util-linux", "unshare": "util-linux"}
 
 
 @pytest.fixture
@@ -20,6 +24,11 @@ def echo_backend() -> Iterator[Backend]:
     """A backend that sends back what it gets."""
     with Backend(echo) as backend:
         yield backend
+
+
+# How long an example takes says how busy the machine is; what must be fast has a test that says so.
+settings.register_profile("vaurien", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("vaurien")
 
 
 def pytest_configure() -> None:
@@ -49,7 +58,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     for mark in item.iter_markers("program"):
         (name,) = mark.args
         if shutil.which(name) is None:
-            package = {"node": "nodejs"}.get(name, name)
+            package = PACKAGES.get(name, name)
             message = f"{name} is not on PATH; the Debian package {package} has it"
             if os.environ.get("CI"):
                 pytest.fail(message)

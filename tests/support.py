@@ -246,11 +246,13 @@ class Program:
         env: Mapping[str, str] | None = None,
         cwd: Path | str | None = None,
         stderr: int | IO[bytes] | None = None,
+        prefix: Sequence[str] = (),
     ) -> None:
         self.arguments = [str(argument) for argument in arguments]
         clean = {k: v for k, v in os.environ.items() if not k.startswith("VAURIEN_")}
         self.env = {**clean, "PYTHONUNBUFFERED": "1", **(env or {})}
         self.cwd, self._stderr = cwd, stderr
+        self._prefix = prefix  # a command that runs another one, such as nsenter
         self.lines: queue.Queue[str | None] = queue.Queue()
         self.output: list[str] = []
         self.log: list[str] = []
@@ -260,7 +262,7 @@ class Program:
     def spawn(self) -> Program:
         """Start the process without waiting for it to be ready."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vaurien", *self.arguments],
+            [*self._prefix, sys.executable, "-m", "vaurien", *self.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE if self._stderr is None else self._stderr,

@@ -1,7 +1,8 @@
 """Proxies and toxics in Toxiproxy's JSON, to plans and back.
 
 Law: nothing that a body says is dropped: what is unknown or wrong is refused, with the
-words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`).
+words that Toxiproxy's clients know where there are such (`docs/toxiproxy.rst`). What clients send
+beside it, since they send whole objects of theirs, says nothing.
 """
 
 from __future__ import annotations
@@ -63,8 +64,16 @@ TOXIC: Mapping[str, tuple[type, ...]] = {
     "attributes": (dict,),
     "ttl": _NUMBER,
 }
+#: Such are those of Node's client, whose toxics and proxies are sent with all that they have, and
+#: what Toxiproxy shows of itself.
+_BESIDE = {"proxy": dict, "toxiproxy": dict, "api": dict, "proxyPath": str, "Logger": dict}
 _NESTED = {name: types for name, types in TOXIC.items() if name != "ttl"}  # in a proxy's body
 _NEW = {**TOXIC, "defaults": (bool,)}
+
+
+def given_in(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
+    """The fields of a body that are given; UsageError for unknown ones and wrong types."""
+    return fields(body, known, _BESIDE)
 
 
 def check_name(name: str, where: str) -> None:
@@ -95,7 +104,7 @@ def read_proxy(
 ) -> Plan:
     """The plan that a proxy's JSON describes, toxics included; `where` is its place in a list."""
     place = f" at {where}" if where else ""
-    given = fields(body, PROXY)
+    given = given_in(body, PROXY)
     for name in ("name", "upstream"):
         if not given.get(name):
             raise UsageError(f"missing required field: {name}{place}")
@@ -119,7 +128,7 @@ def read_proxy(
     if len(given.get("toxics", [])) > TOXICS:
         raise UsageError(f"{before}toxics: {_too_many_toxics(len(given['toxics']))}")
     for one in given.get("toxics", []):
-        fields(one, _NESTED)
+        given_in(one, _NESTED)
         try:
             toxic = read_toxic(one, catalog, toxics, by_request)
         except AlreadyThere as error:
@@ -287,7 +296,7 @@ def read_toxic(
 
     Toxiproxy's attributes that are not given are 0, unless it asks for our own defaults.
     """
-    given = fields(body, _NEW)
+    given = given_in(body, _NEW)
     stream = given.get("stream", "downstream")
     if stream.lower() not in STREAMS:
         raise Worded(
@@ -319,7 +328,7 @@ def read_toxic(
 
 def changed_toxic(body: object, catalog: Catalog, toxic: Toxic) -> Toxic:
     """`toxic` with the attributes and the toxicity of `body` in place of its own."""
-    given = fields(body, TOXIC)
+    given = given_in(body, TOXIC)
     options = _options(given.get("attributes", {}), toxic.specification.cls)
     with _as_bad():
         catalog.check_values(toxic.type, options)

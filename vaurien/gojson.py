@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from vaurien import strictjson
@@ -21,6 +22,8 @@ from vaurien.strictjson import Refused, bad
 _SURROGATE = re.compile("[\ud800-\udfff]")
 #: What stands for two letters in Go, beside their two cases (Unicode's simple case folding).
 _FOLDED = str.maketrans({"\u017f": "s", "\u212a": "k"})
+
+_NOTHING: Mapping[str, type] = MappingProxyType({})
 
 Pairs = Sequence[tuple[str, Any]]
 
@@ -98,13 +101,22 @@ def together(pairs: Pairs) -> dict[str, Any]:
     return found
 
 
-def fields(body: object, known: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """As `vaurien.strictjson.fields`, for either kind of JSON; null is an object without fields."""
+def fields(
+    body: object, known: Mapping[str, tuple[type, ...]], beside: Mapping[str, type] = _NOTHING
+) -> dict[str, Any]:
+    """As `vaurien.strictjson.fields`, for either kind of JSON; null is an object without fields.
+
+    What is called as one `beside` the fields, and of its type, is passed over.
+    """
     if body is None:
         return {}
     if not isinstance(body, Loose):
         return strictjson.fields(body, known)
-    pairs = pairs_of(body, known)
+    pairs = [
+        (name, value)
+        for name, value in pairs_of(body, [*known, *beside])
+        if name not in beside or not isinstance(value, beside[name])
+    ]
     for name, value in pairs:
         strictjson.fields({name: value}, known)
     return {name: value for name, value in together(pairs).items() if value is not None}

@@ -172,6 +172,31 @@ def test_unknown_fields_are_refused_and_the_nearest_named(proxy: Remote) -> None
     assert api.ask("GET", "/proxies") == before
 
 
+def test_objects_that_clients_send_beside_the_fields_say_nothing(
+    api: Api, proxy: Remote, echo_backend: Backend
+) -> None:
+    # Node's client, versions 2 and 3, sends a toxic with all that it has, as its example does.
+    shown = proxy.show()
+    beside = {"toxiproxy": {"host": f"http://{api.http}"}}
+    made = {"type": "noop", "attributes": {}, "proxy": {**beside, **shown}}
+    assert api.ask("POST", f"{proxy.path}/toxics", made)["name"] == "noop_downstream"
+    # Its version 4 does so where somebody gives it a toxic or a proxy of its own for a change.
+    changed = {"toxicity": 0.5, "Proxy": {"name": "another"}, "api": {}, "proxyPath": "http://x"}
+    assert api.ask("POST", f"{proxy.path}/toxics/noop_downstream", changed)["toxicity"] == 0.5
+    # What Toxiproxy shows has a Logger, and comes back with it.
+    assert api.ask("POST", proxy.path, {**shown, **beside, "Logger": {}}) == proxy.show()
+    other = {"name": "q", "upstream": echo_backend.address, "listen": "127.0.0.1:0", "Logger": {}}
+    assert api.ask("POST", "/proxies", {**other, **beside}, 201)["name"] == "q"
+    nested = {**other, "name": "r", "toxics": [made]}
+    assert api.ask("POST", "/populate", [nested], 201)["proxies"][0]["toxics"][0]["type"] == "noop"
+    for field, value in (("toxiproxy", "text"), ("proxy", 1), ("proxyPath", {}), ("api", [])):
+        for path, body in (("/proxies", other), (f"{proxy.path}/toxics", {"type": "noop"})):
+            said = api.refused("POST", path, {**body, field: value})
+            assert f"there is no field '{field}'" in said
+    api.ask("DELETE", "/proxies/q", status=204)
+    api.ask("DELETE", "/proxies/r", status=204)
+
+
 def test_an_attribute_that_names_a_file_is_refused(proxy: Remote, tmp_path: Path) -> None:
     samples = tmp_path / "samples"
     samples.write_text("1 2 3\n")
@@ -540,6 +565,22 @@ def test_limit_data(api: Api) -> None:
         assert receive(client, 60) == b"x" * 60
         server.sendall(b"y" * 60)
         assert receive_all(client) == b"y" * 40
+
+
+def test_who_sends_more_than_limit_data_lets_through_is_not_reset(api: Api) -> None:
+    with (
+        Acceptor() as backend,
+        api.proxy(backend) as proxy,
+        proxy.dial() as client,
+        backend.accept() as server,
+    ):
+        proxy.add("limit_data", bytes=100)
+        for _ in range(3):
+            server.sendall(b"x" * 100)
+        assert receive_all(client) == b"x" * 100
+        assert_fin(server)
+        server.sendall(b"x" * MB)
+        assert server.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
 
 
 def test_noop(proxy: Remote) -> None:

@@ -1,15 +1,19 @@
-"""Real servers for the end-to-end tests: redis-server and nginx, in a directory of their own."""
+"""Real servers for the end-to-end tests, in a directory of their own, and packages of npm."""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
+import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,6 +51,29 @@ def served(command: list[object], address: str, log: Path) -> Iterator[None]:
                 process.wait(10)
             finally:
                 process.kill()
+
+
+def from_npm(config: pytest.Config, package: str, overrides: Mapping[str, str] = {}) -> Path:
+    """The ``node_modules`` with `package`, ``NAME@VERSION``; it is kept from run to run.
+
+    It comes whole or not at all, though several ask for it at the same time. `overrides` are
+    versions of what it needs, in place of those that it asks for.
+    """
+    cache: Any = config.cache
+    prefix = Path(cache.mkdir("npm")) / package.replace("/", "+")
+    if not prefix.exists():
+        made = Path(tempfile.mkdtemp(dir=prefix.parent))
+        (made / "package.json").write_text(json.dumps({"overrides": overrides}))
+        command = ["npm", "install", "--no-save", "--no-audit", "--no-fund", "--ignore-scripts"]
+        done = subprocess.run(
+            [*command, "--prefix", str(made), package], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        try:
+            made.rename(prefix)
+        except OSError:  # somebody else was first
+            shutil.rmtree(made)
+    return prefix / "node_modules"
 
 
 @dataclass(frozen=True)

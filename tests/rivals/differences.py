@@ -51,6 +51,11 @@ LIST = (
         "Populating twice changes nothing.",
     ),
     Difference(
+        "disabled-listen",
+        "A disabled proxy shows the address at which it listened, and listens at again",
+        "Toxiproxy shows what the last change said, such as ``0.0.0.0`` for ``[::]``.",
+    ),
+    Difference(
         "default-listen",
         "Without ``listen`` a proxy listens on loopback, at any free port",
         "The network need not see it.",

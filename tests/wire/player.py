@@ -8,7 +8,8 @@ Recorder and replay share it, so what they compare was made alike. A step is a r
 Addresses differ from run to run. In steps and in what is told they are placeholders: ``{A}`` and
 ``{B}`` are backends, ``{taken}`` an address at which somebody else listens, ``{free1}``,
 ``{free2}`` ports that are kept free; ``{port1}``, ``{port2}`` ... are the ports that answers
-brought, in the order in which they first came.
+brought, in the order in which they first came. ``{shown}`` is the ``listen`` of the last answer,
+for clients that send it back as it was shown.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import re
 import select
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,8 @@ _PORT = re.compile(r"(?<=[\w.\] ]:)(\d{4,5})\b")
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 #: The metrics that Toxiproxy has.
 METRIC = re.compile(r"^(toxiproxy_proxy_\w+)\{(.*)\} (\S+)$", re.MULTILINE)
+
+LONG_ENOUGH = 0.5  # seconds after which an answer through a cut connection would have come
 
 Json = dict[str, Any]
 
@@ -42,6 +45,7 @@ class Step:
     body: Any = None
     headers: Mapping[str, str] = field(default_factory=dict)
     chunked: bool = False
+    sized: bool = True  # whether a POST without a body says that it has none
     differs: str = ""  # the difference, of `tests.rivals.differences`, if Vaurien answers otherwise
     vaurien: Json | None = None  # and what it answers
 
@@ -54,6 +58,8 @@ class Step:
             asked["headers"] = dict(self.headers)
         if self.chunked:
             asked["chunked"] = True
+        if not self.sized:
+            asked["sized"] = False
         return asked
 
 
@@ -61,31 +67,59 @@ class Step:
 class Talk:
     """Five bytes through the proxy at `to`, on the connection `name`, which opens if it is new.
 
-    It ends in ``A`` or ``B``, the backend that answered; ``closed``; or ``refused``. With `end`,
-    the connection is then closed, and has come to its end when the step is over.
+    It ends in ``A`` or ``B``, the backend that answered; ``closed``; ``refused``; or ``nothing``,
+    if it is `cut` and waits in vain. With `end`, the connection is then closed, and has come to its
+    end when the step is over.
     """
 
     name: str
     to: str
     end: bool = False
+    cut: bool = False
     differs: str = ""
     vaurien: Json | None = None
 
     def asked(self) -> Json:
         """The talk, as a recording has it."""
-        return {"talk": self.name, "to": self.to} | ({"end": True} if self.end else {})
+        more = {name: True for name in ("end", "cut") if getattr(self, name)}
+        return {"talk": self.name, "to": self.to} | more
+
+
+def refuses(differs: str, error: str, status: int = 400) -> dict[str, Any]:
+    """What is refused here, and in Toxiproxy is not, or in other words."""
+    body = {"error": error, "status": status}
+    told = {"status": status, "content_type": "application/json", "json": body}
+    return {"differs": differs, "vaurien": told}
+
+
+def makes(differs: str, body: Json, status: int = 201) -> dict[str, Any]:
+    """What is made here, and in Toxiproxy is not, or otherwise."""
+    told = {"status": status, "content_type": "application/json", "json": body}
+    return {"differs": differs, "vaurien": told}
+
+
+def shown(name: str, listen: str, upstream: str = "{A}", toxics: Sequence[Json] = ()) -> Json:
+    """A proxy as it is answered."""
+    return {
+        "name": name,
+        "listen": listen,
+        "upstream": upstream,
+        "enabled": True,
+        "toxics": [*toxics],
+    }
 
 
 def step_of(asked: Json) -> Step | Talk:
     """A recorded step."""
     if "talk" in asked:
-        return Talk(asked["talk"], asked["to"], asked.get("end", False))
+        return Talk(asked["talk"], asked["to"], asked.get("end", False), asked.get("cut", False))
     return Step(
         asked["method"],
         asked["path"],
         asked.get("body"),
         asked.get("headers", {}),
         asked.get("chunked", False),
+        asked.get("sized", True),
     )
 
 
@@ -104,6 +138,7 @@ class Player:
         self._api = api
         self._stack = contextlib.ExitStack()
         self._known: dict[str, str] = {}  # placeholder: what it stands for
+        self._shown = ""
         self._connections: dict[str, socket.socket] = {}
 
     def __enter__(self) -> Player:
@@ -127,6 +162,7 @@ class Player:
 
     def _filled(self, text: str) -> str:
         """`text` with what its placeholders stand for."""
+        text = text.replace("{shown}", self._shown)
         return _PLACEHOLDER.sub(lambda match: self._known.get(match[1], match[0]), text)
 
     def _ports(self) -> Iterator[str]:
@@ -158,13 +194,19 @@ class Player:
         host, _, port = self._api.rpartition(":")
         connection = http.client.HTTPConnection(host, int(port), timeout=PATIENCE)
         with contextlib.closing(connection):
-            connection.request(
-                step.method,
-                self._filled(step.path),
-                iter([body[:7], body[7:]]) if step.chunked and body else body,
-                dict(step.headers),
-                encode_chunked=step.chunked,
-            )
+            if step.sized:
+                connection.request(
+                    step.method,
+                    self._filled(step.path),
+                    iter([body[:7], body[7:]]) if step.chunked and body else body,
+                    dict(step.headers),
+                    encode_chunked=step.chunked,
+                )
+            else:
+                connection.putrequest(step.method, self._filled(step.path))
+                for header, value in step.headers.items():
+                    connection.putheader(header, value)
+                connection.endheaders()
             response = connection.getresponse()
             answer = response.read().decode()
         told: Json = {"status": response.status}
@@ -177,6 +219,8 @@ class Player:
                 if set(_PORT.findall(labels)) <= {*self._ports()}
             )
             return told
+        if shown := re.search(r'"listen": ?"([^"]+)"', answer):
+            self._shown = shown[1]
         answer = self._told(answer)
         try:
             told["json"] = json.loads(answer)
@@ -195,6 +239,8 @@ class Player:
         self._connections[talk.name] = sock
         try:
             sock.sendall(b"bytes")
+            if talk.cut and not select.select([sock], [], [], LONG_ENOUGH)[0]:
+                return {"result": "nothing"}
             data = sock.recv(5)
         except ConnectionError:
             data = b""

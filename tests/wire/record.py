@@ -16,9 +16,10 @@ from typing import Any
 
 from tests.laws.helpers import unused_port
 from tests.support import dial, wait_for
+from tests.wire.clients import Script
 from tests.wire.differences import expected
 from tests.wire.player import Player
-from tests.wire.scripts import SCRIPTS, Script
+from tests.wire.scripts import SCRIPTS
 
 HERE = Path(__file__).parent
 

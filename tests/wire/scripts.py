@@ -6,12 +6,11 @@ Together they go through all that the text on Toxiproxy's API says. `Step.differ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-from tests.wire.player import Json, Step, Talk
-
-Script = Sequence[Step | Talk]
+from tests.wire.clients import CLIENTS, Script
+from tests.wire.containers import CONTAINERS
+from tests.wire.player import Json, Step, Talk, makes, refuses, shown
 
 
 def get(path: str, **words: Any) -> Step:
@@ -55,30 +54,6 @@ def in_use(place: str = "127.0.0.1:{free1}", whose: str = "one", **more: Any) ->
     return {
         "differs": "in-use-by",
         "vaurien": {"status": 500, "content_type": "application/json", "json": body},
-    }
-
-
-def refuses(differs: str, error: str, status: int = 400) -> dict[str, Any]:
-    """What is refused here, and in Toxiproxy is not, or in other words."""
-    body = {"error": error, "status": status}
-    told = {"status": status, "content_type": "application/json", "json": body}
-    return {"differs": differs, "vaurien": told}
-
-
-def makes(differs: str, body: Json, status: int = 201) -> dict[str, Any]:
-    """What is made here, and in Toxiproxy is not, or otherwise."""
-    told = {"status": status, "content_type": "application/json", "json": body}
-    return {"differs": differs, "vaurien": told}
-
-
-def shown(name: str, listen: str, upstream: str = "{A}", toxics: Sequence[Json] = ()) -> Json:
-    """A proxy as it is answered."""
-    return {
-        "name": name,
-        "listen": listen,
-        "upstream": upstream,
-        "enabled": True,
-        "toxics": [*toxics],
     }
 
 
@@ -756,4 +731,6 @@ SCRIPTS: dict[str, Script] = {
         Talk("three", "127.0.0.1:{port2}", end=True),
         get("/metrics"),
     ],
+    **{f"client_{name}": client.script() for name, client in CLIENTS.items()},
+    **CONTAINERS,
 }

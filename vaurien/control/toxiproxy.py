@@ -14,7 +14,7 @@ from vaurien.control.context import Context, answer, ttl_of
 from vaurien.control.operations import AddToxic, Change, RemoveToxic, UpdateToxic
 from vaurien.control.populate import Entry
 from vaurien.errors import UsageError, VaurienError
-from vaurien.gojson import fields, load
+from vaurien.gojson import load
 from vaurien.net.turn import give_way
 from vaurien.plan import Plan
 from vaurien.relay.proxy import Proxy
@@ -59,7 +59,7 @@ class One(_Resource):
 
     def on_post(self, req: falcon.Request, resp: falcon.Response, name: str) -> None:
         self.farm.get(name)
-        given = fields(load(req.bounded_stream.read()), bodies.PROXY)
+        given = bodies.given_in(load(req.bounded_stream.read()), bodies.PROXY)
         for word in ("behavior", "on_connect"):
             if word in given:
                 raise bad(f"{word} is not changed here; use /proxies/{name}/behavior")
@@ -112,7 +112,7 @@ class Populate(_Resource):
             if plan.name in names:
                 raise bad(f"proxy {number} has the name of another, {plan.name!r}")
             names.add(plan.name)
-            wanted.append(Entry(plan, [*fields(body, bodies.PROXY)], ttl_of(body)))
+            wanted.append(Entry(plan, [*bodies.given_in(body, bodies.PROXY)], ttl_of(body)))
         made: list[Proxy] = []
         try:
             for proxy in self.farm.populate(wanted):
