@@ -58,7 +58,11 @@ def test_how_long_a_behavior_may_be_is_told(api: Api) -> None:
 
 
 def test_a_name_that_is_given_twice_is_found_at_once(api: Api) -> None:
-    assert "'zz' is given twice" in api.refused("POST", "/proxies", twice(80_000))
+    assert "'zz' is given twice" in api.refused("POST", "/behavior", twice(80_000))
+
+
+def test_a_name_of_toxiproxys_paths_that_is_given_twice_is_read_at_once(api: Api) -> None:
+    assert "there is no field '0'" in api.refused("POST", "/proxies", twice(80_000))
 
 
 LARGE: dict[str, Any] = {
