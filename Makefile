@@ -6,24 +6,28 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .NOTPARALLEL:
-.PHONY: demo test test-all test-portable test-soak test-suites soak bench lint docs clean
+.PHONY: demo test test-all test-portable test-long test-soak test-suites soak bench lint docs clean
 
 demo: $(VENV)/.base
 	$(BIN)/vaurien --demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+
+# What takes many seconds each.
+test-long: $(VENV)/.test
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal -m long $(ARGS)
 
 # Then the core of them once more, as where there is no timerfd, pidfd, /proc, SIGHUP, ...
 PORTABLE := tests/flow tests/handlers tests/laws tests/net $(wildcard tests/relay) tests/test_process.py \
 	tests/test_client.py tests/cli/test_command_line.py tests/cli/test_extremes.py \
 	tests/cli/test_signals.py tests/cli/test_summary.py tests/cli/test_ctl.py
 
-test-all: test test-portable test-soak test-suites
+test-all: test test-long test-portable test-soak test-suites
 
 test-portable: $(VENV)/.test
 	PYTHONPATH=tests/portable$${PYTHONPATH:+:$$PYTHONPATH} \
-	$(BIN)/python -m pytest --numprocesses 3 --dist loadfile $(PORTABLE) $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 3 --dist worksteal $(PORTABLE) $(ARGS)
 
 # All handlers and toxics at random, for a minute; for ten: make soak. ARGS are pytest's.
 test-soak: $(VENV)/.test
@@ -57,7 +61,7 @@ $(VENV)/.base: pyproject.toml
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments (it has no ensurepip); on Debian and Ubuntu: apt-get install python3-venv; or name another: make PYTHON=/path/to/python3 $(MAKECMDGOALS)" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) --upgrade 'pip>=25.1'
-	$(PIP) --quiet --editable .
+	$(PIP) --quiet --editable . --config-settings editable_mode=compat
 	@touch $@
 
 # One group of development requirements each, from [dependency-groups] in pyproject.toml.

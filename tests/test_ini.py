@@ -345,7 +345,7 @@ def test_a_file_that_is_not_utf8_is_refused(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("local = a:1\n", ["line 1", "local = a:1", "[section]"]),
+        ("local = a:1\n", ["line 1", "local = a:1", "write [vaurien] above it"]),
         ("[vaurien]\nlocal\n", ["line 2", "local"]),
         ("[vaurien]\nlocal = a:1\nlocal = b:1\n", ["line 3", "[vaurien]", "local"]),
         ("[vaurien]\nseed = 1\n[vaurien]\nbacklog = 1\n", ["line 3", "[vaurien]"]),

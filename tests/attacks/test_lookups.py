@@ -7,6 +7,8 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.control.helpers import PROMPT, Api
 from tests.laws.helpers import Names, assert_fin
 from tests.support import Backend, exchange, wait_for
@@ -24,6 +26,7 @@ def threads_of(api: Api) -> int:
     return int(found[1])
 
 
+@pytest.mark.long
 def test_lookups_that_hang_have_a_limit_and_who_waits_for_one_is_told(
     tmp_path: Path, echo_backend: Backend
 ) -> None:

@@ -6,6 +6,8 @@ import contextlib
 import socket
 import threading
 
+import pytest
+
 from tests.attacks.helpers import Bystander
 from tests.control.served import Served, whatever
 from tests.net.test_accept import limit_descriptors
@@ -25,6 +27,7 @@ def drain(sock: socket.socket) -> None:
             pass
 
 
+@pytest.mark.long
 def test_as_many_streams_of_events_as_there_can_be_hold_up_nobody(echo_backend: Backend) -> None:
     with (
         Served("--distant", echo_backend.address, "--behavior", "100:latency") as vaurien,
@@ -120,6 +123,7 @@ def test_changes_for_a_while_on_top_of_each_other_have_a_limit(echo_backend: Bac
         vaurien.api.ok("POST", path, {"behavior": "97:delay", "ttl": 60})
 
 
+@pytest.mark.long
 def test_proxies_have_a_limit(echo_backend: Backend) -> None:
     with Served() as vaurien:
         for start in range(0, 10_000, 2500):

@@ -369,7 +369,7 @@ def test_files_and_the_environment_name_our_words_too(tmp_path: Path) -> None:
         assert refused("--config", file, "--check").endswith(both)
     result = run("--check", env={"VAURIEN_BACKEND": "127.0.0.1:1"})
     assert result.returncode == 0
-    assert f"VAURIEN_BACKEND in the environment is no setting; {both}" in result.stderr
+    assert f"VAURIEN_BACKEND in the environment is not a setting; {both}" in result.stderr
 
 
 @pytest.mark.parametrize(

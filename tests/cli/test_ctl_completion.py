@@ -184,6 +184,7 @@ def names(host: str) -> Iterator[None]:
         client.delete(name)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("names")
 def test_bash_gets_names_as_words(env: dict[str, str]) -> None:
     names = bash(env, "vaurienctl show ")
@@ -262,6 +263,7 @@ SHELLS = [
 ]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("argv", "prepare"), SHELLS)
 def test_no_shell_expands_a_name(
     argv: list[str], prepare: str, env: dict[str, str], host: str, tmp_path: Path

@@ -92,6 +92,7 @@ def test_no_answer_in_time_is_3() -> None:
     assert sentence.endswith("has not answered within 0.1 s")
 
 
+@pytest.mark.long
 def test_what_the_api_refuses_or_does_not_have(echo_backend: Backend) -> None:
     with start_proxy(distant=echo_backend.address) as running:
         host = str(running.http)

@@ -697,6 +697,7 @@ def cpu_seconds(pid: int) -> float:
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_200_changes_a_second_while_200_connections_transfer() -> None:
     """2,000 changes, which take 10 s where nothing else goes on.
@@ -1123,6 +1124,7 @@ def test_a_ttl_whose_end_cannot_be_logs_one_error_and_nothing_else(echo_backend:
     assert "default: enabled again" not in log, "it says what is not so"
 
 
+@pytest.mark.long
 def test_many_ttls_cost_bounded_memory(proxied: Proxied) -> None:
     for turn in range(2000):
         proxied.post("behavior", behavior=f"{turn % 100}:noop", ttl=1000)

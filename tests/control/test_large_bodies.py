@@ -127,6 +127,7 @@ def answers_while(api: Api, body: list[dict[str, Any]], status: int) -> None:
     assert found == [status] and asked > 1, (found, asked)
 
 
+@pytest.mark.long
 def test_others_are_answered_while_a_long_list_is_read_and_made(api: Api) -> None:
     many = [{"name": f"{number:x}", "upstream": "a:1"} for number in range(bodies.PROXIES - 1)]
     answers_while(api, [*many, {"name": "wrong"}], 400)

@@ -138,6 +138,7 @@ def test_right_bodies_are_taken_with_every_field_or_as_the_examples_have_them(
                         assert answer.status in (200, 201), (method, place, body, answer)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_random_requests_get_what_the_document_says(echo_backend: Backend, tmp_path: Path) -> None:
     """Schemathesis makes right and wrong requests of the document, and compares what comes back.

@@ -877,6 +877,7 @@ def test_heads_are_bounded(plain: Guarded) -> None:
     plain.assert_untouched()
 
 
+@pytest.mark.long
 def test_who_is_slow_is_dropped_and_the_others_go_on(plain: Guarded) -> None:
     api = plain.api
     slow: list[tuple[bytes, bytes]] = [
@@ -1069,6 +1070,7 @@ def fields() -> Iterator[tuple[str, dict[str, Any], str]]:
             yield f"/proxies/default/{switch}", {}, field
 
 
+@pytest.mark.long
 def test_any_value_in_any_field_is_taken_or_refused_and_never_our_fault(plain: Guarded) -> None:
     api = plain.api
     faults = []

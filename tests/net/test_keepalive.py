@@ -80,6 +80,7 @@ def test_a_connection_whose_peer_has_vanished_ends(who: str) -> None:
             wait_for(lambda: vaurien.descriptors() == before, "all descriptors are given back")
 
 
+@pytest.mark.long
 def test_a_client_of_the_api_that_has_vanished_ends() -> None:
     with Backend(echo) as backend, Served("--distant", backend.address, "--keepalive", 1) as served:
         before = served.descriptors()

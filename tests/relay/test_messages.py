@@ -190,6 +190,7 @@ def test_a_pushed_line_belongs_to_nobody_and_passes() -> None:
         w.no_more()
 
 
+@pytest.mark.long
 def test_a_hundred_thousand_requests_in_one_write() -> None:
     n = 100_000
     with wire("50:busy", specification(Busy, text="b")) as w:
