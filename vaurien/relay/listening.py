@@ -15,8 +15,6 @@ from collections.abc import Callable
 from math import inf
 from typing import Any
 
-import gevent
-
 from vaurien.address import Address
 from vaurien.errors import ListenError, Stopping
 from vaurien.exchange.picks import Picked, Picks
@@ -26,6 +24,7 @@ from vaurien.net.dial import Target
 from vaurien.net.guard import guarded
 from vaurien.net.listener import Bound, refused
 from vaurien.net.loop import Loop, Watcher
+from vaurien.net.turn import give_way
 from vaurien.plan import Plan
 
 log = logging.getLogger("vaurien")
@@ -250,7 +249,7 @@ class Listening:
         for _ in range(self.plan.backlog // self._acceptor.max_accept + 2):
             if not self.enabled or not self._acceptor.accept_now():
                 break
-            gevent.sleep(0)
+            give_way()
         self.enabled = False
         self._unlisten()
 
