@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -18,6 +19,9 @@ from tests.support import Backend, echo
 #: The Debian packages of programs whose name is another.
 PACKAGES = {"node": "nodejs", "nsenter": "util-linux", "unshare": "util-linux"}
 
+#: Open files that the tests of one process need at most.
+FILES = 8192
+
 
 @pytest.fixture
 def echo_backend() -> Iterator[Backend]:
@@ -32,6 +36,26 @@ settings.load_profile("vaurien")
 
 
 def pytest_configure() -> None:
+    """Have tests begin alike, wherever they are run."""
+    _raise_file_limit()
+    _handle_signals()
+
+
+def _raise_file_limit() -> None:
+    """Hundreds of clients and their backend are in one process here; 1,024 files are too few.
+
+    That is what an ordinary user has, who may raise it, mostly.
+    """
+    with contextlib.suppress(ImportError):  # Windows
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def _handle_signals() -> None:
     """Have children begin with the usual signals: ``nohup make test &`` has some ignored in all.
 
     A signal that is handled here, if only by doing nothing, is its default again in a child.
