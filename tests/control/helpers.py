@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any
 from urllib.parse import quote
 
-from tests.support import PATIENCE, Backend, Program, dial, parse_address
+from tests.support import PATIENCE, Backend, Program, dial, kept_waiting, parse_address
 
 PROMPT = 1.0  # seconds within which each call has to be answered, whatever the clients do
 _LISTENING = re.compile(r"^(http|toxiproxy) listening on (\S+)$")
@@ -37,7 +37,7 @@ class Api(Program):
     """A Vaurien with its API on a free port; `http` and `toxiproxy` are its addresses.
 
     It has ``--http``, unless it is given ``--toxiproxy`` alone. Each call takes a connection of its
-    own, and fails if it takes longer than `PROMPT`.
+    own, and fails if it takes longer than `PROMPT`, without what the machine kept it waiting.
     """
 
     http = toxiproxy = ""
@@ -79,11 +79,12 @@ class Api(Program):
         """Any call; `body` is sent as JSON, or as it is if it is bytes."""
         data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
         host, port = parse_address(address or self.http or self.toxiproxy)
+        waited = kept_waiting() + kept_waiting(self.pid)
         start = time.monotonic()
         with closing(http.client.HTTPConnection(host, port, timeout=PATIENCE)) as connection:
             connection.request(method, path, data, dict(headers or {}))
             answer = Answer(connection.getresponse())
-        took = time.monotonic() - start
+        took = time.monotonic() - start - (kept_waiting() + kept_waiting(self.pid) - waited)
         assert took < prompt, f"{method} {path} took {took:.2f} s"
         return answer
 
