@@ -213,7 +213,7 @@ def test_an_alarm_that_is_given_up_does_not_ring_and_leaves_nothing() -> None:
 
 KINDS = [
     LoopTimer,
-    pytest.param(TimerFd, marks=pytest.mark.skipif(_create is None, reason="Linux")),
+    pytest.param(TimerFd, marks=pytest.mark.needs("libc.timerfd_create")),
 ]
 
 

@@ -91,6 +91,7 @@ def test_a_client_of_the_api_that_has_vanished_ends() -> None:
         wait_for(lambda: served.descriptors() <= before, "its descriptor is given back")
 
 
+@pytest.mark.needs("signal.SIGHUP")
 def test_a_reload_has_new_connections_asked_otherwise(tmp_path: Path) -> None:
     write_module(tmp_path, TELLING)
     config = tmp_path / "v.ini"
