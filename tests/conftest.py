@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib
-import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -14,10 +12,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.needs import need_program
 from tests.support import Backend, echo
-
-#: The Debian packages of programs whose name is another.
-PACKAGES = {"node": "nodejs", "nsenter": "util-linux", "unshare": "util-linux"}
 
 #: Open files that the tests of one process need at most.
 FILES = 8192
@@ -80,13 +76,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             if not _is_here(path):
                 pytest.skip(f"it is about {path}, which is not on this system")
     for mark in item.iter_markers("program"):
-        (name,) = mark.args
-        if shutil.which(name) is None:
-            package = PACKAGES.get(name, name)
-            message = f"{name} is not on PATH; the Debian package {package} has it"
-            if os.environ.get("CI"):
-                pytest.fail(message)
-            pytest.skip(message)
+        need_program(*mark.args)
 
 
 def _need_a_port() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -15,7 +14,7 @@ from tests.attacks.helpers import Bystander
 from tests.attacks.timed import TimedLoop
 from tests.control.served import Served as Program
 from tests.relay.rig import Served, builtin
-from tests.support import Backend
+from tests.support import Backend, wait_for
 from vaurien.address import parse as address
 from vaurien.behavior import parse as behavior
 from vaurien.cli.run import GARBAGE
@@ -26,7 +25,7 @@ from vaurien.registry import kind as registry_kind
 MOST = 0.02  # seconds of the processor
 CLIENTS = 40
 SIZE = 1 << 16  # bytes that each of them sends at once
-LASTING = 1.0  # seconds of each
+WORK = 0.3  # seconds of the processor after which a chain has shown what it does
 RUNS = 3  # of which one has to be within `MOST`: a machine under load takes its time from any
 
 #: Handlers at the options with which they have most to do, some of them joined: each is a chain of
@@ -122,7 +121,16 @@ def longest(chain: list[tuple[str, dict[str, Any]]]) -> tuple[float, str]:
     """How long the longest callback took with that many clients, and which it was."""
     with Crowd(CLIENTS, SIZE) as crowd, Timed(plan(crowd.address, *chain)) as served:
         crowd.begin(served.address)
-        time.sleep(LASTING)
+        looks = [0]
+
+        def over() -> bool:
+            """Enough was done, or nothing is left to do: nothing is called, and nothing will be."""
+            loop = served.loop
+            looks.append(loop.calls)
+            rests = looks[-1] == looks[-2] > CLIENTS and ": 0 set" in repr(loop.alarms)
+            return loop.spent >= WORK or rests
+
+        wait_for(over, "the chain is at work")
         return served.loop.longest, served.loop.which
 
 

@@ -11,11 +11,12 @@ from vaurien.net.system import bell
 
 
 class TimedLoop(Loop):
-    """Knows how long its longest callback took, and which it was."""
+    """Knows how long its longest callback took, which it was, and how much all of them did."""
 
     def __init__(self) -> None:
         super().__init__()
         self.longest, self.which = 0.0, ""
+        self.calls, self.spent = 0, 0.0  # of all callbacks
         io, timer = self.io, self.timer
         self.io = lambda *given, **named: _Watcher(self, io(*given, **named))
         self.timer = lambda *given, **named: _Watcher(self, timer(*given, **named))
@@ -30,6 +31,7 @@ class TimedLoop(Loop):
                 return callback(*given)
             finally:
                 took = thread_time() - start
+                self.calls, self.spent = self.calls + 1, self.spent + took
                 if took > self.longest:
                     self.longest, self.which = took, repr(callback)
 

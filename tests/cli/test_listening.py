@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.helpers import refused, sentence
+from tests.needs import need_program
 from tests.support import PATIENCE, Backend, Program, dial, echo, exchange, parse_address, proxy
 
 # The line that says that it is ready
@@ -198,8 +198,7 @@ def without_privileges() -> Sequence[str]:
     """
     if os.geteuid():
         return []
-    if shutil.which("setpriv") is None:
-        pytest.skip("setpriv is not on PATH; the Debian package util-linux has it")
+    need_program("setpriv")
     return ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--securebits", "+noroot"]
 
 

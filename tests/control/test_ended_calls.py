@@ -13,7 +13,8 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from tests.control.test_farm import built, dial, plan, set_behavior, wait_for
+from tests.control.test_farm import built, dial, plan, set_behavior
+from tests.loops import wait_for
 from tests.support import PATIENCE, Backend, echo
 from tests.test_settings import resolved
 from vaurien.behavior import parse

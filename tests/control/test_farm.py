@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from gevent import socket as gsocket
 from gevent.event import Event
 
 from tests.control.farms import free_port
+from tests.loops import wait_for
 from tests.support import ABORT, PATIENCE, Backend, echo
 from tests.test_settings import resolved
 from vaurien.behavior import parse
@@ -111,13 +112,6 @@ def is_closed(place: str) -> bool:
     except ConnectionRefusedError:
         return True
     return False
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < until
-        gevent.sleep(0.005)
 
 
 @pytest.fixture

@@ -15,7 +15,8 @@ from tests.cli.helpers import refused
 from tests.cli.test_journal import read
 from tests.cli.test_replay import journal, line
 from tests.control.farms import Farm as Program
-from tests.control.test_farm import dial, exchange, plan, populate, set_behavior, toxic, wait_for
+from tests.control.test_farm import dial, exchange, plan, populate, set_behavior, toxic
+from tests.loops import wait_for
 from tests.support import Backend, echo
 from tests.support import dial as connect
 from tests.support import exchange as ask

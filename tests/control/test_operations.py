@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import gevent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.loops import wait_for
 from tests.test_settings import resolved
 from vaurien import services
 from vaurien.address import Address
@@ -299,13 +297,6 @@ def test_the_decisions_of_a_replay_go_and_come_with_their_behavior() -> None:
 
 
 # For a while
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    until = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < until
-        gevent.sleep(0.005)
 
 
 ONE, TWO, THREE = Enable(), Disable(), Reset()

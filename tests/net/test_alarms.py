@@ -14,11 +14,12 @@ from typing import Any
 import gevent
 import pytest
 
+from tests import loops
 from tests.control.farms import Farm, write
 from tests.net.test_accept import limit_descriptors
 from tests.support import PATIENCE, Backend, clients, exchange, proxy, wait_for
 from vaurien.net.alarms import TURN, Alarms
-from vaurien.net.system import LoopTimer, TimerFd, _create
+from vaurien.net.system import LoopTimer, TimerFd
 
 HELD = ("--behavior", "100:latency", "--handlers.latency.latency", 10)
 
@@ -236,9 +237,20 @@ def test_both_bells_ring_once_at_their_time_and_anew_when_set_anew(
         bell.set(time.monotonic() + 60)
         bell.set(time.monotonic() - 1)  # the past is now
         until_rung(rang, 2)
-        bell.set(time.monotonic() + 0.02)
-        bell.set(0.0)
-        gevent.sleep(0.1)
+        later: list[float] = []
+
+        def ring_other() -> None:
+            later.append(time.monotonic())
+            other.set(0.0)
+
+        other: Any = kind(gevent.get_hub().loop, ring_other)
+        try:
+            bell.set(time.monotonic() + 0.02)
+            bell.set(0.0)
+            other.set(time.monotonic() + 0.04)
+            until_rung(later, 1)
+        finally:
+            other.close()
         assert len(rang) == 2
     finally:
         bell.close()
@@ -261,18 +273,14 @@ def test_both_bells_keep_a_loop_going_only_while_held(kind: Callable[..., Any]) 
 
 def until_rung(rang: list[float], n: int) -> None:
     """Let the loop run until it has rung so often."""
-    with gevent.Timeout(PATIENCE):
-        while len(rang) < n:
-            gevent.sleep(0.001)
+    loops.wait_for(lambda: len(rang) >= n)
     assert len(rang) == n
 
 
 # the third one, as the system's 64 bits have it, is long over: it rang without end
-@pytest.mark.parametrize("make", [LoopTimer, TimerFd])
+@pytest.mark.parametrize("make", KINDS)
 @pytest.mark.parametrize("delay", [2.0**63, 2.0**64, 2.0**64 - time.monotonic() / 2, 1e300])
 def test_an_alarm_that_no_clock_can_tell_never_rings(make: Any, delay: float) -> None:
-    if make is TimerFd and _create is None:
-        pytest.skip("this system has no timerfd")
     rung: list[float] = []
 
     class Sleeper:
@@ -292,12 +300,10 @@ def test_an_alarm_that_no_clock_can_tell_never_rings(make: Any, delay: float) ->
         sleeper = Sleeper()
         alarms.set(time.monotonic() + delay, sleeper)
         soon = alarms.set(time.monotonic() + 0.05, sleeper)
-        with gevent.Timeout(PATIENCE):
-            while not rung:
-                gevent.sleep(0.01)
-        for _ in range(20):
-            gevent.sleep(0.005)
-        assert len(rung) == 1
+        loops.wait_for(lambda: rung)
+        alarms.set(time.monotonic() + 0.1, sleeper)
+        loops.wait_for(lambda: len(rung) > 1)
+        assert len(rung) == 2
         assert soon.sleeper is sleeper
         assert alarms.rings < 5
     finally:
@@ -330,11 +336,7 @@ def test_one_that_is_due_for_long_and_sets_itself_anew_keeps_nobody_waiting() ->
         for one in behind:
             alarms.set(1.0, one)
         alarms.set(2.0, late)
-        for _ in range(100):
-            gevent.sleep(0.001)
-            if late.woken:
-                break
-        assert late.woken
+        loops.wait_for(lambda: late.woken)
         assert max(one.woken for one in behind) <= 2  # the first may be next to it
     finally:
         alarms.leave()
@@ -351,13 +353,16 @@ def test_alarms_that_are_given_up_once_they_were_found_due_are_forgotten() -> No
     alarms.join()
     try:
         found = [alarms.set(1.0, Slow()) for _ in range(3000)]
-        while not woken:
-            gevent.sleep(0.001)
+        loops.wait_for(lambda: woken)
         n = len(woken)
         for alarm in found[n:]:
             alarms.give_up(alarm)
         far = alarms.set(time.monotonic() + 1000, Slow())
-        gevent.sleep(0.01)
+        after: list[float] = []
+        mark = LoopTimer(gevent.get_hub().loop, lambda: after.append(time.monotonic()))
+        mark.set(time.monotonic() + TURN)
+        loops.wait_for(lambda: after)
+        mark.close()
         assert len(woken) == n
         assert repr(alarms) == "<Alarms: 1 set, 1 users>"
         alarms.give_up(far)

@@ -36,53 +36,45 @@ def said(vaurien: Program) -> bytes:
         return receive_all(client)
 
 
-def test_a_name_that_moves_is_followed_while_its_old_address_answers(tmp_path: Path) -> None:
-    names = Names(tmp_path)
+@contextlib.contextmanager
+def moving(directory: Path, ttl: float) -> Iterator[tuple[Names, Program]]:
+    """A proxy to ``backend.test``, which is at 127.0.0.1, where `old` is said; `new` at 127.0.0.2.
+
+    `ttl` is ``--dns-ttl``, in seconds.
+    """
+    names = Names(directory)
     names.set("backend.test", "127.0.0.1")
     with (
         saying(b"old", "127.0.0.1") as port,
         saying(b"new", "127.0.0.2", port),
-        proxy(f"backend.test:{port}", "--dns-ttl", 0.2, env=names.env) as vaurien,
+        proxy(f"backend.test:{port}", "--dns-ttl", ttl, env=names.env) as vaurien,
     ):
+        yield names, vaurien
+
+
+def test_a_name_that_moves_is_followed_while_its_old_address_answers(tmp_path: Path) -> None:
+    with moving(tmp_path, 0.2) as (names, vaurien):
         assert said(vaurien) == b"old"
         names.set("backend.test", "127.0.0.2")
         wait_for(lambda: said(vaurien) == b"new", "the new address")
 
 
 def test_with_no_age_each_connection_goes_where_the_name_points(tmp_path: Path) -> None:
-    names = Names(tmp_path)
-    names.set("backend.test", "127.0.0.1")
-    with (
-        saying(b"1", "127.0.0.1") as port,
-        saying(b"2", "127.0.0.2", port),
-        proxy(f"backend.test:{port}", "--dns-ttl", 0, env=names.env) as vaurien,
-    ):
-        for number in (1, 2, 2, 1, 2):
+    with moving(tmp_path, 0) as (names, vaurien):
+        for number, word in ((1, b"old"), (2, b"new"), (2, b"new"), (1, b"old"), (2, b"new")):
             names.set("backend.test", f"127.0.0.{number}")
-            assert said(vaurien) == b"%d" % number
+            assert said(vaurien) == word
 
 
 def test_within_its_age_a_name_is_not_looked_up(tmp_path: Path) -> None:
-    names = Names(tmp_path)
-    names.set("backend.test", "127.0.0.1")
-    with (
-        saying(b"old", "127.0.0.1") as port,
-        saying(b"new", "127.0.0.2", port),
-        proxy(f"backend.test:{port}", "--dns-ttl", 1000, env=names.env) as vaurien,
-    ):
+    with moving(tmp_path, 1000) as (names, vaurien):
         assert said(vaurien) == b"old"
         names.set("backend.test", "127.0.0.2")
         assert {said(vaurien) for _ in range(20)} == {b"old"}
 
 
 def test_a_lookup_that_hangs_delays_no_dial_that_knows_an_address(tmp_path: Path) -> None:
-    names = Names(tmp_path)
-    names.set("backend.test", "127.0.0.1")
-    with (
-        saying(b"old", "127.0.0.1") as port,
-        saying(b"new", "127.0.0.2", port),
-        proxy(f"backend.test:{port}", "--dns-ttl", 0.001, env=names.env) as vaurien,
-    ):
+    with moving(tmp_path, 0.001) as (names, vaurien):
         assert said(vaurien) == b"old"
         with names.hanging("backend.test", "127.0.0.2") as wait_reached:
             assert said(vaurien) == b"old"

@@ -10,6 +10,7 @@ An observer that at times wants no more than the number of some events has a met
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from time import time
 from typing import Protocol
@@ -154,9 +155,11 @@ class Notifier:
         self, observers: tuple[Observer, ...], event: type, names: tuple[str, ...]
     ) -> Tally | None:
         """What counts such events for the one observer that wants them, if it has such a thing."""
-        if len(observers) == 1 and names and hasattr(observers[0], "tally"):
-            return observers[0].tally(self._name, event, names)  # type: ignore[no-any-return]
-        return None
+        if len(observers) != 1 or not names:
+            return None
+        tally: Callable[[str, type, tuple[str, ...]], Tally] | None
+        tally = getattr(observers[0], "tally", None)
+        return tally(self._name, event, names) if tally is not None else None
 
 
 @lru_cache(_CLIENTS)

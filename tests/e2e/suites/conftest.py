@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.needs import not_here
 from tests.support import PATIENCE, Program, wait_for
 
 #: Brings loopback up, says so, and keeps the namespace until its input ends.
@@ -84,15 +85,9 @@ def home() -> Iterator[Home]:
         assert holder.stderr is not None
         try:
             if holder.stdout.readline() != "up\n":
-                _not_here(f"no network namespace can be made here: {holder.stderr.read().strip()}")
+                not_here(f"no network namespace can be made here: {holder.stderr.read().strip()}")
             with Home(holder) as program:
                 yield program
                 assert "Traceback" not in program.text, program.text
         finally:
             holder.stdin.close()
-
-
-def _not_here(why: str) -> None:
-    if os.environ.get("CI"):
-        pytest.fail(why)
-    pytest.skip(why)
