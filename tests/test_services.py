@@ -1,4 +1,4 @@
-"""Ports by their names, in all places where somebody writes an address."""
+"""Ports by their names, in all places that take an address."""
 
 from __future__ import annotations
 

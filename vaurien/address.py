@@ -118,7 +118,7 @@ def parse(
     """The address in `text`; UsageError naming `where` if it is none.
 
     `port_zero` says whether port 0 (any free port) makes sense there, `any_host` whether the host
-    may be left away, for all addresses of this machine. `port_of` tells the port of a name, None
+    may be left out, for all addresses of this machine. `port_of` tells the port of a name, None
     for one that is not known; without it, a port is a number.
     """
     text = text.strip()

@@ -42,7 +42,7 @@ NAME = 255  # characters of a name at most, so that it fits into a path
 PROXIES = 10_000  # in one list at most
 TOXICS = 200  # of one proxy at most: each is looked at on every new connection
 
-#: The fields of a body, with the types that they may have; null stands for a field left away.
+#: The fields of a body, with the types that they may have; null stands for a field left out.
 _TEXT, _NUMBER = (str,), (int, float)
 PROXY: Mapping[str, tuple[type, ...]] = {
     "name": _TEXT,
@@ -196,7 +196,7 @@ def read_file(path: str, where: str) -> list[tuple[Any, str]] | None:
         with open(path, "rb") as file:
             data = file.read()
     except OSError:
-        return None  # whoever reads INI files says so
+        return None  # the reader of INI files says so
     if not path.lower().endswith(".json") and data.lstrip()[:1] not in (b"[", b"{"):
         return None
     try:
@@ -260,7 +260,7 @@ def attributes(toxic: Toxic) -> dict[str, Any]:
         return values
     defaults = _defaults(spec.cls)
     return {
-        name: 0 if value == UNLIMITED else value  # as it was left away
+        name: 0 if value == UNLIMITED else value  # as it was left out
         for name, value in values.items()
         if name in known or value != defaults[name]
     }
@@ -317,7 +317,7 @@ def read_toxic(
     options = _options(given.get("attributes", {}), cls)
     if not given.get("defaults"):
         for attribute in _standard(kind, cls) or ():
-            # a toxic whose attributes are left away does no harm
+            # a toxic without attributes injects no fault
             harmless = UNLIMITED if attribute == "rate" else 0
             options.setdefault(attribute, Raw(harmless, f"attributes.{attribute}"))
     with _as_bad():

@@ -1,6 +1,6 @@
 """What names stand for, once the configuration was read: behaviors, toxics, options of a request.
 
-Law: whoever asks on behalf of somebody else, as the control API does, gets what is configured, and
+Law: code that asks on behalf of a user, as the control API does, gets what is configured, and
 nothing is imported or opened for it.
 """
 

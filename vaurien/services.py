@@ -35,7 +35,7 @@ KNOWN: Mapping[str, int] = {
 
 
 # The table is a file that is read from its beginning each time, in the loop: so it is read once for
-# each name. One that is not found is looked for again, for somebody may have added it.
+# each name. One that is not found is looked for again, since it may have been added.
 @lru_cache(maxsize=256)
 def _found(name: str, transport: str) -> int:
     for one in (name, name.lower()):

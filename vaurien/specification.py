@@ -1,7 +1,7 @@
 """A handler as configured: its name, its class, its options; and the options of all handlers.
 
 Law: frozen, and whole. What a value is made of is converted and checked once, when the
-specification is made, so that whoever has one never asks again whether an option is there. The
+specification is made, so that code that has one need not ask again whether an option is there. The
 options that Vaurien gives to every handler (``after``, ``times``, ``stream``, ...) are declared
 here, beside the handlers' own, so that all sources and the docs treat the two alike.
 """
@@ -74,7 +74,7 @@ class Specification:
     has what each was made of, by its name: what was given, or the default.
 
     Two are equal if their options are. A value whose class has no comparison of its own, as a type
-    that somebody has written may make it, is judged by what was written.
+    that a user has written may make it, is judged by what was written.
     """
 
     name: str
@@ -170,7 +170,7 @@ def _equal(one: Any, other: Any) -> bool | None:
     try:
         if one is other or one == other:
             return True
-    except RAISED:  # of a class that somebody else has written
+    except RAISED:  # of a user's own class
         return None
     if type(one) is not type(other):
         return False

@@ -140,7 +140,7 @@ def _fields(schema: Schema) -> Iterator[str]:
 
 
 def _without_null(schema: Schema) -> list[str]:
-    """The types of a field that may be left away: null says no more than that."""
+    """The types of an optional field: null means the same as leaving it out."""
     kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
     return [kind for kind in kinds if kind != "null"]
 

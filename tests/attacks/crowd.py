@@ -1,6 +1,6 @@
 """Many clients, and an echoing backend, in a process of their own.
 
-In the test's process they would take the interpreter from whoever measures there.
+In the test's process they would compete for the interpreter with the code that measures.
 """
 
 from __future__ import annotations

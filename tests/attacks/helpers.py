@@ -1,4 +1,4 @@
-"""What the tests of attacks share: somebody else, who must not notice that there is one."""
+"""What the tests of attacks share: a bystander, which must not notice the attack."""
 
 from __future__ import annotations
 

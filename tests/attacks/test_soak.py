@@ -1,7 +1,7 @@
 """A soak: all handlers and toxics at random, changed all the while, and all is well at the end.
 
 It takes 60 s, or as many as the environment says: ``SOAK=600``, as ``make soak`` does. What is
-drawn comes from a seed, which is in the message of a failure: ``SOAK_SEED=7`` draws the same again,
+drawn comes from a seed, which is in the message of a failure: ``SOAK_SEED=7`` repeats it,
 though when threads get their turn is drawn by nobody.
 """
 
@@ -36,7 +36,7 @@ LOSSLESS: dict[str, dict[str, tuple[float, float]]] = {
     "slow_close": {"delay": (0, 50)},
     "noop": {},
 }
-#: Those that do harm of any kind.
+#: Those that inject a fault of any kind.
 HARMFUL: dict[str, dict[str, tuple[float, float]]] = {
     **LOSSLESS,
     "corrupt": {"chance": (0, 100)},

@@ -178,7 +178,7 @@ def free_port() -> int:
 
 
 def is_open(address: str) -> bool:
-    """Whether somebody listens there."""
+    """Whether something listens there."""
     try:
         dial(address).close()
     except ConnectionRefusedError:

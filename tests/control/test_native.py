@@ -444,7 +444,7 @@ def test_values_are_told_as_json_has_them(path: str, body: Any, said: str, proxy
 def test_who_has_the_address_is_told(host: str, proxy: Remote) -> None:
     place = f"{host}:{proxy.address.rpartition(':')[2]}"
     body = {"name": "late", "listen": place, "upstream": "127.0.0.1:9"}
-    found = place.replace("localhost", "127.0.0.1")  # a name is told as what it was looked up to be
+    found = place.replace("localhost", "127.0.0.1")  # the message has the resolved address
     words = f"listen tcp {found}: bind: address already in use"
     said = proxy.api.refused("POST", "/proxies", body, 500)
     assert said == f"{words} (by proxy {proxy.name!r})"

@@ -180,7 +180,7 @@ def test_objects_that_clients_send_beside_the_fields_say_nothing(
     beside = {"toxiproxy": {"host": f"http://{api.http}"}}
     made = {"type": "noop", "attributes": {}, "proxy": {**beside, **shown}}
     assert api.ask("POST", f"{proxy.path}/toxics", made)["name"] == "noop_downstream"
-    # Its version 4 does so where somebody gives it a toxic or a proxy of its own for a change.
+    # Its version 4 does so when it is given one of its own toxics or proxies for a change.
     changed = {"toxicity": 0.5, "Proxy": {"name": "another"}, "api": {}, "proxyPath": "http://x"}
     assert api.ask("POST", f"{proxy.path}/toxics/noop_downstream", changed)["toxicity"] == 0.5
     # What Toxiproxy shows has a Logger, and comes back with it.

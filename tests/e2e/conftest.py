@@ -71,7 +71,7 @@ def from_npm(config: pytest.Config, package: str, overrides: Mapping[str, str] =
         assert done.returncode == 0, done.stderr
         try:
             made.rename(prefix)
-        except OSError:  # somebody else was first
+        except OSError:  # another worker was first
             shutil.rmtree(made)
     return prefix / "node_modules"
 

@@ -82,7 +82,7 @@ LIST = (
             "cuts nothing"
         ),
         (
-            "A toxic whose attributes are left away does no harm. In Toxiproxy the one lets "
+            "A toxic without attributes injects no fault. In Toxiproxy the one lets "
             "nothing pass, and the other ends the whole server at the first byte. With a ``rate`` "
             "of 0 that is given, nothing passes here either, as Testcontainers' modules rely on."
         ),
@@ -175,7 +175,7 @@ LIST = (
         "empty-address",
         (
             "In a change, an empty ``listen`` or ``upstream`` is refused. (When a proxy is made, "
-            "an empty ``listen`` counts as left away, for Go's client sends all that it has)"
+            "an empty ``listen`` counts as missing, since Go's client sends every field)"
         ),
         "Toxiproxy listens at all addresses of the machine then, or has no backend.",
     ),

@@ -6,7 +6,7 @@ Recorder and replay share it, so what they compare was made alike. A step is a r
 - a *talk*: bytes sent through a proxy, on a connection that stays open under its name.
 
 Addresses differ from run to run. In steps and in what is told they are placeholders: ``{A}`` and
-``{B}`` are backends, ``{taken}`` an address at which somebody else listens, ``{free1}``,
+``{B}`` are backends, ``{taken}`` an address that is in use, ``{free1}``,
 ``{free2}`` ports that are kept free; ``{port1}``, ``{port2}`` ... are the ports that answers
 brought, in the order in which they first came. ``{shown}`` is the ``listen`` of the last answer,
 for clients that send it back as it was shown.

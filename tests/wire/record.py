@@ -61,7 +61,7 @@ def record(name: str, script: Script, server: str) -> dict[str, Any]:
 
 
 def answers_at(port: int) -> bool:
-    """Whether somebody listens at `port`."""
+    """Whether something listens at `port`."""
     try:
         dial(("127.0.0.1", port)).close()
     except ConnectionRefusedError:

@@ -122,7 +122,7 @@ def _nearer(client: Client, args: argparse.Namespace, error: ClientError) -> Cli
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run ``vaurienctl``; the exit code, see `vaurien.cli.ctl_parser.EPILOG`."""
-    if sys.stdout is None:  # closed by whoever started us
+    if sys.stdout is None:  # closed by the parent process
         sys.stdout = open(os.devnull, "w")
     sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:

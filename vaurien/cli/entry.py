@@ -13,7 +13,7 @@ from vaurien.cli.signals import HANGUPS, SIGHUP, SIGUSR1, take
 
 
 def fill_standard() -> None:
-    """Have something at 0, 1 and 2, where whoever started us has closed them (``>&-``).
+    """Have something at 0, 1 and 2, where the parent process has closed them (``>&-``).
 
     Else the next sockets would get these numbers, and what is printed would go to clients.
     """

@@ -1,7 +1,7 @@
 """The signals of the two programs: how they are taken, and which there are.
 
 Law: the one place that knows that Windows has neither SIGHUP nor SIGUSR1: there nothing is reloaded
-by a signal (``POST /reload`` does it), and there is no table on demand. What whoever started us
+by a signal (``POST /reload`` does it), and there is no table on demand. What the parent process
 ignores of SIGINT and SIGHUP (``nohup``, ``vaurien &`` in a script) stays ignored. Nothing heavy is
 imported here: this comes before all else.
 """

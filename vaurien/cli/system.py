@@ -76,7 +76,7 @@ def _descriptor_of(parent: socket.socket) -> int | None:
 
 
 def _wait_by_looking(parent: socket.socket) -> None:
-    """`wait_for_end` where nothing wakes whoever waits: look now and then.
+    """`wait_for_end` where nothing wakes the waiting thread: look now and then.
 
     The number to look for is the first that the other end sends. Our own parent's would not do:
     who is adopted before the first look has a new one.
@@ -91,8 +91,8 @@ def _wait_by_looking(parent: socket.socket) -> None:
             said += data
         number, end, _ = said.partition(b"\n")
         if not end or os.name != "posix":
-            # Windows keeps the number of a parent that is gone, and os.kill(pid, 0) would do harm
-            # there; but then the socket says all, for there is no fork that could hold it.
+            # Windows keeps the number of a parent that is gone, and os.kill(pid, 0) would end that
+            # process there; but then the socket says all, for there is no fork that could hold it.
             continue
         pid = int(number)
         ours = os.getppid() == pid if ours is None else ours
@@ -112,7 +112,7 @@ def _is_there(pid: int) -> bool:
 
 
 def end_with_reader() -> None:
-    """End the process when whoever reads its output has gone: there may be nothing to write.
+    """End the process when the reader of its output has gone: there may be nothing to write.
 
     It waits for that in the calling thread. Where it cannot be waited for, it returns: the process
     then ends when it next writes.

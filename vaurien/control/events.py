@@ -1,6 +1,6 @@
 """Exchanges and changes as they happen, for those who watch over HTTP.
 
-Laws: whoever watches slowly holds up nobody: what does not fit into his queue is dropped and
+Laws: a slow watcher holds up nothing: what does not fit into its queue is dropped and
 counted. While nobody watches, nothing is made for him; however many do, each event is encoded once.
 """
 

@@ -249,7 +249,7 @@ class Farm(Roster):
         log.exception("replay: internal error; no more operations come again")
 
     def _let_go(self, name: str, operation: SetBehavior) -> None:
-        """In a replay, set a behavior: whoever it let go then, goes now."""
+        """In a replay, set a behavior: the handlers that left then leave now."""
         proxy = self.get(name)
         before, build = proxy.plan, Builder(proxy)
         for spec in before.specifications("+".join(before.handlers)):

@@ -297,8 +297,8 @@ class _Errors:
 class _Server(WSGIServer):
     """Accepts, whatever the system says to that.
 
-    It keeps some descriptors back: when clients of proxies have taken all others, whoever ends
-    their connections must still come in.
+    It keeps some descriptors back: when clients of proxies have taken all others, a request to
+    end their connections must still get in.
     """
 
     _kept: list[FileIO]

@@ -1,9 +1,9 @@
 """The operations of a journal, in a replay of it: which come again, when, and as what.
 
 Law: pure. The decisions of a replay say who deals with which exchange, so that a behavior is not
-set again: whoever it lets go, goes. What an operation does to toxics and to whether the proxy
-listens, and the connections it drops, come again as they were. Where proxies listen, their backends
-and limits are those of the replay's own settings.
+set again, though the handlers that it no longer picks leave. What an operation does to toxics and
+to whether the proxy listens, and the connections that it drops, come again as they were. Where
+proxies listen, their backends and limits are those of the replay's own settings.
 """
 
 from __future__ import annotations

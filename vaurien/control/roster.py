@@ -279,7 +279,7 @@ class Roster:
     def _bring_back(self, key: Key, undo: Undo) -> None:
         """A change for a while is over; what goes wrong is logged.
 
-        It may take time, and nothing is brought back if somebody else changes the part meanwhile.
+        It may take time, and nothing is brought back if the part is changed meanwhile.
         """
         (name, part), operation = key, undo.operation
         proxy = self.proxies.get(name)

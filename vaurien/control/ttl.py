@@ -3,8 +3,8 @@
 A change over another one that is for a while, too, lies on top of it, if it ends sooner; otherwise
 it takes its place, and brings back in its time what that one would have.
 
-Law: values only. What brings back is an `Operation`, and whoever is called when a change ends puts
-it in force; nothing else is done here.
+Law: values only. What brings back is an `Operation`; the code that is called when a change ends
+puts it in force. Nothing else is done here.
 """
 
 from __future__ import annotations

@@ -89,7 +89,7 @@ def literal(address: Address) -> list[Target] | None:
 class Dialer:
     """Dials one backend, with `timeout` in seconds; it knows its addresses, the last good first.
 
-    Addresses of a name that are older than `ttl` seconds are looked up again when somebody dials.
+    Addresses of a name that are older than `ttl` seconds are looked up again at the next dial.
     A backend that is silent for `keepalive` seconds is asked whether it is there; 0 is never.
     """
 

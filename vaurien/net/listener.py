@@ -186,13 +186,13 @@ class Bound:
                 del PORTS[port]
         if self._file is not None:
             if self._at_path() == self._file:
-                with contextlib.suppress(OSError):  # somebody was quicker
+                with contextlib.suppress(OSError):  # another process was quicker
                     os.unlink(self._path)
             self._files.discard(self._file)
             self._file = None  # a file made later may have the same number
 
     def _remove_stale(self, local: Address) -> None:
-        """Unlink a unix socket that nobody has; ListenError if somebody does."""
+        """Unlink a unix socket at which nothing listens; ListenError if something does."""
         try:
             status = os.stat(local.path)
         except OSError:

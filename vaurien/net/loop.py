@@ -98,7 +98,7 @@ class Loop:
         def run() -> None:
             try:
                 outcome.append(function(*args))
-            except BaseException as error:  # it belongs to whoever called
+            except BaseException as error:  # it belongs to the caller
                 outcome.extend((None, error))
             finally:
                 done.release()

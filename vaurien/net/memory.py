@@ -6,7 +6,7 @@ sockets of the system do, so that a real connection runs on them as it is::
     loop = MemoryLoop()
     near, far = loop.pair(window=1000)
     far.send(b"hello")  # a watcher of `near` is ready now
-    loop.run()          # calls whoever is ready, until nobody is
+    loop.run()          # calls all that is ready, until nothing is
     loop.advance(1.5)   # the same, while 1.5 s pass
 
 Laws: the same calls give the same, always: nothing depends on the time of day, on threads or on the
@@ -31,7 +31,7 @@ from vaurien.net.alarms import Alarms
 from vaurien.net.loop import READ, READ_SIZE, WRITE, Loop
 from vaurien.net.memory_sockets import WINDOW, MemorySocket, pair
 
-SPINS = 100_000  # turns without time passing, after which somebody is ready for good
+SPINS = 100_000  # turns without time passing, after which something is ready for good
 #: Turns of the real hub in one of ours. One greenlet that wakes another takes two, as from the
 #: desk's event to the call that waits for it; what takes more goes on in our next turn.
 _HOPS = 4
@@ -67,7 +67,7 @@ class MemoryLoop(Loop):
         return f"<MemoryLoop at {self._time:.6f}, {len(self.watchers)} active, {self.alarms!r}>"
 
     def call(self, function: Callable[..., T], *args: Any) -> T:
-        """What `function` returns: whoever calls is in the loop's thread."""
+        """What `function` returns: the caller is in the loop's thread."""
         return function(*args)
 
     # What the data path asks
@@ -124,7 +124,7 @@ class MemoryLoop(Loop):
         return bool(ready)
 
     def run(self) -> None:
-        """Call whoever is ready, until nobody is; no time passes."""
+        """Call all that is ready, until nothing is; no time passes."""
         for _ in range(SPINS):
             if not self.turn() and not self._is_anybody_ready():
                 return
@@ -137,7 +137,7 @@ class MemoryLoop(Loop):
             gevent.sleep(0)
 
     def _is_anybody_ready(self) -> bool:
-        """Whether greenlets have made somebody ready."""
+        """Whether greenlets have made something ready."""
         deadline = self.deadline
         if deadline is not None and deadline <= self._time:
             return True
@@ -269,7 +269,7 @@ class MemoryBell:
             self._loop.set_timer(self._timer, due)
 
     def hold_loop(self, held: bool) -> None:
-        """Nothing: this loop runs for as long as somebody has it run."""
+        """Nothing: this loop runs only while it is told to."""
 
     def close(self) -> None:
         if self._timer is not None:

@@ -29,7 +29,7 @@ class MemorySocket:
 
     def __init__(self, table: dict[int, MemorySocket], window: int = WINDOW) -> None:
         """`table` has the open ones by their descriptors."""
-        self.peer: MemorySocket  # set by whoever joins them
+        self.peer: MemorySocket  # set when they are joined
         self.window = window
         self.inbox = bytearray()  # come, and not read yet
         self.fins = 0  # how many ends the peer has sent: one at most, or something is wrong

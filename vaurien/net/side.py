@@ -76,7 +76,7 @@ class Side:
             self._writer.start(self._writable)
 
     def keep(self) -> None:
-        """Copy what is held: the memory behind it is somebody else's again."""
+        """Copy what is held: the memory behind it is about to be used again."""
         if self.held is not None:
             self.held = memoryview(bytes(self.held))
 

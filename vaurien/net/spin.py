@@ -62,5 +62,5 @@ class Spin:
             self._idle.stop()
             self._check.start(self._wake)
         else:
-            yield_processor()  # whoever is to answer may have been woken on this very core
+            yield_processor()  # the process that is to answer may have been woken on this very core
         self._iteration = iteration

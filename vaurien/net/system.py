@@ -28,7 +28,7 @@ _READ = 1  # libev's EV_READ
 def _nothing() -> None: ...
 
 
-#: Give the processor to whoever waits for it on this core.
+#: Give the processor to another thread or process that waits for it on this core.
 yield_processor: Callable[[], None] = getattr(os, "sched_yield", _nothing)
 
 

@@ -1,6 +1,6 @@
 """How a greenlet that works for long lets others have their turn.
 
-Law: whoever is ready gets a turn, before the one that gives way goes on.
+Law: all that is ready gets a turn before the greenlet that gives way goes on.
 """
 
 from __future__ import annotations

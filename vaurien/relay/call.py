@@ -227,7 +227,7 @@ def returned() -> OSError:
 
 
 def gone() -> OSError:
-    """For whoever uses what was lent after the connection has ended."""
+    """For code that uses what was lent after the connection has ended."""
     return OSError(errno.EBADF, "the connection has ended")
 
 

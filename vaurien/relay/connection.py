@@ -66,7 +66,7 @@ class Connection:
         self.backend: _socket.socket | None = None
         self.framer = Tcp()
         self.messages: Any = None  # where the protocol tells messages apart
-        self.ledger: Ledger | None = None  # made when somebody is to know of an exchange
+        self.ledger: Ledger | None = None  # made for the first exchange that is touched
         self.up: Pump | None = None
         self.down: Pump | None = None
         self.flows: tuple[Pump, ...] = ()  # up and down, once the backend has answered

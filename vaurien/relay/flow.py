@@ -131,7 +131,7 @@ class Flow:
 
     @property
     def waiting(self) -> int:
-        """How many bytes are on their way, or wait for somebody."""
+        """How many bytes are on their way, or wait for a handler."""
         held = len(self.sink.held) if self.sink.held is not None else 0
         inside = self.shaping.chain.inside if self.shaping is not None else 0
         return held + inside + (len(self.desk.pending) if self.desk is not None else 0)
@@ -167,7 +167,7 @@ class Flow:
     # The end
 
     def source_ended(self) -> None:
-        """EOF: hand it to whoever acts on the flow, or pass it on."""
+        """EOF: hand it to what acts on the flow, or pass it on."""
         messages = self.connection.messages
         self.over = True
         self.source.reader.stop()

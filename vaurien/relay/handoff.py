@@ -5,7 +5,7 @@ is what nobody has looked at yet, as if it were still with the system (the frame
 and it begins no exchange); what a call was woken by, or has left, is `pending`.
 
 Laws: the bytes that woke a call are its first `recv`. The end of a side is handed over once, as
-b''; then we half-close. What a call leaves is for whoever deals with the exchange next.
+b''; then we half-close. What a call leaves goes to the handler that deals with the exchange next.
 """
 
 from __future__ import annotations
@@ -242,7 +242,7 @@ class Desk:
             self._end_or_resume()
 
     def _again(self, read: bool) -> None:
-        """Something was left unread: it is for whoever deals with the exchange now."""
+        """Something was left unread: it goes to the handler that deals with the exchange now."""
         flow = self.flow
         if flow.handler is not None:
             call = Call(self)

@@ -104,7 +104,7 @@ class HandlerSocket(gsocket.socket):
         self._closed, self._io_refs, self.timeout = False, 0, None
         self.hub = outgoing.connection.loop.hub
         self._lending, self._desk, self._outgoing = lending, desk, outgoing
-        self._bridge: Bridge | None = None  # made when somebody asks for a descriptor
+        self._bridge: Bridge | None = None  # made when a descriptor is asked for
 
     @property
     def exchange(self) -> Exchange:

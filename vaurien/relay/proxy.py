@@ -302,6 +302,6 @@ class Change:
 
     @in_loop
     def cancel(self) -> None:
-        """Leave all as it is; whoever had his listener paused has to have it resumed."""
+        """Leave all as it is; a listener that was paused for this has to be resumed."""
         if self._bound is not None:
             self._bound.close()

@@ -96,7 +96,7 @@ def _is_ours() -> bool:
     """Whether a KeyboardInterrupt may be a Ctrl-C that has met a handler by chance.
 
     Never in ``vaurien``, which takes the signal in another way; but a loop may run in the main
-    thread of somebody's own program, which is to end then.
+    thread of a program that embeds it, which is to end then.
     """
     python_takes_it = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     return python_takes_it and threading.current_thread() is threading.main_thread()

@@ -113,7 +113,7 @@ class Shaping:
         return not self.active or not forbidden(self.flow, ROUND)
 
     def go_round(self) -> None:
-        """Let what is read go past the chain, until somebody acts on the flow again."""
+        """Let what is read go past the chain, until a handler acts on the flow again."""
         self.active = self.engaged = False
         self.picked = []
         self.flow.view = self._loop.view

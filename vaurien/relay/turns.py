@@ -1,7 +1,7 @@
 """Turns: the exchanges of a connection whose protocol tells messages apart, from piece to piece.
 
 It is asked with each piece what goes on in its place, and does what follows from that: an exchange
-begins, somebody is picked for it, a message handler is asked, its answer is due, it is over. When
+begins, a handler is picked for it, a message handler is asked, its answer is due, it is over. When
 pieces are asked for, and where what goes on goes, is `vaurien.relay.messages`.
 
 Laws: an exchange begins in the up flow with its request's first piece, and in the down flow when
@@ -176,7 +176,7 @@ class Turns:
         return len(leaving) < before
 
     def _holds(self, exchange: Exchange) -> bool:
-        """Whether somebody still has something of `exchange`, which has been answered."""
+        """Whether something of `exchange`, which has been answered, is still on its way."""
         up, down = self._connection.flows
         if down.shaping is not None and not down.shaping.chain.empty:
             last = down.exchange  # that has left

@@ -1,6 +1,6 @@
 """What the environment says: settings, options of handlers, and what is neither.
 
-Law: a variable that means nothing is a warning and never an error, for whoever runs the container
+Law: a variable that means nothing is a warning and never an error, for those who run the container
 sets some too (Kubernetes makes VAURIEN_PORT of a service that is called vaurien).
 """
 

@@ -1,6 +1,6 @@
 """What ``--check`` prints: every setting in force, with where it came from.
 
-Law: a secret is never among it, and nothing is that no proxy uses, but for what somebody has set.
+Law: a secret is never among it, and nothing is that no proxy uses, but for what was set.
 """
 
 from __future__ import annotations
