@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from vaurien.errors import UsageError
 
@@ -24,6 +24,10 @@ _SERVICE = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.+*/-]{0,31}")
 
 NETWORKS = 1_000  # in one list at most: each is looked at for a client
 _ANY = ("::", "0.0.0.0")  # to listen at: all addresses of this machine; to connect to: its own
+
+
+#: A host, or the path of a unix socket, and a port.
+Place = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -56,10 +60,8 @@ class Address:
     @property
     def canonical(self) -> Address:
         """The same address in the one way to write it; names stay as they are."""
-        try:
-            return replace(self, host=str(ipaddress.ip_address(self.host)))
-        except ValueError:
-            return self
+        host = _canonical(self.host)
+        return self if host == self.host else replace(self, host=host)
 
     def meets(self, other: Address) -> bool:
         """Whether only one can listen at the two of them, as far as the texts tell."""
@@ -70,9 +72,27 @@ class Address:
 
     def leads_to(self, local: Address) -> bool:
         """Whether who connects to it comes to who listens at `local`, as far as the texts tell."""
-        to = replace(self, host="localhost") if _hosts(self)[0] in _ANY else self
-        same = to.canonical.host.lower() == local.canonical.host.lower()
-        return to.meets(local) and (same or bool(to.path) or is_loopback(to.host))
+        return not self.leads_by.isdisjoint(local.listens_as)
+
+    # Both are kept: to see whether thousands of proxies lead to each other takes one look for each.
+
+    @cached_property
+    def listens_as(self) -> frozenset[Place]:
+        """Where it is found by what leads to it: it has one of these in its `leads_by`."""
+        if self.path:
+            return frozenset([(f"unix:{self.path}", 0)])
+        return frozenset((host, self.port) for host in _hosts(self) if self.port)
+
+    @cached_property
+    def leads_by(self) -> frozenset[Place]:
+        """Whatever listens as one of these is reached by a connect to it."""
+        if self.path or not self.port:
+            return self.listens_as
+        to = replace(self, host="localhost", both=False) if _hosts(self)[0] in _ANY else self
+        hosts = {*_hosts(to)}
+        if is_loopback(to.host):  # who listens at all addresses has this one, too
+            hosts |= {"::"} | ({"0.0.0.0"} if any(":" not in host for host in hosts) else set())
+        return frozenset((host, self.port) for host in hosts)
 
     @cached_property  # each dial asks
     def is_literal(self) -> bool:
@@ -86,8 +106,16 @@ class Address:
         return True
 
 
+@lru_cache(1024)
+def _canonical(host: str) -> str:
+    try:
+        return str(ipaddress.ip_address(host))
+    except ValueError:
+        return host
+
+
 def _hosts(address: Address) -> tuple[str, ...]:
-    host = "" if address.both else address.canonical.host.lower()
+    host = "" if address.both else _canonical(address.host).lower()
     return ("127.0.0.1", "::1") if host == "localhost" else (host or "::",)
 
 
@@ -96,6 +124,7 @@ def _covers(host: str, other: str) -> bool:
     return host in ("::", other) or (host == "0.0.0.0" and ":" not in other)
 
 
+@lru_cache(1024)
 def is_loopback(host: str) -> bool:
     """Whether a host name or address can be this machine's only (RFC 6761 6.3 for names)."""
     host = host.lower().rstrip(".")

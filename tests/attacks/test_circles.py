@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
+from tests.attacks.test_callbacks import MOST
 from tests.control.farms import Farm, write
 from tests.control.served import Api, Served
 from tests.laws.helpers import Names, assert_fin, has_ipv6, unused_port
 from tests.rivals.differences import differs
 from tests.support import Backend, dial, echo, exchange, run, wait_for
+from vaurien.address import Address
+from vaurien.circles import refuse_circles
+from vaurien.control.roster import PROXIES
+from vaurien.errors import UsageError
 
 
 def sections(proxies: Mapping[str, tuple[str, str]]) -> str:
@@ -32,6 +38,28 @@ def test_a_circle_that_is_written_is_refused(tmp_path: Path, length: int, host: 
     assert ended.returncode == 2
     way = " -> ".join(map(repr, [*names, "a"]))
     assert f"proxies lead in a circle: {way}; give one of them another backend" in ended.stderr
+
+
+def test_many_proxies_take_a_moment_however_alike_their_addresses_are() -> None:
+    """As many as there can be, all at one port, as in Kubernetes; they were compared in pairs."""
+    last = ("last", Address("127.200.0.1", 6379), Address("127.0.0.1", 6379))
+    places = [
+        (
+            f"p{n}",
+            Address(f"127.{n >> 16}.{n >> 8 & 255}.{n & 255}", 6379),
+            Address("10.0.0.1", 6379),
+        )
+        for n in range(1, PROXIES)
+    ]
+    start = time.thread_time()
+    refuse_circles([*places, last])
+    assert time.thread_time() - start < 1
+    start = time.thread_time()
+    refuse_circles([*places, last], last)
+    assert time.thread_time() - start < MOST
+    line = [(f"p{n}", Address("::1", n), Address("::1", n + 1)) for n in range(1, PROXIES)]
+    with pytest.raises(UsageError, match=r"'p1' -> .* -> 'p10' -> \.\.\. -> 'p1'; give"):
+        refuse_circles([*line, ("back", Address("::1", PROXIES), Address("::1", 1))])
 
 
 def test_a_line_that_is_written_is_none(tmp_path: Path) -> None:

@@ -226,7 +226,8 @@ class Roster:
         if plan.enabled and (plan.distant.path or plan.distant.port in PORTS):
             others = (one for one in self if one.plan.enabled and one.name != plan.name)
             places = [(one.name, one.address, one.plan.distant) for one in others]
-            refuse_circles([*places, (plan.name, local, plan.distant)])
+            changed = (plan.name, local, plan.distant)
+            refuse_circles([*places, changed], changed)
 
     def delete(self, name: str) -> None:
         """End a proxy and all its connections."""

@@ -6,6 +6,7 @@ was written.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -121,8 +122,8 @@ def proxies(
 
 def refuse_one_name(plans: Sequence[Plan]) -> None:
     """UsageError if two proxies have one name."""
-    names = [plan.name for plan in plans]
-    if doubled := next((name for name in names if names.count(name) > 1), None):
+    names = Counter(plan.name for plan in plans)
+    if doubled := next((name for name, n in names.items() if n > 1), None):
         raise UsageError(f"proxy {doubled!r} is there twice; give one another name")
 
 
