@@ -23,7 +23,8 @@ _SERVICE = re.compile(r"(?=.*[A-Za-z])[A-Za-z0-9][A-Za-z0-9_.+*/-]{0,31}")
 
 
 NETWORKS = 1_000  # in one list at most: each is looked at for a client
-_ANY = ("::", "0.0.0.0")  # to listen at: all addresses of this machine; to connect to: its own
+#: All addresses of this machine, to listen at; to connect to, its own.
+ANY = ("::", "0.0.0.0")
 
 
 #: A host, or the path of a unix socket, and a port.
@@ -88,7 +89,7 @@ class Address:
         """Whatever listens as one of these is reached by a connect to it."""
         if self.path or not self.port:
             return self.listens_as
-        to = replace(self, host="localhost", both=False) if _hosts(self)[0] in _ANY else self
+        to = replace(self, host="localhost", both=False) if _hosts(self)[0] in ANY else self
         hosts = {*_hosts(to)}
         if is_loopback(to.host):  # who listens at all addresses has this one, too
             hosts |= {"::"} | ({"0.0.0.0"} if any(":" not in host for host in hosts) else set())

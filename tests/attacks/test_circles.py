@@ -15,9 +15,12 @@ from tests.laws.helpers import Names, assert_fin, has_ipv6, unused_port
 from tests.rivals.differences import differs
 from tests.support import Backend, dial, echo, exchange, run, wait_for
 from vaurien.address import Address
+from vaurien.behavior import Behavior
 from vaurien.circles import refuse_circles
 from vaurien.control.roster import PROXIES
 from vaurien.errors import UsageError
+from vaurien.plan import Plan
+from vaurien.settings.proxies import refuse_one_address
 
 
 def sections(proxies: Mapping[str, tuple[str, str]]) -> str:
@@ -60,6 +63,22 @@ def test_many_proxies_take_a_moment_however_alike_their_addresses_are() -> None:
     line = [(f"p{n}", Address("::1", n), Address("::1", n + 1)) for n in range(1, PROXIES)]
     with pytest.raises(UsageError, match=r"'p1' -> .* -> 'p10' -> \.\.\. -> 'p1'; give"):
         refuse_circles([*line, ("back", Address("::1", PROXIES), Address("::1", 1))])
+
+
+def test_whether_two_listen_at_one_address_is_seen_in_a_moment() -> None:
+    places = [Address(f"127.{n >> 16}.{n >> 8 & 255}.{n & 255}", 6379) for n in range(1, PROXIES)]
+    plans = [plan(f"p{n}", local) for n, local in enumerate(places)]
+    start = time.thread_time()
+    refuse_one_address(plans)
+    assert time.thread_time() - start < 1
+    for local in (places[5], Address("0.0.0.0", 6379), Address("::", 6379)):
+        for both in ([*plans, plan("late", local)], [plan("late", local), *plans]):
+            with pytest.raises(UsageError, match="both listen at"):
+                refuse_one_address(both)
+
+
+def plan(name: str, local: Address) -> Plan:
+    return Plan(local, Address("10.0.0.1", 6379), Behavior(()), {}, 1, name=name)
 
 
 def test_a_line_that_is_written_is_none(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from vaurien import behavior, ini, registry, services
+from vaurien.address import ANY, Place
 from vaurien.behavior import DUMMY
 from vaurien.bodies import check_name
 from vaurien.catalog import Catalog, toxics
@@ -134,14 +135,25 @@ def refuse_circle(plans: Sequence[Plan]) -> None:
 
 def refuse_one_address(plans: Sequence[Plan]) -> None:
     """UsageError if two proxies are to listen at one address."""
-    seen: dict[tuple[int, str], list[Plan]] = {}
+    # Not each with each: thousands may listen at one port.
+    taken: dict[Place, Plan] = {}
+    at_port: dict[int, list[Plan]] = {}
+    everywhere: dict[int, list[Plan]] = {}
     for plan in plans:
-        if plan.enabled and (plan.local.port or plan.local.path):
-            near = seen.setdefault((plan.local.port, plan.local.path), [])
-            for other in near:
-                if plan.local.meets(other.local):
-                    raise UsageError(
-                        f"proxies {other.name!r} and {plan.name!r} both listen at {plan.local};"
-                        " give one another port, or 0 for a free one"
-                    )
-            near.append(plan)
+        places = plan.local.listens_as if plan.enabled else ()
+        port = plan.local.port
+        near = [taken[place] for place in places if place in taken]
+        if any(host in ANY for host, _ in places):
+            near += at_port.get(port, [])
+            everywhere.setdefault(port, []).append(plan)
+        elif places and not plan.local.path:
+            near += everywhere.get(port, [])
+        for other in near:
+            if plan.local.meets(other.local):
+                raise UsageError(
+                    f"proxies {other.name!r} and {plan.name!r} both listen at {plan.local};"
+                    " give one another port, or 0 for a free one"
+                )
+        taken.update(dict.fromkeys(places, plan))
+        if places and not plan.local.path:
+            at_port.setdefault(port, []).append(plan)
